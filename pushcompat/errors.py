@@ -1,0 +1,101 @@
+"""Everything that can be wrong with a request, and what the client is told.
+
+    Refused                      an answer other than success: HTTP status, close code, and what to change
+    ├── BadRequest          400  malformed: a name, a parameter, JSON, UTF-8
+    ├── Unauthorized        401  a key or token is missing, wrong or expired           (close 4401)
+    ├── Forbidden           403  channel or origin not allowed                         (close 4403)
+    ├── NotFound            404
+    ├── MethodNotAllowed    405
+    ├── RequestTimeout      408  the rest of the request did not come in time
+    ├── PayloadTooLarge     413
+    ├── UnsupportedMedia    415
+    ├── KeyReused           422  the Idempotency-Key came before with another body
+    ├── UpgradeRequired     426  a WebSocket handshake that lost its Upgrade on the way
+    ├── HeadTooLarge        431
+    └── Unavailable         503  try again after ``retry_s``; nothing was done
+    ConfigError                  the server can not start as it was told to (exit code 2)
+
+Close codes (RFC 6455 §7.4.2): 4000-4199 come back later, 4400-4499 do not come back as you are.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+
+class Refused(Exception):
+    """Refuses one request. ``detail`` is a sentence that tells the client what to change."""
+
+    status = HTTPStatus.BAD_REQUEST
+    close_code = 4400
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class BadRequest(Refused):
+    pass
+
+
+class Unauthorized(Refused):
+    status = HTTPStatus.UNAUTHORIZED
+    close_code = 4401
+    headers = (("WWW-Authenticate", 'Bearer realm="pushcompat"'),)
+
+
+class Forbidden(Refused):
+    status = HTTPStatus.FORBIDDEN
+    close_code = 4403
+
+
+class NotFound(Refused):
+    status = HTTPStatus.NOT_FOUND
+    close_code = 4404
+
+
+class MethodNotAllowed(Refused):
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+
+    def __init__(self, detail: str, allow: str) -> None:
+        super().__init__(detail)
+        self.headers = (("Allow", allow),)
+
+
+class RequestTimeout(Refused):
+    status = HTTPStatus.REQUEST_TIMEOUT
+
+
+class PayloadTooLarge(Refused):
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class UnsupportedMedia(Refused):
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class KeyReused(Refused):
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class UpgradeRequired(Refused):
+    status = HTTPStatus.UPGRADE_REQUIRED
+    headers = (("Upgrade", "websocket"),)
+
+
+class HeadTooLarge(Refused):
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+
+class Unavailable(Refused):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    close_code = 4100
+
+    def __init__(self, detail: str, retry_s: int = 1) -> None:
+        super().__init__(detail)
+        self.headers = (("Retry-After", str(retry_s)),)
+
+
+class ConfigError(Exception):
+    """The server can not start as told; the message is one line that says what to do."""

@@ -1,0 +1,56 @@
+"""Every limit and window of the server, as one value that is handed down. The command line makes it; see ``config``.
+
+Units are in the names: ``_s`` seconds, ``_bytes`` bytes; the rest are counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of the past stays in the log, so that a client that was away can go on where it was."""
+
+    count: int = 100  # messages per channel
+    age_s: float = 3600.0
+    bytes: int = 64 * 1024 * 1024  # payloads of all channels together
+    idempotency_s: float = 300.0  # how long a publish is recognised when it comes again
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may ask for, and how long the server waits for it."""
+
+    request_cap_s: float | None = None  # no request outlives this; None: the network has no such cap
+    poll_window_s: float = 25.0  # the longest hold that fits every 30 s cap, with room for TLS and a cold start
+    heartbeat_s: float = 15.0  # the WHATWG's figure; under the idle time-out of every platform we know
+    head_bytes: int = 16 * 1024
+    head_s: float = 10.0
+    body_s: float = 20.0
+    idle_s: float = 620.0  # load balancers keep their idle connections for up to 600 s
+    poll_grace_s: float = 10.0  # how long a poller between two polls still counts as a subscriber
+    stall_s: float = 120.0  # a reader that takes nothing for this long is gone
+    close_s: float = 5.0  # how long the client's half of a closing handshake may take
+    drain_s: float = 5.0
+    publish_wait_s: float = 20.0  # how long a publish waits for a crowded channel before it is refused
+    message_bytes: int = 64 * 1024
+    batch_bytes: int = 1024 * 1024
+    batch_messages: int = 1000
+    names: int = 64  # channels in one request
+    websocket_message_bytes: int = 64 * 1024  # what a client may send us
+    send_bytes: int = 256 * 1024  # most that one send or one poll's answer takes from the log
+    unsent_bytes: int = 64 * 1024  # what the kernel may hold unsent for one connection (TCP_NOTSENT_LOWAT)
+    visits: int = 256  # subscribers visited, and sockets read, in one turn of the loop
+    refetch_rate: float | None = None  # refetches a second that the application can serve; None: no spread
+    retention: Retention = field(default_factory=Retention)
+
+    @property
+    def poll_s(self) -> float:
+        """How long a poll is held: the window, or what a request cap leaves of it."""
+        return self.poll_window_s if self.request_cap_s is None else min(self.poll_window_s, self.request_cap_s - 5)
+
+    @property
+    def stream_s(self) -> float | None:
+        """The longest life of a stream: the request cap less two seconds for the goodbye. None: unlimited."""
+        return None if self.request_cap_s is None else self.request_cap_s - 2

@@ -1,0 +1,56 @@
+"""What the log holds, and the cursor that names a place in it.
+
+A cursor is the text ``<epoch>-<sequence>``, both of fixed width, so that cursors of one epoch sort as strings. The
+epoch names the contents of a log: another epoch, another log. The sequence number is one for the whole log and not one
+per channel, so a single cursor resumes any set of channels.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+EPOCH_WIDTH = 8
+SEQUENCE_WIDTH = 15  # 10^15 messages; still exact as a JavaScript number
+CURSOR_WIDTH = EPOCH_WIDTH + 1 + SEQUENCE_WIDTH
+_EPOCH_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letters that look alike
+
+SIGNAL = b"UPDATED"  # what an empty body publishes: "something changed, look again"
+SIGNAL_KEY = ""  # the key such a signal has by itself; no publisher can name it
+
+
+def new_epoch() -> str:
+    return "".join(secrets.choice(_EPOCH_ALPHABET) for _ in range(EPOCH_WIDTH))
+
+
+def format_cursor(epoch: str, sequence: int) -> str:
+    return f"{epoch}-{sequence:015d}"
+
+
+def parse_cursor(text: str) -> tuple[str, int] | None:
+    """The (epoch, sequence) that the text names, or None where it is not a cursor at all."""
+    epoch, dash, digits = text[:EPOCH_WIDTH], text[EPOCH_WIDTH : EPOCH_WIDTH + 1], text[EPOCH_WIDTH + 1 :]
+    if len(text) != CURSOR_WIDTH or dash != "-" or not (digits.isascii() and digits.isdigit()):
+        return None
+    return epoch, int(digits)
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """One update in one channel.
+
+    ``data`` is the payload's own bytes, valid UTF-8; ``json`` tells whether they are a JSON document or plain text.
+    ``time_ms`` is milliseconds since 1970 by the clock of the server that took the message. ``ttl_s`` is the number of
+    seconds after which the message is dropped. ``spread_ms`` is the window in which subscribers should spread their
+    refetches. A message that is not in the log yet is a draft: its ``sequence`` is 0.
+    """
+
+    channel: str
+    data: bytes
+    json: bool = False
+    key: str | None = None
+    type: str | None = None
+    ttl_s: float | None = None
+    spread_ms: int | None = None
+    time_ms: int = 0
+    sequence: int = 0
