@@ -1,0 +1,156 @@
+"""The server's whole configuration, as one value that is made once and handed down.
+
+A value comes from the first of these that has it: a flag, a ``PUSHCOMPAT_…`` variable, the ``--config`` file,
+the ``--platform`` preset, the default. ``cli`` sees to that order; here is what the result must look like.
+Nothing below ``server`` knows this module.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .errors import ConfigError
+from .limits import Limits
+from .logs import FORMATS, LEVELS
+from .state import checked_key, default_state_dir
+
+STORES = ("memory:",)
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_SHORTEST_CAP_S = 6  # a poll ends five seconds before the cap, and must be held for at least one
+_SOCKET_PATH_BYTES = 103  # what macOS's sun_path holds; Linux has 107
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the server is told. Raises ConfigError where that can not be done.
+
+    ``publish_key_file`` tells where the key is kept, for whoever starts the server to know; None: it was
+    given. ``prefix`` is normalised to ``""`` or ``"/x"``, ``cors_origins`` to what browsers send;
+    ``unix_socket`` replaces host and port. Port 0: any free one.
+    """
+
+    publish_key: str = field(repr=False)
+    publish_key_file: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8888
+    unix_socket: Path | None = None
+    prefix: str = ""
+    cors_origins: tuple[str, ...] = ()
+    state_dir: Path = field(default_factory=default_state_dir)
+    store: str = STORES[0]
+    limits: Limits = field(default_factory=Limits)
+    log_format: str = "text"
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        checked_key(self.publish_key, "--publish-key")
+        _check_choice("--store", self.store, STORES)
+        _check_choice("--log-format", self.log_format, FORMATS)
+        _check_choice("--log-level", self.log_level, LEVELS)
+        _check_limits(self.limits)
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port {self.port}: a port is a number from 0 (any free one) to 65535")
+        if self.unix_socket is not None:
+            _check_socket_path(self.unix_socket)
+        object.__setattr__(self, "prefix", normal_prefix(self.prefix))
+        object.__setattr__(self, "cors_origins", tuple(dict.fromkeys(map(normal_origin, self.cors_origins))))
+
+
+def normal_prefix(text: str) -> str:
+    """``push/`` and ``/push`` are ``/push``; ``/`` is no prefix."""
+    prefix = f"/{text.strip('/')}" if text.strip("/") else ""
+    if not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/")):
+        raise ConfigError(f"--prefix {text!r}: a prefix is a path like /push, of letters, digits and . _ ~ -")
+    return prefix
+
+
+def normal_origin(text: str) -> str:
+    """The origin as a browser writes it (RFC 6454 §6.1): lower case, without the scheme's own port."""
+    if text in ("*", "null"):
+        return text
+    refusal = ConfigError(
+        f"--cors-origin {text!r}: an origin is scheme://host or scheme://host:port, or * for all"
+    )
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError as error:
+        raise refusal from error
+    if (
+        not (url.scheme and url.hostname)
+        or url.path.strip("/")
+        or url.query
+        or url.fragment
+        or "@" in url.netloc
+    ):
+        raise refusal
+    if not (text.isascii() and text.isprintable()) or re.search(r"[\s\\,;*]", url.netloc):
+        raise refusal
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    own_port = port is None or port == _DEFAULT_PORTS.get(url.scheme)
+    return f"{url.scheme}://{host}" if own_port else f"{url.scheme}://{host}:{port}"
+
+
+def read_toml(path: Path, options: Collection[str]) -> dict[str, str | list[str]]:
+    """The file's settings by option name. ConfigError for one that is no option."""
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"can not read --config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path} is not valid TOML: {error}") from error
+    return {_option_name(key, options, path): _scalar(key, value, path) for key, value in table.items()}
+
+
+def _option_name(key: str, options: Collection[str], path: Path) -> str:
+    name = key.replace("_", "-")
+    if name in options:
+        return name
+    close = get_close_matches(name, options, 1)
+    advice = f"did you mean {close[0]}?" if close else "--help lists what there is"
+    raise ConfigError(f"{path}: there is no option {key!r}; {advice}")
+
+
+def _scalar(key: str, value: object, path: Path) -> str | list[str]:
+    values = value if isinstance(value, list) else [value]
+    if all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in values):
+        return [str(item) for item in values] if isinstance(value, list) else str(value)
+    raise ConfigError(f"{path}: {key} must be a text or a number")
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{option} {value!r}: there is {', '.join(choices)}")
+
+
+def _check_limits(limits: Limits) -> None:
+    cap = limits.request_cap_s
+    if cap is not None and cap <= _SHORTEST_CAP_S:
+        raise ConfigError(
+            f"--request-cap {cap:g}: must be more than {_SHORTEST_CAP_S} s, to leave polls some time"
+        )
+    if limits.message_bytes > limits.batch_bytes:
+        raise ConfigError(
+            "--batch-limit must be at least --message-limit, or a batch could not hold one message"
+        )
+    if limits.message_bytes > limits.retention.bytes:
+        raise ConfigError("--history-bytes must be at least --message-limit, or a message could not be kept")
+
+
+def _check_socket_path(path: Path) -> None:
+    if len(bytes(path)) > _SOCKET_PATH_BYTES:
+        raise ConfigError(
+            f"--unix-socket {path}: longer than {_SOCKET_PATH_BYTES} bytes; take a shorter path"
+        )
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(
+            f"--unix-socket {path}: there is no directory {path.absolute().parent}; make it first"
+        )

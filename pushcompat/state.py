@@ -1,0 +1,87 @@
+"""The state directory: what a server keeps from one start to the next, and what ``pushcompat publish`` finds
+there.
+
+So far this is the publish key. Two servers that start at once agree on one: each writes its own to a new file
+and then links it to the common name, and the kernel lets one link win. Readers see a whole key or none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from .errors import ConfigError
+
+KEY_FILE = "publish-key"
+_KEY_BYTES = 32
+
+log = logging.getLogger("pushcompat")
+
+
+def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """``$PUSHCOMPAT_STATE_DIR``, else ``pushcompat`` under ``$XDG_STATE_HOME``, else under
+    ``~/.local/state``.
+    """
+    if named := environ.get("PUSHCOMPAT_STATE_DIR"):
+        return Path(named)
+    if (state_home := environ.get("XDG_STATE_HOME", "")).startswith(
+        "/"
+    ):  # the XDG rule: relative ones are ignored
+        return Path(state_home, "pushcompat")
+    return Path("~/.local/state/pushcompat").expanduser()
+
+
+def read_key(path: Path) -> str:
+    """The key in that file. ConfigError where there is none, or none that can be sent in a header."""
+    try:
+        key = path.read_text("ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"can not read the publish key in {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the publish key in {path} is not plain ASCII; put another one there") from error
+    return checked_key(key, str(path))
+
+
+def checked_key(key: str, where: str) -> str:
+    if not key:
+        raise ConfigError(f"the publish key in {where} is empty; put one there, or remove it")
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigError(
+            f"the publish key in {where} has spaces or control characters; use letters, digits, -, _"
+        )
+    return key
+
+
+def keep_key(state_dir: Path) -> tuple[str, Path]:
+    """The directory's publish key and where it is, made now if there was none."""
+    path = state_dir / KEY_FILE
+    try:
+        if not path.exists():
+            _make_key(path)
+        if path.stat().st_mode & 0o077:
+            log.warning("the publish key is open to other users: chmod 600 %s", path)
+    except OSError as error:
+        raise ConfigError(
+            f"can not keep a publish key in {state_dir}: {error.strerror}; "
+            "name another --state-dir, or give a --publish-key-file"
+        ) from error
+    return read_key(path), path
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # mode 600 from the start
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(_KEY_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # another server was faster, and its key is the key
+    finally:
+        os.unlink(draft)
