@@ -12,6 +12,8 @@
     ├── KeyReused           422  the Idempotency-Key came before with another body
     ├── UpgradeRequired     426  a WebSocket handshake that lost its Upgrade on the way
     ├── HeadTooLarge        431
+    ├── NotImplementedMethod 501 a method that HTTP does not have
+    ├── HttpVersion         505
     └── Unavailable         503  try again after ``retry_s``; nothing was done
     ConfigError                  the server can not start as it was told to (exit code 2)
 
@@ -86,6 +88,14 @@ class UpgradeRequired(Refused):
 
 class HeadTooLarge(Refused):
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+
+class NotImplementedMethod(Refused):
+    status = HTTPStatus.NOT_IMPLEMENTED
+
+
+class HttpVersion(Refused):
+    status = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
 
 
 class Unavailable(Refused):

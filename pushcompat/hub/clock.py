@@ -1,0 +1,53 @@
+"""All deadlines of the hub, on one wheel of one-second buckets.
+
+Most deadlines move before they are due: every delivery puts the next heartbeat off. So moving one later is no more than
+setting ``deadline``; the bucket it was in finds out when it comes up, and passes it on. Only moving one earlier costs a
+place in another bucket, and the old place is recognised as stale by then.
+
+Ticks are whole seconds of a clock that only goes forward; nothing here knows the time of day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+NEVER = 1 << 60
+
+
+class Timed(Protocol):
+    deadline: int  # the tick at which something is to happen; NEVER
+    bucket: int  # the bucket it waits in; the wheel's own
+
+
+T = TypeVar("T", bound=Timed)
+
+
+class Wheel(Generic[T]):
+    def __init__(self, now: int) -> None:
+        self.now = now
+        self._buckets: dict[int, list[T]] = {}
+
+    def set(self, timed: T, deadline: int) -> None:
+        timed.deadline = deadline
+        if deadline < timed.bucket:
+            self._put(timed, deadline)
+
+    def advance(self, now: int) -> Iterator[T]:
+        """Goes on to ``now`` and yields what is due. The caller sets the next deadline of each, if it has one."""
+        while self.now < now:
+            self.now += 1
+            for timed in self._buckets.pop(self.now, ()):
+                if timed.bucket != self.now:
+                    continue  # it moved to an earlier bucket and left this place behind
+                timed.bucket = NEVER
+                if timed.deadline <= self.now:
+                    timed.deadline = NEVER
+                    yield timed
+                elif timed.deadline < NEVER:
+                    self._put(timed, timed.deadline)
+
+    def _put(self, timed: T, deadline: int) -> None:
+        tick = max(deadline, self.now + 1)
+        timed.bucket = tick
+        self._buckets.setdefault(tick, []).append(timed)

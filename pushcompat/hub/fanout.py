@@ -1,0 +1,293 @@
+"""Delivery: *send what lies after the cursor, move the cursor*. Live or late, on every transport, this is all there is.
+
+A pass. An update makes its channel dirty; a pass then visits the channel's subscribers, and whoever is visited gets
+everything up to the head in one send. So updates that come faster than a pass merge by themselves, and throughput rises
+with load. A turn of the loop makes a bounded number of visits, round-robin over the dirty channels. Updates that come
+while a pass is under way make it start over when it is through: those it has visited since then cost it one comparison.
+
+Encoded once. ``chunk_after`` makes the bytes for (channel, encoding, first message … head) and keeps them in the
+channel's memo, where everyone else who needs them finds them under their own cursor. A memo dies with its pass, or when
+the head moves. A merge of several channels is shared too, in a memo of its own.
+
+The subscriber's part of the work is a look-up, a ``send`` and four assignments: about 1.5 µs around a system call of 6 to
+8 µs (bench: WebSocket, paced). That is why ``deliver`` is written as it is.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from heapq import merge
+from itertools import islice
+from operator import attrgetter
+
+from ..limits import Limits
+from ..message import EPOCH_WIDTH, Message, format_cursor
+from ..metrics import Metrics
+from ..wire.encoding import Encoding
+from .channel import Channel, Chunk
+from .clock import Wheel
+from .connection import Connection, State
+from .history import History
+from .sockets import BLOCKED, Sockets
+
+UNKNOWN = -1  # the cursor of somebody about whom nothing is known: below every floor
+# As text: of no log's epoch, so that whoever resumes from it before it heard of the reset will hear of it then.
+NOWHERE = format_cursor("0" * EPOCH_WIDTH, 0)
+_SHARE = 64  # visits that one channel gets before it is the next one's turn
+
+_sequence = attrgetter("sequence")
+
+
+class Fanout:
+    def __init__(
+        self,
+        sockets: Sockets,
+        history: History,
+        wheel: Wheel[Connection],
+        limits: Limits,
+        metrics: Metrics,
+        on_answered: Callable[[Connection, bool], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.epoch = ""
+        self._sockets = sockets
+        self._history = history
+        self._wheel = wheel
+        self._limits = limits
+        self._metrics = metrics
+        self._on_answered = on_answered
+        self._time = clock
+        self._passes: deque[Channel] = deque()
+        self._behind: deque[Connection] = deque()  # with more to come than one send may take
+        self._merged: dict[tuple[Encoding, int, tuple[Channel, ...]], Chunk] = {}
+        self._touched: set[Channel] = set()  # channels with a memo
+
+    # Passes
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._passes or self._behind)
+
+    def mark(self, channel: Channel) -> None:
+        """Says that the channel's head has moved."""
+        self._forget_memo(channel)
+        self._forget_merged()
+        if channel.dirty:
+            return
+        if not channel.subscribers:
+            channel.visited = channel.head
+            self._history.trim(channel)
+            return
+        channel.dirty = True
+        channel.began = self._time()
+        self._passes.append(channel)
+
+    def run(self, visits: int) -> None:
+        """Makes about that many visits."""
+        while self._passes and visits > 0:
+            channel = self._passes.popleft()
+            visits -= 1 + self._continue_pass(channel, min(visits, _SHARE))
+            if channel.dirty:
+                self._passes.append(channel)
+        while self._behind and visits > 0:
+            visits -= 1
+            self.catch_up(self._behind.popleft())
+        self._forget_memos()
+
+    def _continue_pass(self, channel: Channel, visits: int) -> int:
+        if channel.to_visit is None:
+            channel.target = channel.head
+            channel.to_visit = iter(list(channel.subscribers))
+        visited = 0
+        for connection in islice(channel.to_visit, visits):
+            visited += 1
+            if connection.cursor < channel.head:
+                self.catch_up(connection)
+        if visited < visits:
+            self._finish_pass(channel)
+        return visited
+
+    def _finish_pass(self, channel: Channel) -> None:
+        channel.to_visit = None
+        channel.visited = channel.target
+        channel.dirty = channel.head > channel.target
+        now = self._time()
+        self._metrics.passes.observe(now - channel.began)
+        channel.began = now
+        self._history.trim(channel)
+        waiting, channel.waiting = channel.waiting, None
+        for publish in waiting or ():
+            publish()
+        if not channel.dirty:
+            self._history.release(channel)
+
+    # One connection
+
+    def catch_up(self, connection: Connection) -> None:
+        """Sends what lies after the cursor, as far as one send may reach, and moves the cursor."""
+        state = connection.state
+        if connection.rest is not None or (state is not State.STREAMING and state is not State.POLLING):
+            return
+        chunk = self.chunk_after(connection)
+        if chunk is not None:
+            self.deliver(connection, chunk)
+
+    def deliver(self, connection: Connection, chunk: Chunk) -> None:
+        data = chunk.data
+        if not data:
+            connection.cursor = chunk.cursor
+            return
+        try:
+            sent = connection.socket.send(data)
+        except BLOCKED:
+            sent = 0
+        except OSError:
+            self._sockets.lose(connection, "reset")
+            return
+        chunk.uses += 1
+        connection.cursor = chunk.cursor
+        connection.quiet_since = self._wheel.now
+        if sent != len(data):
+            self._sockets.keep(connection, memoryview(data)[sent:])
+        elif chunk.partial:
+            self._behind.append(connection)
+        if chunk.encoding.once:
+            self._on_answered(connection, chunk.encoding.keep_alive)
+
+    def stands(self, connection: Connection) -> int:
+        """Where the connection stands once all that was sent is read: for whoever is caught up, that is the head."""
+        if any(channel.head > connection.cursor for channel in connection.channels):
+            return connection.cursor
+        return max(connection.cursor, self._history.head)
+
+    def cursor_of(self, connection: Connection) -> str:
+        return self.cursor(self.stands(connection))
+
+    def cursor(self, sequence: int) -> str:
+        return NOWHERE if sequence == UNKNOWN else format_cursor(self.epoch, sequence)
+
+    # Chunks
+
+    def chunk_after(self, connection: Connection) -> Chunk | None:
+        """All that the connection has yet to see, encoded, up to the limit of one send; None where that is nothing."""
+        channels, encoding, cursor = connection.channels, connection.encoding, connection.cursor
+        assert encoding is not None
+        owing = channels
+        if len(channels) > 1:
+            owing = tuple(channel for channel in channels if channel.head > cursor)
+        if len(owing) == 1:
+            channel = owing[0]
+            if channel.head <= cursor:
+                return None
+            memo = channel.memo
+            if memo is not None:
+                chunk = memo.get((encoding, cursor))
+                if chunk is not None:
+                    return chunk
+            if channel.floor > max(cursor, connection.forgiven):
+                return self._reset(owing, encoding)
+            return self._chunk(channel, encoding, cursor)
+        if not owing:
+            return None
+        if max(channel.floor for channel in owing) > max(cursor, connection.forgiven):
+            return self._reset(owing, encoding)
+        return self._merge(owing, encoding, cursor)
+
+    def _chunk(self, channel: Channel, encoding: Encoding, cursor: int) -> Chunk:
+        messages = channel.after(cursor)
+        # Whoever stands anywhere before the first of these messages is sent the same bytes.
+        before = messages[0].sequence - 1 if messages else cursor
+        if channel.memo is None:
+            channel.memo = {}
+            self._touched.add(channel)
+        chunk = channel.memo.get((encoding, before))
+        if chunk is None:
+            chunk = channel.memo[encoding, before] = self._encode(messages, encoding)
+        channel.memo[encoding, cursor] = chunk
+        return chunk
+
+    def _merge(self, owing: tuple[Channel, ...], encoding: Encoding, cursor: int) -> Chunk:
+        chunk = self._merged.get((encoding, cursor, owing))
+        if chunk is None:
+            messages = list(merge(*(channel.after(cursor) for channel in owing), key=_sequence))
+            chunk = self._encode(messages, encoding)
+            self._merged[encoding, cursor, owing] = chunk
+        return chunk
+
+    def _encode(self, messages: Sequence[Message], encoding: Encoding) -> Chunk:
+        # Its channels hold nothing between their last message and the head of the log, so that is where it leads.
+        head = self._history.head
+        if not messages:
+            return Chunk(encoding, b"", head, 0)
+        fitting = self._fitting(messages)
+        partial = fitting < len(messages)
+        if partial:
+            messages = messages[:fitting]
+            head = messages[-1].sequence
+        data = encoding.messages(messages, self.epoch, format_cursor(self.epoch, head))
+        return Chunk(encoding, data, head, len(messages), partial=partial)
+
+    def _fitting(self, messages: Sequence[Message]) -> int:
+        """How many of them one send may take: at least one."""
+        left = self._limits.send_bytes
+        for index, message in enumerate(messages):
+            left -= len(message.data)
+            if left < 0:
+                return max(1, index)
+        return len(messages)
+
+    def _reset(self, channels: Sequence[Channel], encoding: Encoding) -> Chunk:
+        """Says that history is gone, and goes on from the head: nothing older is sent."""
+        head = self._history.head
+        self._metrics.resets += 1
+        names = [channel.name for channel in channels]
+        data = encoding.reset(format_cursor(self.epoch, head), names, self.spread_ms(channels))
+        return Chunk(encoding, data, head, 0)
+
+    def spread_ms(self, channels: Iterable[Channel]) -> int | None:
+        """The window in which these channels' subscribers should spread their refetches; None: no need to."""
+        rate = self._limits.refetch_rate
+        if rate is None:
+            return None
+        return math.ceil(sum(self.subscribers(channel) for channel in channels) / rate * 1000)
+
+    def subscribers(self, channel: Channel | None) -> int:
+        """Everyone who follows the channel, pollers between two polls included."""
+        if channel is None:
+            return 0
+        away = channel.away
+        while away and away[0] <= self._wheel.now:
+            away.popleft()
+        return len(channel.subscribers) + (len(away) if away else 0)
+
+    # Memos
+
+    def _forget_memos(self) -> None:
+        """Ends the memos of all channels that no pass is visiting."""
+        for channel in self._touched:
+            if not channel.dirty:
+                self._forget_memo(channel)
+        self._touched = {channel for channel in self._touched if channel.memo is not None}
+        if not self._passes:
+            self._forget_merged()
+
+    def _forget_merged(self) -> None:
+        if self._merged:
+            self._tally(self._merged.values())
+            self._merged.clear()
+
+    def _forget_memo(self, channel: Channel) -> None:
+        memo, channel.memo = channel.memo, None
+        if memo:
+            self._tally(memo.values())
+
+    def _tally(self, chunks: Iterable[Chunk]) -> None:
+        for chunk in chunks:
+            if chunk.uses:
+                self._metrics.delivered(
+                    chunk.encoding.transport, chunk.uses * chunk.count, chunk.uses * len(chunk.data)
+                )
+                chunk.uses = 0  # it may stand under two cursors

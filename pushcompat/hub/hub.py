@@ -1,0 +1,332 @@
+"""The hub: its parts put together, and the turn of its loop.
+
+    Door         accepts, waits for request heads          ─┐
+    Subscribing  a request becomes a cursor over the log    ├─ act on ─► Sockets, Wheel
+    Publishing   a request becomes messages in the log      │
+    Fanout       sends what lies after each cursor         ─┘
+    History      the retained window that cursors point into
+
+One thread, one rule: nothing here waits. A turn reads from at most ``visits`` sockets, serves at most as many deadlines,
+makes at most as many deliveries, and then lets the rest of the process run, so that an update to 15,000 subscribers
+blocks nobody for 150 ms. When something is left to do the next turn is scheduled at once; otherwise the selector or the
+clock starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
+
+from tornado.ioloop import IOLoop
+
+from .. import logs
+from ..limits import Limits
+from ..message import Message
+from ..metrics import Metrics
+from ..store.base import Lost, Store
+from ..wire.encoding import WEBSOCKET
+from .answering import Answering
+from .clock import NEVER, Wheel
+from .connection import Connection, State
+from .door import Door
+from .fanout import UNKNOWN, Fanout
+from .history import History
+from .publishing import Publishing
+from .requests import HandOver, Requests
+from .sockets import Sockets
+from .subscribing import Subscribing
+
+_CROWD_PER_S = 200  # subscribers that may be told to come back within a second without being a crowd
+_TURN_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the hub is told: who may publish, which origins may look in, where its channels are, and its limits."""
+
+    limits: Limits
+    publish_keys: Collection[bytes]
+    cors_origins: Sequence[str] = ()
+    prefix: str = ""
+
+
+class Hub:
+    """``hand_over(socket, address, received)`` gets every connection whose request is not for the hub."""
+
+    def __init__(self, store: Store, settings: Settings, metrics: Metrics, hand_over: HandOver) -> None:
+        limits = settings.limits
+        origins = settings.cors_origins
+        self._store = store
+        self._limits = limits
+        self._metrics = metrics
+        wheel: Wheel[Connection] = Wheel(int(time.monotonic()))
+        self._wheel = wheel
+        self.history = History(limits.retention, time.monotonic)
+        self.sockets = Sockets(wheel, limits.close_s, self._ended)
+        self._answering = Answering(self.sockets, wheel, limits, metrics, origins)
+        self._fanout = Fanout(self.sockets, self.history, wheel, limits, metrics, self._answering.answered)
+        self._subscribing = Subscribing(
+            self.sockets, self.history, self._fanout, self._answering, wheel, limits, metrics, origins
+        )
+        self._publishing = Publishing(store, self.history, self._fanout, wheel, self._answering, limits, metrics)
+        self._requests = Requests(
+            self.sockets, wheel, limits, self._answering, self._subscribing, self._publishing,
+            settings.publish_keys, origins, settings.prefix, hand_over,
+        )  # fmt: skip
+        self.door = Door(self.sockets, wheel, limits, metrics, self._requests.route, self._answering.refuse)
+        self._scheduled = False
+        self._ready: Iterator[tuple[SelectorKey, int]] = iter(())
+        self._due: deque[Connection] = deque()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._receive = {
+            State.HEAD: self._receive_head,
+            State.BODY: self._requests.receive_body,
+            State.PUBLISHING: self._receive_early,
+            State.POLLING: self._receive_early,
+            State.STREAMING: self._receive_stream,
+            State.CLOSING: self._receive_last,
+        }
+        self._fire = {
+            State.HEAD: self._nothing_came,
+            State.BODY: self._requests.body_is_late,
+            State.PUBLISHING: self._publishing.give_up,
+            State.POLLING: self._subscribing.window_ends,
+            State.STREAMING: self._subscribing.beat,
+            State.CLOSING: lambda connection: self.sockets.lose(connection, "gone"),
+        }
+
+    # Life
+
+    async def start(self) -> None:
+        """Loads what the log has retained and follows it from there."""
+        self._fanout.epoch = self._store.epoch
+        await self._load()
+        IOLoop.current().add_handler(self.sockets.fileno(), lambda _fd, _events: self._on_ready(), IOLoop.READ)
+        self._tasks = [asyncio.create_task(work()) for work in (self._follow, self._tick, self._publishing.run)]
+
+    async def drain(self) -> None:
+        """Tells every subscriber to come back elsewhere or later, spread over the drain time.
+
+        New subscribers are let in and told the same at once; publishing goes on.
+        """
+        self._subscribing.draining = True
+        subscribers = [c for c in self.sockets.connections() if c.state in (State.STREAMING, State.POLLING)]
+        random.shuffle(subscribers)
+        # With few subscribers there is no crowd to spread.
+        spread_s = min(self._limits.drain_s, len(subscribers) / _CROWD_PER_S)
+        begun = time.monotonic()
+        for index, connection in enumerate(subscribers):
+            ahead_s = begun + spread_s * index / len(subscribers) - time.monotonic()
+            if ahead_s > _TURN_S:
+                await asyncio.sleep(ahead_s)
+            self._subscribing.rotate(connection, "stopping", self._subscribing.retry_ms())
+        deadline = time.monotonic() + min(1.0, self._limits.drain_s)
+        while time.monotonic() < deadline and (self._publishing.busy or self._saying_goodbye()):
+            await asyncio.sleep(_TURN_S)
+
+    def _saying_goodbye(self) -> bool:
+        return any(c.state is State.CLOSING or c.rest is not None for c in self.sockets.connections())
+
+    @property
+    def draining(self) -> bool:
+        return self._subscribing.draining
+
+    @property
+    def subscribers(self) -> int:
+        return self._metrics.connections.total()
+
+    def gauges(self) -> list[tuple[str, str, float]]:
+        """What there is now: (name, meaning, value)."""
+        history = self.history
+        return [
+            ("sockets", "Connections that the hub holds, whatever they are doing", len(self.sockets)),
+            ("channels", "Channels that are known: with messages, subscribers, or a floor", len(history)),
+            ("log_messages", "Messages that are retained", history.count),
+            ("log_bytes", "Memory that the retained messages count as", history.bytes),
+            ("log_head", "Sequence number of the last message", history.head),
+            ("draining", "1 while the server is on its way out", float(self.draining)),
+        ]
+
+    def take_back(self, sock: socket.socket, received: bytes) -> None:
+        """A connection that was handed over, with a request for the hub: its head, and whatever came behind that."""
+        connection = Connection(sock, self._wheel.now)
+        self.sockets.watch(connection)
+        self.door.receive(connection, received)
+
+    async def close(self) -> None:
+        """Closes everything."""
+        self.door.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        IOLoop.current().remove_handler(self.sockets.fileno())
+        self.sockets.close()
+
+    # The log
+
+    async def _load(self) -> None:
+        messages, floor = await self._store.retained()
+        self.history.load(messages, floor, time.time())
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async for batch in self._store.follow(self.history.head):
+                    self._apply(batch)
+            except Lost:
+                await self._start_over()
+
+    def _apply(self, batch: Sequence[Message]) -> None:
+        self._metrics.messages += len(batch)
+        changed = {self.history.append(message): None for message in batch}
+        for channel in changed:
+            self._fanout.mark(channel)
+        self.history.shrink()
+        self.schedule()
+
+    async def _start_over(self) -> None:
+        """The log lost something, or is another one: whoever may have missed something is told ``reset``."""
+        logs.event("log lost", level=logging.WARNING, epoch=self._store.epoch)
+        await self._load()
+        if self._store.epoch != self._fanout.epoch:
+            self._fanout.epoch = self._store.epoch
+            for connection in self.sockets.connections():
+                connection.cursor = UNKNOWN
+        for channel in list(self.history):
+            self._fanout.mark(channel)
+        self.schedule()
+
+    async def _tick(self) -> None:
+        """Once a second: what is due, and what is too old."""
+        while True:
+            await asyncio.sleep(1.0 - time.monotonic() % 1.0)
+            self._due.extend(self._wheel.advance(int(time.monotonic())))
+            self.history.expire()
+            self.schedule()
+
+    # Turns
+
+    def schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _on_ready(self) -> None:
+        if not self._scheduled:
+            self._turn()
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        most = self._limits.visits
+        more = self._read(most)
+        early = self._answering.early
+        for _ in range(min(len(early), most)):
+            self._resume(early.popleft())
+        for _ in range(min(len(self._due), most)):
+            connection = self._due.popleft()
+            if connection.state is not State.GONE:
+                self._fire[connection.state](connection)
+        self._fanout.run(most)
+        if more or early or self._due or self._fanout.busy:
+            self.schedule()
+
+    def _read(self, most: int) -> bool:
+        """Serves that many sockets that are ready. True where there may be more."""
+        served = self._serve(islice(self._ready, most))
+        if served < most:
+            self._ready = iter(self.sockets.ready())
+            served += self._serve(islice(self._ready, most - served))
+        return served >= most
+
+    def _serve(self, ready: Iterator[tuple[SelectorKey, int]]) -> int:
+        served = 0
+        for key, events in ready:
+            served += 1
+            connection: Connection = key.data
+            if connection.state is State.GONE:
+                continue
+            if events & EVENT_WRITE and connection.rest is not None:
+                if self.sockets.flush(connection):
+                    self._flushed(connection)
+            elif events & EVENT_READ and connection.rest is None:
+                self._read_from(connection)
+        return served
+
+    def _read_from(self, connection: Connection) -> None:
+        data = self.sockets.receive(connection)
+        if data:
+            self._receive[connection.state](connection, data)
+        elif data is not None:
+            self._half_closed(connection)
+
+    def _half_closed(self, connection: Connection) -> None:
+        """The client has said its last. A publisher may still wait for the answer; anybody else is gone."""
+        if connection.state is State.PUBLISHING:
+            self.sockets.pause(connection)
+        else:
+            self.sockets.lose(connection, "closed")
+
+    def _flushed(self, connection: Connection) -> None:
+        """The rest is out: on with what came meanwhile."""
+        if connection.state is State.STREAMING:
+            self._fanout.catch_up(connection)
+        elif connection.state is State.HEAD and connection.inbox:
+            self._answering.early.append(connection)
+
+    # Bytes, by state
+
+    def _receive_head(self, connection: Connection, data: bytes) -> None:
+        if connection.repeat is None or connection.inbox or not self._subscribing.repeat(connection, data):
+            self.door.receive(connection, data)
+
+    def _receive_early(self, connection: Connection, data: bytes) -> None:
+        """A pipelined request waits its turn; a client that sends on and on is not read until then."""
+        connection.inbox += data
+        if len(connection.inbox) > self._limits.head_bytes:
+            self.sockets.pause(connection)
+
+    def _receive_stream(self, connection: Connection, data: bytes) -> None:
+        if connection.encoding is not None and connection.encoding.transport == WEBSOCKET:
+            self._subscribing.receive_frames(connection, data)
+
+    def _receive_last(self, connection: Connection, data: bytes) -> None:
+        """We are done. What still comes is read, so that the client sees our last words, and thrown away."""
+        if connection.input is None:
+            return
+        connection.input.receive(data)
+        if connection.input.finished and connection.rest is None:
+            self.sockets.lose(connection, "closed")
+
+    def _resume(self, connection: Connection) -> None:
+        """Goes on with a pipelined request, once the answer before it is out."""
+        if connection.state is not State.HEAD or connection.rest is not None:
+            return
+        received, connection.inbox = connection.inbox, b""
+        self.sockets.resume(connection)
+        if received:
+            self.door.receive(connection, received)
+
+    # Ends
+
+    def _nothing_came(self, connection: Connection) -> None:
+        """A connection that waits for a request has waited its time."""
+        now = self._wheel.now
+        if connection.rest is not None and now - connection.quiet_since < self._limits.stall_s:
+            self._wheel.set(connection, connection.quiet_since + int(self._limits.stall_s))
+        elif connection.channels and not connection.inbox:
+            self._subscribing.leave(connection, "left")
+            self._wheel.set(connection, now + int(self._limits.idle_s))
+        else:
+            self.door.give_up(connection)
+
+    def _ended(self, connection: Connection, reason: str) -> None:
+        self._publishing.forget(connection)
+        self._subscribing.leave(connection, reason, returns=connection.ends_at == NEVER)

@@ -1,0 +1,167 @@
+"""The hub's sockets: one selector for all of them, and the few things that are done to a socket.
+
+The selector is one of ``selectors``, nested in the IOLoop by its own file descriptor: a hundred thousand sockets cost
+the IOLoop one handler.
+
+Bytes once offered never change. What the kernel does not take is the connection's *rest*; it goes out before anything
+else, control frames included. While there is a rest the connection is watched for writing only: a client that does not
+read is not read either, so a flood of pings can not grow the answers to it.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector, SelectorKey
+
+from .clock import Wheel
+from .connection import Connection, State
+
+# All of these mean "would block".
+BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+READ_BYTES = 64 * 1024
+
+
+class Sockets:
+    """``on_ended(connection, reason)`` is told once when a connection's last words are said, or it is lost."""
+
+    def __init__(self, wheel: Wheel[Connection], close_s: float, on_ended: Callable[[Connection, str], None]) -> None:
+        self._selector = DefaultSelector()
+        self._paused: set[Connection] = set()
+        self._wheel = wheel
+        self._close_s = max(1, int(close_s))
+        self._on_ended = on_ended
+
+    def __len__(self) -> int:
+        return len(self._selector.get_map()) + len(self._paused)
+
+    def connections(self) -> list[Connection]:
+        return [*(key.data for key in self._selector.get_map().values()), *self._paused]
+
+    def fileno(self) -> int:
+        """What the IOLoop watches. Raises where the platform's selector has no file descriptor of its own."""
+        return int(self._selector.fileno())  # type: ignore[attr-defined]
+
+    def ready(self) -> list[tuple[SelectorKey, int]]:
+        return self._selector.select(0)
+
+    def watch(self, connection: Connection) -> None:
+        self._selector.register(connection.socket, EVENT_READ, connection)
+
+    def release(self, connection: Connection) -> socket.socket:
+        """Gives the open socket away: it is no longer the hub's."""
+        self._unwatch(connection)
+        connection.move(State.GONE)
+        return connection.socket
+
+    def pause(self, connection: Connection) -> None:
+        """Reads no more from the connection for now."""
+        if connection not in self._paused:
+            self._selector.unregister(connection.socket)
+            self._paused.add(connection)
+
+    def resume(self, connection: Connection) -> None:
+        if connection in self._paused and connection.rest is None:
+            self._paused.remove(connection)
+            self.watch(connection)
+
+    def _unwatch(self, connection: Connection) -> None:
+        if connection in self._paused:
+            self._paused.remove(connection)
+        else:
+            self._selector.unregister(connection.socket)
+
+    def receive(self, connection: Connection) -> bytes | None:
+        """What the client sent; None where there is nothing, or nobody, any more."""
+        try:
+            data = connection.socket.recv(READ_BYTES)
+        except BLOCKED:
+            return None
+        except OSError:
+            self.lose(connection, "reset")
+            return None
+        return data
+
+    def offer(self, connection: Connection, data: bytes) -> None:
+        """Sends ``data`` behind whatever is still unsent."""
+        if connection.rest is not None:
+            connection.rest = memoryview(bytes(connection.rest) + data)
+            return
+        try:
+            sent = connection.socket.send(data)
+        except BLOCKED:
+            sent = 0
+        except OSError:
+            self.lose(connection, "reset")
+            return
+        if sent != len(data):
+            self.keep(connection, memoryview(data)[sent:])
+
+    def keep(self, connection: Connection, rest: memoryview) -> None:
+        connection.rest = rest
+        self._unwatch(connection)
+        self._selector.register(connection.socket, EVENT_WRITE, connection)
+
+    def flush(self, connection: Connection) -> bool:
+        """Goes on with the rest. True when nothing is left of it."""
+        rest = connection.rest
+        if rest is None:
+            return True
+        try:
+            sent = connection.socket.send(rest)
+        except BLOCKED:
+            return False
+        except OSError:
+            self.lose(connection, "reset")
+            return False
+        connection.quiet_since = self._wheel.now
+        if sent != len(rest):
+            connection.rest = rest[sent:]
+            return False
+        connection.rest = None
+        self._selector.modify(connection.socket, EVENT_READ, connection)
+        if connection.state is State.CLOSING:
+            self._shut(connection)
+        return True
+
+    def end(self, connection: Connection, reason: str) -> None:
+        """Our last words are said: sees that they get out, and awaits the client's half of the goodbye.
+
+        Closing at once, with bytes of the client unread, would make the kernel reset the connection and take the
+        last words back (RFC 9112 §9.6).
+        """
+        if connection.state in (State.CLOSING, State.GONE):
+            return
+        connection.move(State.CLOSING)
+        self._wheel.set(connection, self._wheel.now + self._close_s)
+        self._on_ended(connection, reason)
+        if connection.rest is None:
+            self._shut(connection)
+
+    def _shut(self, connection: Connection) -> None:
+        """Sends our FIN, unless a WebSocket client has yet to send its Close."""
+        if connection.input is not None and not connection.input.finished:
+            return
+        try:
+            connection.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.lose(connection, "reset")
+
+    def lose(self, connection: Connection, reason: str) -> None:
+        """Closes the socket now."""
+        if connection.state is State.GONE:
+            return
+        said = connection.state is State.CLOSING
+        self._unwatch(connection)
+        connection.move(State.GONE)
+        connection.rest = None
+        connection.socket.close()
+        if not said:
+            self._on_ended(connection, reason)
+
+    def close(self) -> None:
+        for connection in self.connections():
+            self.lose(connection, "stopped")
+        self._selector.close()

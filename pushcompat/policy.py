@@ -1,0 +1,159 @@
+"""Who may do what: pure functions over a request. Each returns what it found out, or raises Refused.
+
+The same functions serve a request that came in by the door and one that came back from Tornado.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from .errors import BadRequest, Forbidden, Unauthorized, UpgradeRequired
+from .wire.encoding import EVENTSOURCE, LONGPOLL, TRANSPORTS, WEBSOCKET
+from .wire.http import Params, Request
+
+_NAME = re.compile(r"[A-Za-z0-9._:~@-]{1,128}")
+_ALPHABET = "1-128 characters of A-Z a-z 0-9 . _ : ~ @ -"
+FORMATS = ("text", "json")
+
+# Names
+
+
+@lru_cache(1024)
+def channel_names(text: str, most: int) -> tuple[str, ...]:
+    """The channels of a comma-separated list, without duplicates, in their order."""
+    names = tuple(dict.fromkeys(text.split(",")))
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise BadRequest(f"{_shown(name)} is not a channel's name: use {_ALPHABET}")
+    if len(names) > most:
+        raise BadRequest(f"{len(names)} channels in one request; ask for at most {most}")
+    return names
+
+
+def label(name: str, text: str) -> str:
+    """A ``key`` or a ``type``: the alphabet of channel names."""
+    if not _NAME.fullmatch(text):
+        raise BadRequest(f"{name}={_shown(text)}: use {_ALPHABET}")
+    if name == "type" and text.startswith("control"):
+        raise BadRequest("a type must not begin with “control”: that is what the server's own events are called")
+    return text
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= 40 else text[:40] + "…")
+
+
+# Parameters
+
+
+def seconds(name: str, text: str, *, least: float = 0.0) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not least <= value < float("inf"):
+        raise BadRequest(f"{name}={_shown(text)}: give a number of seconds, {least:g} or more")
+    return value
+
+
+def transport(request: Request) -> str:
+    """Which transport is asked for: by ``?transport=``, else by the headers."""
+    asked = request.params.get("transport", "")
+    if asked and asked not in TRANSPORTS:
+        raise BadRequest(f"transport={_shown(asked)}: use one of {', '.join(TRANSPORTS)}, or leave it out")
+    if asked in (EVENTSOURCE, LONGPOLL):
+        return asked
+    if request.wants_upgrade:
+        return WEBSOCKET
+    if asked == WEBSOCKET or b"sec-websocket-key" in request.headers:
+        raise UpgradeRequired(
+            "this WebSocket handshake arrived without its Upgrade header, which a proxy on the way must have taken; "
+            "pass Upgrade and Connection on there, or subscribe with transport=eventsource or transport=longpoll"
+        )
+    if b"text/event-stream" in request.headers.get(b"accept", b"").lower():
+        return EVENTSOURCE
+    return LONGPOLL
+
+
+def text_format(params: Params, default: str) -> str:
+    asked = params.get("format", "") or default
+    if asked not in FORMATS:
+        raise BadRequest(f"format={_shown(asked)}: use text or json")
+    return asked
+
+
+def start(request: Request) -> str:
+    """The cursor to resume from, as the client gave it; empty: from now."""
+    return (
+        request.header(b"last-event-id").strip()
+        or request.params.get("cursor", "")
+        or request.params.get("lastEventId", "")
+    )
+
+
+# Keys
+
+
+def bearer(request: Request) -> str:
+    scheme, _, credentials = request.header(b"authorization").partition(" ")
+    return credentials.strip() if scheme.lower() == "bearer" else ""
+
+
+def check_publisher(request: Request, keys: Collection[bytes]) -> str:
+    """The name under which the publisher's idempotency keys are kept."""
+    given = bearer(request).encode("latin-1")
+    if not given:
+        raise Unauthorized("publishing needs the publish key: send “Authorization: Bearer KEY”")
+    known = False
+    for key in keys:  # all of them, whatever the first says: the time tells nothing
+        known |= hmac.compare_digest(given, key)
+    if not known:
+        raise Unauthorized(
+            "this is not the publish key of this server; it is in the state directory that the server named at start"
+        )
+    return "publisher"
+
+
+# Origins
+
+
+def check_origin(request: Request, allowed: Sequence[str]) -> None:
+    """Lets a page of another origin in only where it was named: it could read what this network alone may."""
+    origin = request.header(b"origin")
+    if not origin or "*" in allowed or origin in allowed or _same_origin(request, origin):
+        return
+    raise Forbidden(f"pages of {_shown(origin)} may not use this server; start it with --cors-origin {origin[:100]}")
+
+
+def cors(request: Request, allowed: Sequence[str]) -> bytes:
+    """The header lines that let the page read the answer."""
+    if not allowed:
+        return b""
+    if "*" in allowed:
+        return b"Access-Control-Allow-Origin: *\r\n" if b"origin" in request.headers else b""
+    origin = request.header(b"origin")
+    if origin in allowed:
+        return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin.encode("latin-1")
+    return b"Vary: Origin\r\n"
+
+
+PREFLIGHT = (
+    ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"),
+    (
+        "Access-Control-Allow-Headers",
+        "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID",
+    ),
+    ("Access-Control-Max-Age", "86400"),
+)
+
+
+def _same_origin(request: Request, origin: str) -> bool:
+    """A proxy may have put another Host in; no page can forge what it puts beside it."""
+    if request.header(b"sec-fetch-site") == "same-origin":
+        return True
+    authority = urlsplit(origin).netloc
+    return bool(authority) and authority in (request.header(b"host"), request.header(b"x-forwarded-host"))

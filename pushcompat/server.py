@@ -1,0 +1,137 @@
+"""From a Config to a running server, and to its end: who is made of what, in which order it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from tornado.netutil import bind_sockets, bind_unix_socket
+
+from . import __version__, logs
+from .config import Config
+from .errors import ConfigError
+from .hub import Hub, Settings
+from .metrics import Metrics, exposition
+from .store import open_store
+from .web.app import Views, make_application
+from .web.handover import Handover
+
+_BACKLOG = 4096  # connections that the kernel keeps for us while a pass is under way
+
+
+def run(config: Config) -> None:
+    """Serves until SIGINT or SIGTERM. Raises ConfigError where it can not start."""
+    logs.configure(config.log_format, config.log_level)
+    asyncio.run(Server(config).serve())
+
+
+class Server:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stop = asyncio.Event()
+
+    async def serve(self) -> None:
+        config = self._config
+        listeners = _listen(config)
+        store = open_store(config.store, config.limits.retention)
+        metrics = Metrics()
+        settings = Settings(config.limits, [config.publish_key.encode()], config.cors_origins, config.prefix)
+        views = Views(__version__, config.prefix, lambda: expose(), lambda: hub.draining)
+        handover = Handover(
+            make_application(views),
+            f"{config.prefix}/channels",
+            config.limits.idle_s,
+            config.limits.head_bytes,
+        )
+        hub = Hub(store, settings, metrics, handover.hand_over)
+        handover.take_back = hub.take_back
+        expose = exposition(metrics, hub.gauges)
+        await hub.start()
+        hub.door.listen(listeners)
+        _settle_down()
+        self._on_signals()
+        _announce(config, listeners)
+        await self._stop.wait()
+        logs.event("stopping", subscribers=hub.subscribers)
+        await hub.drain()
+        hub.door.close()
+        await handover.close()
+        await hub.close()
+        await store.close()
+        if config.unix_socket is not None:
+            config.unix_socket.unlink(missing_ok=True)
+
+    def _on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop_or_exit, number)
+
+    def _stop_or_exit(self, number: int) -> None:
+        if self._stop.is_set():
+            os._exit(128 + number)  # asked twice: at once
+        self._stop.set()
+
+
+def _listen(config: Config) -> list[socket.socket]:
+    try:
+        if config.unix_socket is not None:
+            return [bind_unix_socket(str(config.unix_socket), backlog=_BACKLOG)]
+        return bind_sockets(config.port, config.host, backlog=_BACKLOG)
+    except OSError as error:
+        where = config.unix_socket or f"{config.host}:{config.port}"
+        raise ConfigError(f"can not listen on {where}: {error.strerror or error}; {_advice(config)}") from None
+
+
+def _advice(config: Config) -> str:
+    if config.unix_socket is not None:
+        return "choose another --unix-socket"
+    return "choose another --port or --host, or stop who is there"
+
+
+def _settle_down() -> None:
+    """All that lives as long as the process is taken out of the garbage collector's sight, and what it still sees are
+    tens of thousands of long-lived connections, so it looks more rarely."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def _announce(config: Config, listeners: list[socket.socket]) -> None:
+    """Where the server listens, where its key is, and three lines to paste."""
+    if config.unix_socket is not None:
+        base, curl = f"http://localhost{config.prefix}", f"curl --unix-socket {config.unix_socket}"
+        print(f"pushcompat {__version__} listens on {config.unix_socket}")
+    else:
+        base, curl = _url(config, listeners[0]), "curl"
+        print(f"pushcompat {__version__} listens on {base}")
+    key = (
+        f'"Authorization: Bearer $(cat {_short(config.publish_key_file)})"'
+        if config.publish_key_file
+        else '"Authorization: Bearer KEY"'
+    )
+    if config.publish_key_file:
+        print(f"The publish key is in {_short(config.publish_key_file)}")
+    print(f"  follow   {curl} -N {base}/channels/chat?transport=eventsource")
+    print(f"  publish  {curl} -H {key} -d hello {base}/channels/chat")
+    print(f"  look     {base}/", flush=True)
+
+
+def _url(config: Config, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{config.prefix}"
+
+
+def _short(path: Path) -> str:
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+if sys.platform == "win32":
+    raise ImportError("pushcompat runs on Linux and macOS")

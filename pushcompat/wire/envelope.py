@@ -1,0 +1,50 @@
+"""The JSON that every transport carries: a message's envelope, and control messages.
+
+    {"id": "<cursor>", "channel": "chat", "data": …, "time": 1764000000000, "type"?: …, "key"?: …, "spread"?: ms}
+    {"control": "open" | "ping" | "reset" | "rotate", "cursor": "<cursor>", …}
+
+A published JSON document was checked when it came; its own bytes stand here, so numbers and the order of keys survive.
+Names, keys and types are of an alphabet that JSON need not escape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from ..message import Message, format_cursor
+
+_encode = msgspec.json.encode
+
+
+def envelope(message: Message, epoch: str) -> bytes:
+    data = message.data if message.json else _encode(message.data.decode())
+    more = ""
+    if message.type is not None:
+        more += f',"type":"{message.type}"'
+    if message.key:
+        more += f',"key":"{message.key}"'
+    if message.spread_ms is not None:
+        more += f',"spread":{message.spread_ms}'
+    cursor = format_cursor(epoch, message.sequence)
+    head = f'{{"id":"{cursor}","channel":"{message.channel}","data":'
+    return b"%b%b%b" % (head.encode(), data, f',"time":{message.time_ms}{more}}}'.encode())
+
+
+def opened(cursor: str, heartbeat_s: float, lifetime_s: float | None) -> bytes:
+    """The first thing a stream says. ``lifetime`` is null where only the network ends the stream."""
+    return _encode({"control": "open", "cursor": cursor, "heartbeat": heartbeat_s, "lifetime": lifetime_s})
+
+
+def ping(cursor: str) -> bytes:
+    return b'{"control":"ping","cursor":"%b"}' % cursor.encode()
+
+
+def reset(cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
+    document: dict[str, object] = {"control": "reset", "cursor": cursor, "channels": channels}
+    return _encode(document if spread_ms is None else {**document, "spread": spread_ms})
+
+
+def rotate(cursor: str, retry_ms: int) -> bytes:
+    return b'{"control":"rotate","cursor":"%b","retry":%d}' % (cursor.encode(), retry_ms)

@@ -1,0 +1,45 @@
+"""Long-poll: every answer is one JSON document, ``{"cursor": …, "messages": […], "reset"?: […], "retry"?: ms}``.
+
+The document comes with its response head, because the two go out in one send. Heads differ by who asked (CORS) and by
+whether the connection stays open, so there is an encoding for each such pair: ``Answers`` are few and shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from ..message import Message
+from . import http
+from .encoding import LONGPOLL, Opening
+from .envelope import envelope
+
+
+class Answers:
+    transport = LONGPOLL
+    once = True
+
+    def __init__(self, extra: bytes, keep_alive: bool) -> None:
+        self.extra = extra
+        self.keep_alive = keep_alive
+
+    def opening(self, opening: Opening) -> bytes:
+        return self._answer(opening.cursor)
+
+    def messages(self, messages: Sequence[Message], epoch: str, cursor: str) -> bytes:
+        return self._answer(cursor, messages=b",".join([envelope(m, epoch) for m in messages]))
+
+    def ping(self, cursor: str) -> bytes:
+        return self._answer(cursor)
+
+    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
+        more = b',"reset":' + msgspec.json.encode(channels)
+        return self._answer(cursor, more=more if spread_ms is None else more + b',"spread":%d' % spread_ms)
+
+    def rotate(self, cursor: str, retry_ms: int) -> bytes:
+        return self._answer(cursor, more=b',"retry":%d' % retry_ms)
+
+    def _answer(self, cursor: str, *, messages: bytes = b"", more: bytes = b"") -> bytes:
+        body = b'{"cursor":"%b","messages":[%b]%b}' % (cursor.encode(), messages, more)
+        return http.answer(200, body, "application/json", keep_alive=self.keep_alive, extra=self.extra)
