@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import Client, Server, running
+
+
+@pytest.fixture
+def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of the test's own. ``@pytest.mark.options("--heartbeat", "1")`` tells it what to be."""
+    marker = request.node.get_closest_marker("options")
+    yield from running(tmp_path / "state", *(marker.args if marker else ()))
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests of a file that do not mind each other; use channels of your own."""
+    yield from running(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with server.connect() as client:
+        yield client

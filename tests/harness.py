@@ -1,0 +1,226 @@
+"""A real server process, and clients that speak to it in bytes: what nearly every test here starts from."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+KEY = "test-publish-key"
+MS = float(os.environ.get("PUSHCOMPAT_TEST_MS", "0.001"))  # a slow machine can stretch all times
+PATIENCE_S = 10_000 * MS  # how long anything that must happen may take
+
+
+class Server:
+    """``python -m pushcompat`` in a process of its own, on a free port."""
+
+    def __init__(self, state_dir: Path, *options: str, env: dict[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "pushcompat", "--port", "0", "--publish-key", KEY]
+        command += ["--state-dir", str(state_dir), *options]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(env or {})}
+        )
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        first = self.process.stdout.readline().decode()
+        found = re.search(r"listens on http://(.*?):(\d+)(\S*)", first)
+        if found is None:
+            raise AssertionError(f"the server did not start: {first}{self.process.stderr.read().decode()}")
+        self.host, self.port, self.prefix = found[1], int(found[2]), found[3]
+        self.url = f"http://{self.host}:{self.port}{self.prefix}"
+        self.log: list[str] = []  # its standard error, line by line
+        self._logged = threading.Condition()
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._logged:
+                self.log.append(line.decode().rstrip())
+                self._logged.notify_all()
+
+    def wait_for_log(self, pattern: str) -> str:
+        """The first log line that matches."""
+        found: list[str] = []
+
+        def look() -> bool:
+            found[:] = [line for line in self.log if re.search(pattern, line)]
+            return bool(found)
+
+        with self._logged:
+            if not self._logged.wait_for(look, PATIENCE_S):
+                raise AssertionError(f"no log line like {pattern!r} in:\n" + "\n".join(self.log))
+        return found[0]
+
+    def publish(self, channel: str, data: str | bytes = "", **headers: str) -> dict[str, Any]:
+        """Publishes text (a ``?`` and parameters may follow the channel), and returns the answer."""
+        body = data.encode() if isinstance(data, str) else data
+        fields = {"Authorization": f"Bearer {KEY}", "Content-Type": "text/plain"}
+        fields.update({name.replace("_", "-"): value for name, value in headers.items()})
+        request = urllib.request.Request(f"{self.url}/channels/{channel}", body, fields, method="POST")
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+            answer: dict[str, Any] = json.load(response)
+        return answer
+
+    def metric(self, name: str) -> float:
+        """The value of a metric, labels included in ``name`` as they are written; 0 where there is none."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=PATIENCE_S) as response:
+            lines = response.read().decode().splitlines()
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == name), 0.0)
+
+    def wait_for_metric(self, name: str, least: float) -> float:
+        """Polls a metric until it is at least that. (Of what happens inside the server there is no event to wait for.)"""
+        deadline = threading.Event()
+        timer = threading.Timer(PATIENCE_S, deadline.set)
+        timer.start()
+        try:
+            while (value := self.metric(name)) < least:
+                assert not deadline.wait(20 * MS), f"{name} is {value}, not {least}"
+            return value
+        finally:
+            timer.cancel()
+
+    def connect(self) -> Client:
+        return Client(self.host, self.port)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ends the process and returns its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+        return code
+
+    def complaints(self) -> list[str]:
+        """Lines of the log that no client should be able to cause."""
+        return [line for line in self.log if re.search(r"Traceback|ERROR|CRITICAL|Error:|Exception", line)]
+
+
+class Client:
+    """A blocking socket that speaks HTTP/1.1, read by response, by event, by frame, or to its end."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.socket = socket.create_connection((host, port), PATIENCE_S)
+        self.buffer = b""
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def reset(self) -> None:
+        """Closes with a RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def request(self, method: str, target: str, body: bytes = b"", **headers: str) -> None:
+        """Sends a request; underscores in header names stand for hyphens."""
+        lines = [f"{method} {target} HTTP/1.1", "Host: test"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        self.send("\r\n".join([*lines, "", ""]).encode() + body)
+
+    def more(self) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise EOFError(self.buffer)
+        self.buffer += data
+
+    def until(self, mark: bytes) -> bytes:
+        while mark not in self.buffer:
+            self.more()
+        found, _, self.buffer = self.buffer.partition(mark)
+        return found
+
+    def exactly(self, size: int) -> bytes:
+        while len(self.buffer) < size:
+            self.more()
+        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        return data
+
+    def to_end(self) -> bytes:
+        """All that comes until the server ends the connection."""
+        try:
+            while True:
+                self.more()
+        except EOFError:
+            data, self.buffer = self.buffer, b""
+            return data
+
+    def head(self) -> tuple[int, dict[str, str]]:
+        lines = self.until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        fields = (line.partition(": ") for line in lines[1:])
+        return int(lines[0].split()[1]), {name.lower(): value for name, _, value in fields}
+
+    def response(self) -> tuple[int, dict[str, str], bytes]:
+        """A response with a Content-Length: status, headers (lower-case names), body."""
+        status, headers = self.head()
+        return status, headers, self.exactly(int(headers.get("content-length", "0")))
+
+    def event(self) -> dict[str, str]:
+        """The next block of an event stream, by field; the lines of ``data`` joined."""
+        fields: dict[str, str] = {}
+        for line in self.until(b"\n\n").decode().split("\n"):
+            name, _, value = line.partition(": ")
+            fields[name] = f"{fields[name]}\n{value}" if name == "data" and "data" in fields else value
+        return fields
+
+    def upgrade(self, target: str, **headers: str) -> int:
+        """Does a WebSocket handshake and returns the answer's status."""
+        self.request(
+            "GET", target, Upgrade="websocket", Connection="Upgrade", Sec_WebSocket_Version="13",
+            Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==", **headers,
+        )  # fmt: skip
+        return self.head()[0]
+
+    def frame(self) -> tuple[int, bytes]:
+        """The next WebSocket frame: its first byte (FIN, RSV, opcode) and its payload."""
+        first, size = self.exactly(2)
+        if size == 126:
+            size = int.from_bytes(self.exactly(2), "big")
+        elif size == 127:
+            size = int.from_bytes(self.exactly(8), "big")
+        return first, self.exactly(size)
+
+    def send_frame(self, first: int, payload: bytes, mask: bytes = b"\1\2\3\4") -> None:
+        size = len(payload)
+        length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+        masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+        self.send(bytes([first]) + length + mask + masked)
+
+
+def sequence(cursor: str) -> int:
+    """The sequence number in a cursor."""
+    return int(cursor.partition("-")[2])
+
+
+def running(state_dir: Path, *options: str) -> Iterator[Server]:
+    """For fixtures: a server that ends with the test, and must not have complained of anything."""
+    server = Server(state_dir, *options)
+    try:
+        yield server
+    finally:
+        code = server.stop()
+    assert server.complaints() == []
+    assert code == 0
