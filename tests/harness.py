@@ -12,6 +12,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ PATIENCE_S = 10_000 * MS  # how long anything that must happen may take
 class Server:
     """``python -m pushcompat`` in a process of its own, on a free port."""
 
+    module = "pushcompat"
+
     def __init__(self, state_dir: Path, *options: str, env: dict[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", "pushcompat", "--port", "0", "--publish-key", KEY]
+        command = [sys.executable, "-m", self.module, "--port", "0", "--publish-key", KEY]
         command += ["--state-dir", str(state_dir), *options]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(env or {})}
@@ -78,20 +81,28 @@ class Server:
             lines = response.read().decode().splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == name), 0.0)
 
-    def wait_for_metric(self, name: str, least: float) -> float:
-        """Polls a metric until it is at least that. (Of what happens inside the server there is no event to wait for.)"""
+    def wait_for_metric(self, name: str, least: float, most: float = inf) -> float:
+        """Polls a metric until it is in that range. (Of what happens inside the server there is no event to wait for.)"""
         deadline = threading.Event()
         timer = threading.Timer(PATIENCE_S, deadline.set)
         timer.start()
         try:
-            while (value := self.metric(name)) < least:
-                assert not deadline.wait(20 * MS), f"{name} is {value}, not {least}"
+            while not least <= (value := self.metric(name)) <= most:
+                assert not deadline.wait(20 * MS), f"{name} is {value}, not {least} to {most}"
             return value
         finally:
             timer.cancel()
 
-    def connect(self) -> Client:
-        return Client(self.host, self.port)
+    def memory(self) -> int:
+        """Its resident memory in bytes."""
+        shown = subprocess.run(
+            ["ps", "-o", "rss=", "-p", str(self.process.pid)], capture_output=True, check=True, timeout=PATIENCE_S
+        )
+        return int(shown.stdout) * 1024
+
+    def connect(self, receive_buffer: int | None = None) -> Client:
+        """``receive_buffer``: bytes that the kernel may hold for a client that does not read."""
+        return Client(self.host, self.port, receive_buffer)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Ends the process and returns its exit code."""
@@ -112,8 +123,12 @@ class Server:
 class Client:
     """A blocking socket that speaks HTTP/1.1, read by response, by event, by frame, or to its end."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self.socket = socket.create_connection((host, port), PATIENCE_S)
+    def __init__(self, host: str, port: int, receive_buffer: int | None = None) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(PATIENCE_S)
+        if receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.connect((host, port))
         self.buffer = b""
 
     def __enter__(self) -> Client:
@@ -203,11 +218,23 @@ class Client:
             size = int.from_bytes(self.exactly(8), "big")
         return first, self.exactly(size)
 
-    def send_frame(self, first: int, payload: bytes, mask: bytes = b"\1\2\3\4") -> None:
-        size = len(payload)
-        length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-        masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-        self.send(bytes([first]) + length + mask + masked)
+    def send_frame(self, first: int, payload: bytes = b"", mask: bytes = b"\1\2\3\4") -> None:
+        self.send(client_frame(first, payload, mask))
+
+
+def client_frame(first: int, payload: bytes = b"", mask: bytes = b"\1\2\3\4") -> bytes:
+    """A WebSocket frame as a client sends it. ``first`` is its first byte: FIN, RSV, opcode. No mask: against the law."""
+    size, masked = len(payload), 0x80 if mask else 0
+    if size < 126:
+        length = bytes([masked | size])
+    elif size < 0x10000:
+        length = bytes([masked | 126]) + size.to_bytes(2, "big")
+    else:
+        length = bytes([masked | 127]) + size.to_bytes(8, "big")
+    if mask:
+        stretched = (mask * (size // 4 + 1))[:size]
+        payload = (int.from_bytes(payload, "big") ^ int.from_bytes(stretched, "big")).to_bytes(size, "big")
+    return bytes([first]) + length + mask + payload
 
 
 def sequence(cursor: str) -> int:
