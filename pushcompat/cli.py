@@ -6,8 +6,11 @@ needs is imported when it runs, so that ``--help`` and the clients start at once
 
 from __future__ import annotations
 
+import json
+import os
+import stat
 import sys
-from collections.abc import Mapping, Sequence
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,9 +19,11 @@ from click.core import ParameterSource
 
 from . import __version__
 from .config import Config
+from .dial import Endpoint
 from .errors import ConfigError
-from .options import SERVER, Setting, limits_from
-from .state import default_state_dir, keep_key, read_key
+from .logs import escaped
+from .options import LISTEN, PUBLISH, SERVER, Groups, limits_from
+from .state import KEY_FILE, default_state_dir, keep_key, read_key
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -40,7 +45,7 @@ def main() -> NoReturn:
 
 
 def _complain(text: str) -> None:
-    print(f"pushcompat: {' '.join(text.split())}", file=sys.stderr)
+    print(f"pushcompat: {escaped(' '.join(text.split()))}", file=sys.stderr)
 
 
 class Commands(click.Group):
@@ -62,17 +67,15 @@ class Commands(click.Group):
 class Grouped(click.Command):
     """A command whose ``--help`` shows its options under headings."""
 
-    def __init__(self, *args: Any, groups: Mapping[str, Sequence[Setting]], **attributes: Any) -> None:
+    def __init__(self, *args: Any, groups: Groups, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
-        self.params = [setting for settings in groups.values() for setting in settings]
+        self.params = [*self.params, *(setting for settings in groups.values() for setting in settings)]
         self.groups = groups
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for heading, settings in self.groups.items():
             with formatter.section(heading):
-                formatter.write_dl(
-                    [record for setting in settings if (record := setting.get_help_record(ctx))]
-                )
+                formatter.write_dl([record for setting in settings if (record := setting.get_help_record(ctx))])
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings=_HELP)
@@ -93,29 +96,119 @@ def serve(ctx: click.Context, /, **values: Any) -> None:
     """Serve. This is what happens without a command, too."""
     values["limits"] = limits_from(values)
     values["state_dir"] = values["state_dir"] or default_state_dir()
-    values["publish_key"], values["publish_key_file"] = _server_key(ctx, values["state_dir"])
+    values["publish_key"], values["publish_key_file"] = _named_key(ctx) or keep_key(values["state_dir"])
     config = Config(**values)
     from .server import run
 
     run(config)
 
 
-def _server_key(ctx: click.Context, state_dir: Path) -> tuple[str, Path | None]:
-    return given_key(ctx) or keep_key(state_dir)
+@pushcompat.command(cls=Grouped, groups=PUBLISH)
+@click.argument("channel")
+@click.argument("data", required=False)
+@click.pass_context
+def publish(ctx: click.Context, /, channel: str, data: str | None, is_json: bool, **values: Any) -> int:
+    """Publish DATA to CHANNEL, or to each of CHANNEL,CHANNEL…
 
+    DATA is text, or JSON with --json. Without DATA, or with - for it, what a pipe or a file brings on standard input is
+    published as it is. Nothing at all is the bare signal, UPDATED; a script says that best with an empty DATA: ''.
 
-def given_key(ctx: click.Context) -> tuple[str, Path | None] | None:
-    """The key that was named, and the file it was read from. Of two, the one named closer to the command
-    counts.
+    Prints the server's answer, JSON in one line. Exit codes: 0 published, 1 refused or not reached, 2 wrong usage.
     """
+    from . import client
+
+    body = _standard_input(asked=data == "-") if data in (None, "-") else os.fsencode(data)
+    try:
+        published = client.publish(
+            channel.split(","),
+            client.JsonText(body.decode()) if is_json else body,
+            message_key=values["key"],
+            type=values["kind"],
+            ttl=values["ttl"],
+            idempotency_key=values["idempotency_key"],
+            url=values["url"],
+            key=_publisher_key(ctx, client.find_endpoint(values["url"])),
+            timeout=values["timeout"],
+            retries=values["retries"],
+        )
+    except client.PublishError as error:
+        _complain(str(error))
+        return 1
+    except ValueError as error:
+        raise click.UsageError(str(error), ctx) from error
+    counts = {name: {"subscribers": count} for name, count in published.channels.items()}
+    click.echo(json.dumps({"id": published.id, "channels": counts}))
+    return 0
+
+
+@pushcompat.command(cls=Grouped, groups=LISTEN)
+@click.argument("channels", metavar="CHANNEL…", nargs=-1, required=True)
+@click.pass_context
+def listen(ctx: click.Context, /, channels: tuple[str, ...], **values: Any) -> int:
+    """Follow channels: print each message as a line of JSON, through cuts and restarts of the server.
+
+    A line is a message, {"id": …, "channel": …, "data": …}, or says that messages are lost, so that whoever depends on
+    them must look again: {"control": "reset", …}. The id, or the cursor, of the last line is what --cursor takes.
+
+    \b
+    Exit codes: 0  after --count messages, or after --timeout where no --count was given
+                1  refused by the server; --timeout over before --count messages came, or without any connection
+                2  wrong usage
+    """
+    from .client import find_endpoint
+    from .listen import Listener, follow
+    from .transports import TRANSPORTS, Refused, Subscription, Watch
+
+    if values["earliest"] and values["cursor"]:
+        raise click.UsageError("give --cursor or --earliest, not both", ctx)
+    try:
+        endpoint = find_endpoint(values["url"])
+    except ValueError as error:
+        raise click.UsageError(str(error), ctx) from error
+    names = [name for argument in channels for name in argument.split(",")]
+    cursor = "earliest" if values["earliest"] else values["cursor"] or ""
+    timeout, transport = values["timeout"], values["transport"]
+    watch = Watch(None if timeout is None else time.monotonic() + timeout)
+    subscription = Subscription(endpoint, names, watch, values["token"], cursor)
+    transports = list(TRANSPORTS) if transport == "auto" else [transport]
+    listener = Listener(subscription, transports, _complain if values["verbose"] else _say_nothing)
+    try:
+        return follow(listener, values["count"], sys.stdout.buffer)
+    except Refused as error:
+        _complain(str(error))
+        return 1
+
+
+def _say_nothing(text: str) -> None:
+    pass
+
+
+def _standard_input(asked: bool) -> bytes:
+    """What a pipe or a file brings. Without being asked, nothing else is read: it might never end."""
+    if sys.stdin is None:
+        return b""
+    mode = os.fstat(sys.stdin.fileno()).st_mode
+    if not (asked or stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
+        return b""
+    return sys.stdin.buffer.read()
+
+
+def _publisher_key(ctx: click.Context, endpoint: Endpoint) -> str | None:
+    """The key that was given, or that is in the state directory that was. Else the client looks for itself."""
+    if named := _named_key(ctx):
+        return named[0]
+    state_dir: Path | None = ctx.params["state_dir"]
+    return read_key(state_dir / KEY_FILE) if state_dir is not None and endpoint.is_local else None
+
+
+def _named_key(ctx: click.Context) -> tuple[str, Path | None] | None:
+    """The key that was given, and the file it was read from. Of two, the one given closer to the command counts."""
     key, file = ctx.params["publish_key"], ctx.params["publish_key_file"]
     if key is not None and file:
-        key_rank, file_rank = (
-            _RANK[ctx.get_parameter_source(name)] for name in ("publish_key", "publish_key_file")
-        )
-        if key_rank == file_rank:
+        ranks = [_RANK[ctx.get_parameter_source(name)] for name in ("publish_key", "publish_key_file")]
+        if ranks[0] == ranks[1]:
             raise ConfigError("give --publish-key or --publish-key-file, not both")
-        key, file = (key, None) if key_rank < file_rank else (None, file)
+        key, file = (key, None) if ranks[0] < ranks[1] else (None, file)
     if file:
         return read_key(file), file
     return None if key is None else (key, None)

@@ -76,21 +76,13 @@ def normal_origin(text: str) -> str:
     """The origin as a browser writes it (RFC 6454 §6.1): lower case, without the scheme's own port."""
     if text in ("*", "null"):
         return text
-    refusal = ConfigError(
-        f"--cors-origin {text!r}: an origin is scheme://host or scheme://host:port, or * for all"
-    )
+    refusal = ConfigError(f"--cors-origin {text!r}: an origin is scheme://host or scheme://host:port, or * for all")
     try:
         url = urlsplit(text)
         port = url.port
     except ValueError as error:
         raise refusal from error
-    if (
-        not (url.scheme and url.hostname)
-        or url.path.strip("/")
-        or url.query
-        or url.fragment
-        or "@" in url.netloc
-    ):
+    if not (url.scheme and url.hostname) or url.path.strip("/") or url.query or url.fragment or "@" in url.netloc:
         raise refusal
     if not (text.isascii() and text.isprintable()) or re.search(r"[\s\\,;*]", url.netloc):
         raise refusal
@@ -134,23 +126,15 @@ def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
 def _check_limits(limits: Limits) -> None:
     cap = limits.request_cap_s
     if cap is not None and cap <= _SHORTEST_CAP_S:
-        raise ConfigError(
-            f"--request-cap {cap:g}: must be more than {_SHORTEST_CAP_S} s, to leave polls some time"
-        )
+        raise ConfigError(f"--request-cap {cap:g}: must be more than {_SHORTEST_CAP_S} s, to leave polls some time")
     if limits.message_bytes > limits.batch_bytes:
-        raise ConfigError(
-            "--batch-limit must be at least --message-limit, or a batch could not hold one message"
-        )
+        raise ConfigError("--batch-limit must be at least --message-limit, or a batch could not hold one message")
     if limits.message_bytes > limits.retention.bytes:
         raise ConfigError("--history-bytes must be at least --message-limit, or a message could not be kept")
 
 
 def _check_socket_path(path: Path) -> None:
     if len(bytes(path)) > _SOCKET_PATH_BYTES:
-        raise ConfigError(
-            f"--unix-socket {path}: longer than {_SOCKET_PATH_BYTES} bytes; take a shorter path"
-        )
+        raise ConfigError(f"--unix-socket {path}: longer than {_SOCKET_PATH_BYTES} bytes; take a shorter path")
     if not path.absolute().parent.is_dir():
-        raise ConfigError(
-            f"--unix-socket {path}: there is no directory {path.absolute().parent}; make it first"
-        )
+        raise ConfigError(f"--unix-socket {path}: there is no directory {path.absolute().parent}; make it first")

@@ -24,9 +24,7 @@ LEVELS = ("debug", "info", "warning", "error")
 
 log = logging.getLogger("pushcompat")
 
-_SECRET_NAMES = frozenset(
-    {"token", "access_token", "id_token", "publish_key", "publish-key", "authorization"}
-)
+_SECRET_NAMES = frozenset({"token", "access_token", "id_token", "publish_key", "publish-key", "authorization"})
 # Each starts at a boundary and never backtracks: a client may send 16 KiB of anything
 _PARAMETER = re.compile(r"""(?<![^\s?&;=#"'])([^\s?&;=#"']++)=""")
 _VALUE = re.compile(r"[^\s&#]*")
@@ -34,9 +32,7 @@ _CREDENTIAL = re.compile(
     r"\b(authorization\W{1,4}(?:bearer\s+|basic\s+)?|bearer\s+|basic\s+)[\w.~+/=-]+", re.IGNORECASE
 )
 _REDACTED = "[redacted]"
-_BARE = re.compile(
-    r"[!#-<>-\[\]-~]+"
-)  # needs no quotes: printable ASCII without space, quote, = and backslash
+_BARE = re.compile(r"[!#-<>-\[\]-~]+")  # needs no quotes: printable ASCII without space, quote, = and backslash
 
 
 def configure(format: str = "text", level: str = "info", stream: TextIO | None = None) -> None:
@@ -99,12 +95,10 @@ class _Lines(logging.Formatter):
         head = f"{_timestamp(record.created)} {record.levelname} "
         fields = getattr(record, "fields", None)
         if fields is not None:
-            return " ".join(
-                [head + record.msg, *(f"{name}={_text_value(value)}" for name, value in fields.items())]
-            )
-        lines = [head + f"{record.name}: {_escaped(redact(record.getMessage()))}"]
+            return " ".join([head + record.msg, *(f"{name}={_text_value(value)}" for name, value in fields.items())])
+        lines = [head + f"{record.name}: {escaped(redact(record.getMessage()))}"]
         # Indented, so that no line of a traceback can pass for an event
-        lines += [f"    {_escaped(line)}" for line in self._traceback(record).splitlines()]
+        lines += [f"    {escaped(line)}" for line in self._traceback(record).splitlines()]
         return "\n".join(lines)
 
     def _json(self, record: logging.LogRecord) -> str:
@@ -125,9 +119,7 @@ class _Lines(logging.Formatter):
 
 def _timestamp(seconds: float) -> str:
     milliseconds = int(seconds * 1000)
-    return (
-        f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(milliseconds // 1000))}.{milliseconds % 1000:03d}Z"
-    )
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(milliseconds // 1000))}.{milliseconds % 1000:03d}Z"
 
 
 def _text_value(value: object) -> str:
@@ -135,10 +127,8 @@ def _text_value(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(round(value, 3))
-    text = redact(
-        ",".join(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else str(value)
-    )
-    return text if _BARE.fullmatch(text) else f'"{_escaped(text, quote=True)}"'
+    text = redact(",".join(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else str(value))
+    return text if _BARE.fullmatch(text) else f'"{escaped(text, quote=True)}"'
 
 
 def _json_value(value: object) -> Any:
@@ -147,9 +137,9 @@ def _json_value(value: object) -> Any:
     return value if isinstance(value, bool | int | float) else redact(str(value))
 
 
-def _escaped(text: str, quote: bool = False) -> str:
+def escaped(text: str, quote: bool = False) -> str:
     """Escapes as JSON does, every sign that is not printable (line ends, terminal codes, text direction)."""
     if text.isprintable() and not quote:
         return text
-    escaped = json.dumps(text, ensure_ascii=not text.isprintable())[1:-1]
-    return escaped if quote else escaped.replace('\\"', '"')
+    inner = json.dumps(text, ensure_ascii=not text.isprintable())[1:-1]
+    return inner if quote else inner.replace('\\"', '"')

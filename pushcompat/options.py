@@ -20,6 +20,8 @@ from .limits import Limits, Retention
 from .logs import FORMATS, LEVELS
 from .platforms import PLATFORMS
 
+Groups = Mapping[str, Sequence["Setting"]]  # options by the heading they stand under in --help
+
 _RETENTION = "retention_"  # what the parameters of Retention's fields begin with
 _CONFIG_PATH = "pushcompat.config"  # where click's context keeps the path of the file
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
@@ -40,9 +42,7 @@ class Unit:
     def parse(self, value: object, least: float) -> float | int:
         match = _QUANTITY.fullmatch(str(value).strip().lower())
         if match is None or match[2] not in self.factors:
-            raise click.BadParameter(
-                f"{str(value)!r} is no {self.metavar.lower()}; write it like {self.example}."
-            )
+            raise click.BadParameter(f"{str(value)!r} is no {self.metavar.lower()}; write it like {self.example}.")
         quantity = float(match[1]) * self.factors[match[2]]
         if quantity < least:
             raise click.BadParameter(f"{value} is too little; at least {self.format(least)}.")
@@ -79,13 +79,15 @@ def environment_name(flag: str) -> str:
 
 
 class Setting(click.Option):
-    """An option that ``PUSHCOMPAT_<FLAG>`` sets too, and that says in an error where its wrong value came
-    from.
+    """An option that ``PUSHCOMPAT_<FLAG>`` sets too, and that says in an error where its wrong value came from.
+
+    ``envvar=None``: one for a single call, which the environment does not set.
     """
 
     def __init__(self, flag: str, help: str, *, param: str | None = None, **attributes: Any) -> None:
         declarations = [f"--{flag}", param] if param else [f"--{flag}"]
-        super().__init__(declarations, help=help, envvar=environment_name(flag), **attributes)
+        attributes.setdefault("envvar", environment_name(flag))
+        super().__init__(declarations, help=help, **attributes)
         self.flag = flag
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
@@ -107,18 +109,23 @@ def _port(value: str | int) -> int:
     raise click.BadParameter(f"{value!r} is no port; that is a number from 0 (any free one) to 65535.")
 
 
-def _limit(flag: str, unit: Unit, param: str, least: float, help: str) -> Setting:
-    """An option that sets one field of the limits, and has its default from there."""
-    limits = Limits()
-    owner = limits.retention if param.startswith(_RETENTION) else limits
-    default = getattr(owner, param.removeprefix(_RETENTION))
-    shown = "none" if default is None else unit.format(default)
+def _measure(flag: str, unit: Unit, default: Any, least: float, help: str, **attributes: Any) -> Setting:
+    """An option that is a number with a unit. Where there is no default, ``none`` can be given too."""
 
     def convert(value: object) -> float | int | None:
         return None if value == "none" and default is None else unit.parse(value, least)
 
-    help = f"{help} [default: {shown}]"
-    return Setting(flag, help, param=param, type=convert, metavar=unit.metavar, default=default)
+    shown = "none" if default is None else unit.format(default)
+    return Setting(
+        flag, f"{help} [default: {shown}]", type=convert, metavar=unit.metavar, default=default, **attributes
+    )
+
+
+def _limit(flag: str, unit: Unit, param: str, least: float, help: str) -> Setting:
+    """An option that sets one field of the limits, and has its default from there."""
+    limits = Limits()
+    owner = limits.retention if param.startswith(_RETENTION) else limits
+    return _measure(flag, unit, getattr(owner, param.removeprefix(_RETENTION)), least, help, param=param)
 
 
 def limits_from(values: dict[str, Any]) -> Limits:
@@ -208,9 +215,7 @@ _WINDOWS = (
     _limit("poll-window", SECONDS, "poll_window_s", 1, "How long a poll is held when nothing comes."),
     _limit("heartbeat", SECONDS, "heartbeat_s", 1, "A stream says something at least this often."),
     _limit("poll-grace", SECONDS, "poll_grace_s", 0, "How long one between two polls is still a subscriber."),
-    _limit(
-        "refetch-rate", RATE, "refetch_rate", 0.001, "Refetches a second that your application can serve."
-    ),
+    _limit("refetch-rate", RATE, "refetch_rate", 0.001, "Refetches a second that your application can serve."),
 )
 
 _HISTORY = (
@@ -218,9 +223,7 @@ _HISTORY = (
     _limit("history", COUNT, "retention_count", 1, "Messages kept per channel."),
     _limit("history-age", SECONDS, "retention_age_s", 1, "How long a message is kept."),
     _limit("history-bytes", BYTES, "retention_bytes", 1, "Payload kept, all channels together."),
-    _limit(
-        "idempotency-window", SECONDS, "retention_idempotency_s", 0, "How long a repeated publish is known."
-    ),
+    _limit("idempotency-window", SECONDS, "retention_idempotency_s", 0, "How long a repeated publish is known."),
 )
 
 _LIMITS = (
@@ -228,9 +231,7 @@ _LIMITS = (
     _limit("batch-limit", BYTES, "batch_bytes", 1, "Largest batch."),
     _limit("batch-messages", COUNT, "batch_messages", 1, "Most messages in a batch."),
     _limit("channels-per-request", COUNT, "names", 1, "Most channels in one request."),
-    _limit(
-        "websocket-message-limit", BYTES, "websocket_message_bytes", 125, "Largest message from a client."
-    ),
+    _limit("websocket-message-limit", BYTES, "websocket_message_bytes", 125, "Largest message from a client."),
     _limit("head-limit", BYTES, "head_bytes", 1024, "Largest request head."),
     _limit("head-timeout", SECONDS, "head_s", 1, "How long a request's head may take to come."),
     _limit("body-timeout", SECONDS, "body_s", 1, "How long a request's body may take to come."),
@@ -240,9 +241,7 @@ _LIMITS = (
     _limit("drain-time", SECONDS, "drain_s", 0, "How long a stopping server takes to let its clients go."),
     _limit("publish-wait", SECONDS, "publish_wait_s", 0, "How long a publish waits for a crowded channel."),
     _limit("send-limit", BYTES, "send_bytes", 1024, "Most that one send takes from the log."),
-    _limit(
-        "unsent-limit", BYTES, "unsent_bytes", 1024, "Most that the kernel holds unsent for a connection."
-    ),
+    _limit("unsent-limit", BYTES, "unsent_bytes", 1024, "Most that the kernel holds unsent for a connection."),
     _limit("visits", COUNT, "visits", 1, "Subscribers served before anything else gets a turn."),
 )
 
@@ -262,8 +261,7 @@ _CONFIGURATION = (
     ),
 )
 
-# By the heading they stand under in --help
-SERVER: dict[str, Sequence[Setting]] = {
+SERVER: Groups = {
     "Listening": _LISTENING,
     "Who may do what": _ACCESS,
     "Platform and windows": _WINDOWS,
@@ -272,3 +270,45 @@ SERVER: dict[str, Sequence[Setting]] = {
     "Observation": _OBSERVATION,
     "Configuration": _CONFIGURATION,
 }
+
+
+# Of the commands that talk to a server
+
+_TRANSPORTS = click.Choice(["auto", "websocket", "eventsource", "longpoll"])
+
+_URL = Setting("url", "The server. [default: http://127.0.0.1:8888]", metavar="URL")
+
+PUBLISH: Groups = {
+    "Message": (
+        Setting("json", "DATA is JSON, not text.", param="is_json", is_flag=True, envvar=None),
+        Setting("key", "Of messages with the same key only the latest is kept.", metavar="KEY", envvar=None),
+        Setting("type", "What kind of message it is.", param="kind", metavar="TYPE", envvar=None),
+        _measure("ttl", SECONDS, None, 0, "How long the message is of use.", envvar=None),
+        Setting("idempotency-key", "Of publishes with the same one the first counts.", metavar="KEY", envvar=None),
+    ),
+    "Server": (
+        _URL,
+        *PUBLISH_KEY,
+        _measure("timeout", SECONDS, 10.0, 0.001, "How long all tries may take together.", envvar=None),
+        Setting("retries", "How often to try again.", type=click.IntRange(0), default=3, show_default=True,
+                metavar="COUNT", envvar=None),
+    ),
+}  # fmt: skip
+
+LISTEN: Groups = {
+    "What": (
+        Setting("cursor", "Go on after this one, the id of the last message seen.", metavar="CURSOR", envvar=None),
+        Setting("earliest", "Begin with all that the server has kept.", is_flag=True, envvar=None),
+        _measure("count", COUNT, None, 1, "Stop after this many messages.", envvar=None),
+        _measure("timeout", SECONDS, None, 0.001, "Stop after this time.", envvar=None),
+    ),
+    "Server": (
+        _URL,
+        Setting("token", "The subscriber's token. Other users see it in ps; the environment is better.",
+                metavar="TOKEN"),
+        Setting("transport", "websocket, eventsource, longpoll, or auto: the first of these that works.",
+                type=_TRANSPORTS, default="auto", show_default=True, metavar="NAME",
+                envvar=None),
+        Setting("verbose", "Say on stderr what the connection does.", is_flag=True, envvar=None),
+    ),
+}  # fmt: skip

@@ -28,9 +28,7 @@ def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """
     if named := environ.get("PUSHCOMPAT_STATE_DIR"):
         return Path(named)
-    if (state_home := environ.get("XDG_STATE_HOME", "")).startswith(
-        "/"
-    ):  # the XDG rule: relative ones are ignored
+    if (state_home := environ.get("XDG_STATE_HOME", "")).startswith("/"):  # the XDG rule: relative ones are ignored
         return Path(state_home, "pushcompat")
     return Path("~/.local/state/pushcompat").expanduser()
 
@@ -50,9 +48,7 @@ def checked_key(key: str, where: str) -> str:
     if not key:
         raise ConfigError(f"the publish key in {where} is empty; put one there, or remove it")
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise ConfigError(
-            f"the publish key in {where} has spaces or control characters; use letters, digits, -, _"
-        )
+        raise ConfigError(f"the publish key in {where} has spaces or control characters; use letters, digits, -, _")
     return key
 
 
