@@ -11,6 +11,7 @@
     ├── UnsupportedMedia    415
     ├── KeyReused           422  the Idempotency-Key came before with another body
     ├── UpgradeRequired     426  a WebSocket handshake that lost its Upgrade on the way
+    ├── UnknownVersion      426  a WebSocket handshake for another version than 13
     ├── HeadTooLarge        431
     ├── NotImplementedMethod 501 a method that HTTP does not have
     ├── HttpVersion         505
@@ -84,6 +85,11 @@ class KeyReused(Refused):
 class UpgradeRequired(Refused):
     status = HTTPStatus.UPGRADE_REQUIRED
     headers = (("Upgrade", "websocket"),)
+
+
+class UnknownVersion(Refused):
+    status = HTTPStatus.UPGRADE_REQUIRED
+    headers = (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"))  # RFC 6455 §4.2.2
 
 
 class HeadTooLarge(Refused):

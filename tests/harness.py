@@ -82,7 +82,7 @@ class Server:
         return next((float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == name), 0.0)
 
     def wait_for_metric(self, name: str, least: float, most: float = inf) -> float:
-        """Polls a metric until it is in that range. (Of what happens inside the server there is no event to wait for.)"""
+        """Polls a metric until it is in that range. (Inside of the server there is no event to wait for.)"""
         deadline = threading.Event()
         timer = threading.Timer(PATIENCE_S, deadline.set)
         timer.start()
@@ -223,7 +223,7 @@ class Client:
 
 
 def client_frame(first: int, payload: bytes = b"", mask: bytes = b"\1\2\3\4") -> bytes:
-    """A WebSocket frame as a client sends it. ``first`` is its first byte: FIN, RSV, opcode. No mask: against the law."""
+    """A WebSocket frame as a client sends it. ``first`` is its first byte: FIN, RSV, opcode. Without mask: unlawful."""
     size, masked = len(payload), 0x80 if mask else 0
     if size < 126:
         length = bytes([masked | size])

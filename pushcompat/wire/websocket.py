@@ -3,9 +3,9 @@
 What we send is one kind of frame, an unmasked final text frame, and is made here because it is made once for thousands.
 What a client sends, and everything about closing, is left to the sans-IO protocol of the ``websockets`` library.
 
-Clients rarely send, and a protocol object per connection would cost more than everything else about it. So input that is
-exactly whole, unfragmented frames goes through a protocol object that is thrown away; anything else goes through one
-that stays. Which of the two it is, is all that ``Input`` decides; both read alike.
+Clients rarely send, and a protocol object per connection would cost more than everything else about it. So input that
+is exactly whole, unfragmented frames goes through an ``Input`` that is thrown away; anything else goes through one that
+stays until it is ``quiet``. Both read alike.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hashlib import sha1
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import SERVER, Protocol, State
 
-from ..errors import BadRequest
+from ..errors import BadRequest, UnknownVersion
 from ..message import Message
 from . import envelope, http
 from .encoding import WEBSOCKET, Opening
@@ -30,15 +30,16 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 _logger = logging.getLogger("pushcompat.websocket")
 _logger.setLevel(logging.CRITICAL)  # a client's protocol errors are answered, not logged
 _utf8 = codecs.getincrementaldecoder("utf-8")
+_DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 
 def handshake(request: http.Request) -> bytes:
-    """The 101 that accepts the request. Raises BadRequest."""
+    """The 101 that accepts the request. Raises BadRequest, UnknownVersion."""
     key = request.headers.get(b"sec-websocket-key", b"")
     if request.method != "GET" or request.version != "1.1":
         raise BadRequest("a WebSocket handshake is a GET over HTTP/1.1")
     if request.headers.get(b"sec-websocket-version") != b"13":
-        raise BadRequest("a WebSocket handshake says Sec-WebSocket-Version: 13")
+        raise UnknownVersion("a WebSocket handshake says Sec-WebSocket-Version: 13")
     if len(key) != 24 or not _is_nonce(key):
         raise BadRequest("a WebSocket handshake has a Sec-WebSocket-Key of 16 bytes in base64")
     return (
@@ -111,20 +112,33 @@ class Input:
     """Reads what one client sends: data in; frames, and the bytes to answer with, out.
 
     A text message must be UTF-8 (§8.1), which the library leaves to its caller; a message that is not fails the
-    connection with 1007 as soon as that is certain.
+    connection with 1007, at the first frame that makes it certain.
     """
 
-    __slots__ = ("_decoder", "_protocol")
+    __slots__ = ("_decoder", "_fragmented", "_protocol", "_unread")
 
     def __init__(self, max_bytes: int) -> None:
         self._protocol = Protocol(SERVER, max_size=max_bytes, logger=_logger)
         self._decoder: codecs.IncrementalDecoder | None = None  # of the text message that is under way
+        self._fragmented = False  # a message is under way
+        self._unread = 0  # bytes that have not become a frame yet
 
     def receive(self, data: bytes) -> list[Frame]:
         """The data frames in ``data``, checked. Control frames are answered by themselves; see ``replies``."""
         self._protocol.receive_data(data)
-        frames = [f for f in self._protocol.events_received() if isinstance(f, Frame)]
-        return [f for f in frames if self._check(f)]
+        self._unread += len(data)
+        received = []
+        for frame in self._protocol.events_received():
+            assert isinstance(frame, Frame)
+            self._unread -= _frame_bytes(len(frame.data))
+            if frame.opcode not in _DATA:
+                continue
+            if not self._is_text_so_far(frame):
+                self._protocol.fail(CloseCode.INVALID_DATA, "text must be UTF-8")
+                break  # §7.1.7: what comes behind a failure is not read
+            self._fragmented = not frame.fin
+            received.append(frame)
+        return received
 
     def close(self, code: int, reason: str = "") -> None:
         """Starts the closing handshake, unless it has started."""
@@ -147,8 +161,7 @@ class Input:
     @property
     def quiet(self) -> bool:
         """Nothing is under way: no part of a frame, no fragmented message, no closing handshake."""
-        protocol = self._protocol
-        return protocol.current_size is None and not protocol.reader.buffer and not self.closing
+        return not (self._unread or self._fragmented or self.closing)
 
     @property
     def close_code(self) -> int | None:
@@ -158,9 +171,8 @@ class Input:
             return protocol.close_rcvd.code
         return None if protocol.close_sent is None else protocol.close_sent.code
 
-    def _check(self, frame: Frame) -> bool:
-        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            return False
+    def _is_text_so_far(self, frame: Frame) -> bool:
+        """Whether the message that the frame belongs to may still be what it says it is."""
         if frame.opcode is Opcode.TEXT:
             self._decoder = _utf8()
         if self._decoder is None:
@@ -168,11 +180,16 @@ class Input:
         try:
             self._decoder.decode(bytes(frame.data), final=frame.fin)
         except UnicodeDecodeError:
-            self._protocol.fail(CloseCode.INVALID_DATA, "text must be UTF-8")
             return False
         if frame.fin:
             self._decoder = None
         return True
+
+
+def _frame_bytes(size: int) -> int:
+    """The least that a client's frame with so much payload takes. (One whose size is written longer than it need be
+    leaves a remainder, and ``Input`` is never quiet again, which is safe.)"""
+    return size + (6 if size < 126 else 8 if size < 0x10000 else 14)
 
 
 def is_whole_frames(data: bytes) -> bool:
