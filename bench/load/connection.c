@@ -1,0 +1,192 @@
+/* Sockets and the epoll loop: opening within bounds, reading, and keeping what is not whole yet. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "load.h"
+
+enum {
+	INPUT_SIZE = 1 << 20, /* more than any unit: answers are at most 256 KiB */
+	BATCH = 64,           /* sockets read before the publishers get their turn again */
+	CONNECT_S = 10,
+};
+
+struct connection *subscribers;
+unsigned subscriber_count;
+
+static char input[INPUT_SIZE + 1];
+static int everyone, publishers_only; /* the second is watched by the first, so that a publisher never queues behind
+                                         thousands of readable subscribers */
+static unsigned next_to_open, opening;
+
+uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void add(int epoll, int fd, void *tag)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = tag};
+
+	if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
+		die("epoll_ctl: %s", strerror(errno));
+}
+
+void setup_loop(void)
+{
+	everyone = epoll_create1(0);
+	publishers_only = epoll_create1(0);
+	add(everyone, publishers_only, NULL);
+	subscriber_count = options.subscribers + options.bystanders;
+	subscribers = calloc(subscriber_count + 1, sizeof *subscribers);
+	for (unsigned i = 0; i < subscriber_count; i++)
+		subscribers[i].channel = i < options.subscribers ? i % options.channels : options.channels;
+}
+
+void watch(struct connection *c, bool publisher)
+{
+	add(publisher ? publishers_only : everyone, c->fd, c);
+}
+
+/* Connects and waits for it: on the loopback that is the time of the handshake in the kernel, no round trip. */
+void dial(struct connection *c)
+{
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(options.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct timeval limit = {.tv_sec = CONNECT_S};
+	struct linger abort_on_close = {.l_onoff = 1}; /* no TIME_WAIT: a run of ten thousand leaves no ports behind */
+
+	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (c->fd < 0)
+		die("socket: %s (raise `ulimit -n`)", strerror(errno));
+	setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+	setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &abort_on_close, sizeof abort_on_close);
+	if (connect(c->fd, (struct sockaddr *)&to, sizeof to))
+		die("connect to port %d: %s", options.port, strerror(errno));
+}
+
+/* Requests are far smaller than a socket's buffer, and there is one at a time, so they always fit at once. */
+void transmit(struct connection *c, const char *bytes, size_t size)
+{
+	if (send(c->fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)size)
+		lost(c, strerror(errno));
+}
+
+void lost(struct connection *c, const char *why)
+{
+	static unsigned told;
+
+	if (c->fd < 0)
+		return;
+	if (told++ < 5)
+		fprintf(stderr, "load: lost a connection: %.*s\n", (int)strcspn(why, "\r\n"), why);
+	close(c->fd);
+	c->fd = -1;
+	if (!c->opened) {
+		tally.failed++;
+		opening--;
+	}
+	tally.lost++;
+}
+
+/* --- opening ------------------------------------------------------------------------------------------------- */
+
+void opened(struct connection *c)
+{
+	if (c->opened)
+		return;
+	c->opened = true;
+	tally.opened++;
+	opening--;
+}
+
+static void open_more(void)
+{
+	char request[REQUEST_SIZE];
+
+	for (; next_to_open < subscriber_count && opening < options.in_flight; next_to_open++) {
+		struct connection *c = &subscribers[next_to_open];
+		dial(c);
+		opening++;
+		c->parse = options.transport->first;
+		watch(c, false);
+		transmit(c, request, options.transport->request(c, request));
+	}
+}
+
+bool all_opened(void)
+{
+	open_more();
+	return !opening && next_to_open == subscriber_count;
+}
+
+bool never(void)
+{
+	return false;
+}
+
+/* --- reading ------------------------------------------------------------------------------------------------- */
+
+static void keep_rest(struct connection *c, const char *from, size_t size)
+{
+	c->rest = realloc(c->rest, size + 1);
+	memcpy(c->rest, from, size);
+	c->rest_size = size;
+}
+
+static void receive(struct connection *c)
+{
+	if (c->rest_size)
+		memcpy(input, c->rest, c->rest_size);
+	ssize_t got = recv(c->fd, input + c->rest_size, INPUT_SIZE - c->rest_size, MSG_DONTWAIT);
+	if (got < 0 && errno == EAGAIN)
+		return;
+	if (got <= 0) {
+		lost(c, got ? strerror(errno) : "the server ended it");
+		return;
+	}
+	size_t size = c->rest_size + got, used;
+	input[size] = 0;
+	used = c->parse(c, input, size);
+	if (size - used == INPUT_SIZE)
+		die("a unit of more than %d bytes", INPUT_SIZE);
+	if (c->fd >= 0 && (c->rest_size || used < size))
+		keep_rest(c, input + used, size - used);
+}
+
+static void receive_from(int epoll, int timeout_ms)
+{
+	struct epoll_event ready[BATCH];
+	int count = epoll_wait(epoll, ready, BATCH, timeout_ms);
+
+	for (int i = 0; i < count; i++) {
+		struct connection *c = ready[i].data.ptr;
+		if (c && c->fd >= 0)
+			receive(c);
+	}
+}
+
+/* Runs the loop until `done` says so (true) or the limit is over (false). */
+bool serve(double limit_s, bool (*done)(void))
+{
+	uint64_t end = now_ns() + (uint64_t)(limit_s * 1e9);
+
+	while (!done()) {
+		uint64_t due = publish_due(), now = now_ns();
+		if (now >= end)
+			return false;
+		uint64_t wake = due && due < end ? due : end;
+		receive_from(everyone, wake <= now ? 0 : (int)((wake - now) / 1000000));
+		receive_from(publishers_only, 0);
+	}
+	return true;
+}

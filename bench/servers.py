@@ -1,0 +1,192 @@
+"""The two servers, each started fresh, pinned to the first core, and stopped again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SERVER_CORE = 0
+LOAD_CORE = 1
+START_S = 15
+STOP_S = 20
+NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+
+# Nchan at its best: one worker for its one core, no logs, connections that are never recycled, exact locations (a
+# regular expression would cost it on every request), the same history per channel as ours. A poll begins with the
+# oldest message, so that the first answer names a place in the channel; streams begin with the next one.
+NCHAN_CONFIG = """
+load_module {module};
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile {files};
+pid {folder}/nginx.pid;
+error_log {folder}/error.log crit;
+events {{
+    worker_connections {files};
+    use epoll;
+    multi_accept on;
+}}
+http {{
+    access_log off;
+    server_tokens off;
+    tcp_nodelay on;
+    keepalive_requests 1000000000;
+    keepalive_timeout 620s;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    nchan_max_reserved_memory 1024M;
+    nchan_store_messages on;
+    nchan_message_buffer_length 100;
+    nchan_message_timeout 1h;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location = /publish {{
+            nchan_publisher http;
+            nchan_channel_id $arg_id;
+        }}
+        location = /subscribe {{
+            nchan_subscriber websocket eventsource;
+            nchan_channel_id $arg_id;
+            nchan_subscriber_first_message newest;
+        }}
+        location = /poll {{
+            nchan_subscriber longpoll;
+            nchan_channel_id $arg_id;
+            nchan_subscriber_first_message oldest;
+        }}
+    }}
+}}
+"""
+
+
+class BenchError(Exception):
+    """The benchmark can not go on; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server, as the load generator needs to know it."""
+
+    dialect: str
+    port: int
+    key: str
+    pids: tuple[int, ...]
+
+
+Starter = Callable[[Path], AbstractContextManager[Server]]
+
+
+def open_files() -> int:
+    """The most files a process here may open; raises this process's own limit to it, for its children."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def require_nchan() -> None:
+    if not shutil.which("nginx") or not NCHAN_MODULE.exists():
+        raise BenchError(
+            "Nchan is missing, which this benchmark compares with: apt-get install nginx libnginx-mod-nchan"
+        )
+
+
+@contextmanager
+def pushcompat(folder: Path) -> Iterator[Server]:
+    port, key = _free_port(), secrets.token_hex(16)
+    options = {
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--publish-key": key,
+        "--log-level": "warning",
+        "--state-dir": str(folder),
+        "--store": "memory:",
+    }
+    command = [sys.executable, "-m", "pushcompat", *(word for option in options.items() for word in option)]
+    with _running(command, port, folder) as process:
+        yield Server("pushcompat", port, key, _family(process.pid))
+
+
+@contextmanager
+def nchan(folder: Path) -> Iterator[Server]:
+    port, config = _free_port(), folder / "nginx.conf"
+    folder.chmod(0o755)  # the worker is another user when this runs as root
+    files = min(open_files(), 20_000)
+    config.write_text(NCHAN_CONFIG.format(module=NCHAN_MODULE, folder=folder, port=port, files=files))
+    with _running(["nginx", "-p", str(folder), "-c", str(config)], port, folder) as process:
+        yield Server("nchan", port, "", _family(process.pid))
+
+
+def on_core(core: int, command: list[str]) -> list[str]:
+    return ["taskset", "--cpu-list", str(core), *command]
+
+
+@contextmanager
+def _running(command: list[str], port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(on_core(SERVER_CORE, command), stdout=output, stderr=output, cwd=ROOT)
+    try:
+        _wait_until_listening(process, port, log)
+        yield process
+    finally:
+        _stop(process)
+    _complain_about(log)
+
+
+def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    end = time.monotonic() + START_S
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise BenchError(f"{process.args!r} did not start to listen on port {port}:\n{log.read_text()[-2000:]}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _complain_about(log: Path) -> None:
+    """A server that is being measured has nothing to say at this log level; whatever it says belongs to the result."""
+    if "Traceback" in (text := log.read_text(errors="replace")):
+        print(f"the server logged an exception:\n{text[-3000:]}", file=sys.stderr)
+
+
+def _family(pid: int) -> tuple[int, ...]:
+    """The process and all its descendants."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (pid, *(member for child in children for member in _family(int(child))))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
