@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .. import logs, policy
 from ..errors import Refused, UpgradeRequired
@@ -24,12 +24,16 @@ class Answering:
         limits: Limits,
         metrics: Metrics,
         origins: Sequence[str],
+        on_early: Callable[[], None],
     ) -> None:
         self._sockets = sockets
         self._wheel = wheel
         self._limits = limits
+        self._grace = int(limits.poll_grace_s)
+        self._idle = int(limits.idle_s)
         self._metrics = metrics
         self._origins = origins
+        self._on_early = on_early
         self.early: deque[Connection] = deque()  # with bytes of a next request that came before the last answer
 
     def answer(self, connection: Connection, request: Request, document: bytes) -> None:
@@ -43,7 +47,7 @@ class Answering:
     def answer_empty(self, connection: Connection, request: Request, status: int, headers: Headers) -> None:
         """An answer without a body, where the status or the method says that there is none."""
         extra = policy.cors(request, self._origins)
-        keep_alive = request.keep_alive
+        keep_alive = request.can_be_followed
         line = ("Connection", "keep-alive" if keep_alive else "close")
         self._sockets.offer(connection, http.head(status, [*headers, line], extra))
         self.answered(connection, keep_alive)
@@ -54,29 +58,31 @@ class Answering:
         if request is not None and _is_handshake(request, refused):
             self._refuse_websocket(connection, request, refused)
             return
-        keep_alive = request is not None and request.keep_alive and not (request.has_body and not request.complete)
+        keep_alive = request is not None and request.can_be_followed
         extra = b"" if request is None else policy.cors(request, self._origins)
-        self._sockets.offer(connection, http.problem(refused, keep_alive=keep_alive, extra=extra))
+        document = http.problem(refused, keep_alive=keep_alive, extra=extra)
+        if request is not None and request.method == "HEAD":
+            document = document[: document.index(http.HEAD_END) + len(http.HEAD_END)]
+        self._sockets.offer(connection, document)
         self.answered(connection, keep_alive)
 
     def answered(self, connection: Connection, keep_alive: bool) -> None:
         """Nothing of the request is left to be said."""
-        if connection.state in (State.CLOSING, State.GONE):
+        state = connection.state
+        if state is State.CLOSING or state is State.GONE:
             return
         connection.request = None
         connection.ends_at = NEVER
         if not keep_alive:
             self._sockets.end(connection, "answered")
             return
-        if connection.state is not State.HEAD:
+        if state is not State.HEAD:
             connection.move(State.HEAD)
-        limits = self._limits
-        self._wheel.set(
-            connection, self._wheel.now + int(limits.poll_grace_s if connection.channels else limits.idle_s)
-        )
+        self._wheel.set(connection, self._wheel.now + (self._grace if connection.channels else self._idle))
         if connection.inbox:
             self.early.append(connection)
-        else:
+            self._on_early()
+        elif self._sockets.paused:
             self._sockets.resume(connection)
 
     def _refuse_websocket(self, connection: Connection, request: Request, refused: Refused) -> None:

@@ -26,7 +26,7 @@ one connection to the next.
 from __future__ import annotations
 
 import socket
-from enum import Enum
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from ..wire.encoding import Encoding
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from .channel import Channel
 
 
-class State(Enum):
-    HEAD = "head"
-    BODY = "body"
-    PUBLISHING = "publishing"
-    POLLING = "polling"
-    STREAMING = "streaming"
-    CLOSING = "closing"
-    GONE = "gone"
+class State(IntEnum):  # of int for its hash: an Enum's own is a Python function, and states are looked up all the time
+    HEAD = 1
+    BODY = 2
+    PUBLISHING = 3
+    POLLING = 4
+    STREAMING = 5
+    CLOSING = 6
+    GONE = 7
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
@@ -88,7 +88,7 @@ class Connection:
         self.quiet_since = now  # tick of the last byte said
         self.ends_at = NEVER  # tick at which a stream rotates, or the poll's window ends
         self.input: Input | None = None  # of a WebSocket that is in the middle of something
-        self.repeat: tuple[bytes, bytes, float] | None = None  # a poll's bytes before and behind its cursor; its hold
+        self.repeat: tuple[bytes, bytes, int] | None = None  # a poll's bytes before and behind its cursor; its hold
 
     def move(self, state: State) -> None:
         if state not in TRANSITIONS[self.state]:

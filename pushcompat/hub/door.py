@@ -1,8 +1,8 @@
 """The door: accepts connections, and waits for each complete request head on every one of them.
 
-It is the listener's own handler on the IOLoop, because Tornado's spins when file descriptors run out: an accept that fails
-for want of them leaves the listener readable. The door looks away for a second instead, and everyone who is in is served
-meanwhile.
+It is the listener's own handler on the IOLoop, because Tornado's spins when file descriptors run out: an accept that
+fails for want of them leaves the listener readable. The door looks away for a second instead, and everyone who is in is
+served meanwhile.
 
 A slow or endless head costs a buffer of at most ``head_bytes`` for at most ``head_s``; what it is for is not looked at
 before its blank line.
@@ -18,10 +18,10 @@ from collections.abc import Callable, Sequence
 from tornado.ioloop import IOLoop
 
 from .. import logs
-from ..errors import HeadTooLarge, Refused, RequestTimeout
+from ..errors import BadRequest, HeadTooLarge, Refused, RequestTimeout
 from ..limits import Limits
 from ..metrics import Metrics
-from ..wire.http import HEAD_END, Request, parse_head
+from ..wire.http import HEAD_END, NOT_HTTP, Request, may_be_http, parse_head
 from .clock import Wheel
 from .connection import Connection
 from .sockets import Sockets
@@ -106,19 +106,24 @@ class Door:
         if connection.inbox:
             data = connection.inbox + data
         else:
+            data = data.lstrip(b"\r\n")  # RFC 9112 §2.2: empty lines before a request are nothing
+            if not data:
+                return
             connection.since = self._wheel.now
             self._wheel.set(connection, self._wheel.now + int(self._limits.head_s))
-        data = data.lstrip(b"\r\n")  # RFC 9112 §2.2: empty lines before a request are nothing
         end = _head_end(data)
-        if not end and len(data) <= self._limits.head_bytes:
+        most = self._limits.head_bytes
+        if 0 < end <= most:
+            connection.inbox = data[end:]
+            self._parse(connection, data[:end])
+        elif len(data) > most:
+            self._refuse(connection, None, HeadTooLarge(f"a request's head may have at most {most} bytes"))
+        elif not may_be_http(data):
+            self._refuse(connection, None, BadRequest(NOT_HTTP))
+        else:
             connection.inbox = data
-            return
-        connection.inbox = b""
-        if not 0 < end <= self._limits.head_bytes:
-            too_large = HeadTooLarge(f"a request's head may have at most {self._limits.head_bytes} bytes")
-            self._refuse(connection, None, too_large)
-            return
-        head, connection.inbox = data[:end], data[end:]
+
+    def _parse(self, connection: Connection, head: bytes) -> None:
         try:
             request = parse_head(head)
         except Refused as refused:

@@ -38,6 +38,7 @@ UNKNOWN = -1  # the cursor of somebody about whom nothing is known: below every 
 NOWHERE = format_cursor("0" * EPOCH_WIDTH, 0)
 _SHARE = 64  # visits that one channel gets before it is the next one's turn
 
+_POLLING, _STREAMING = State.POLLING, State.STREAMING
 _sequence = attrgetter("sequence")
 
 
@@ -102,10 +103,23 @@ class Fanout:
             channel.target = channel.head
             channel.to_visit = iter(list(channel.subscribers))
         visited = 0
+        alone, head = channel.alone, channel.head
+        # Most subscribers stand where the one before them stood, and need the same bytes.
+        encoding, cursor, chunk = None, UNKNOWN, None
         for connection in islice(channel.to_visit, visits):
             visited += 1
-            if connection.cursor < channel.head:
-                self.catch_up(connection)
+            if connection.cursor >= head or connection.rest is not None:
+                continue
+            state = connection.state
+            if state is not _STREAMING and state is not _POLLING:
+                continue
+            if connection.cursor != cursor or connection.encoding is not encoding or connection.channels is not alone:
+                encoding, cursor = connection.encoding, connection.cursor
+                chunk = self.chunk_after(connection)
+                if connection.channels is not alone or connection.forgiven != UNKNOWN:
+                    encoding = None  # not the next one's
+            if chunk is not None:
+                self.deliver(connection, chunk)
         if visited < visits:
             self._finish_pass(channel)
         return visited
@@ -129,7 +143,7 @@ class Fanout:
     def catch_up(self, connection: Connection) -> None:
         """Sends what lies after the cursor, as far as one send may reach, and moves the cursor."""
         state = connection.state
-        if connection.rest is not None or (state is not State.STREAMING and state is not State.POLLING):
+        if connection.rest is not None or (state is not _STREAMING and state is not _POLLING):
             return
         chunk = self.chunk_after(connection)
         if chunk is not None:

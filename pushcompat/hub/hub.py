@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
+from selectors import EVENT_WRITE, SelectorKey
 
 from tornado.ioloop import IOLoop
 
@@ -41,7 +41,7 @@ from .fanout import UNKNOWN, Fanout
 from .history import History
 from .publishing import Publishing
 from .requests import HandOver, Requests
-from .sockets import Sockets
+from .sockets import BLOCKED, READ_BYTES, Sockets
 from .subscribing import Subscribing
 
 _CROWD_PER_S = 200  # subscribers that may be told to come back within a second without being a crowd
@@ -71,7 +71,7 @@ class Hub:
         self._wheel = wheel
         self.history = History(limits.retention, time.monotonic)
         self.sockets = Sockets(wheel, limits.close_s, self._ended)
-        self._answering = Answering(self.sockets, wheel, limits, metrics, origins)
+        self._answering = Answering(self.sockets, wheel, limits, metrics, origins, self.schedule)
         self._fanout = Fanout(self.sockets, self.history, wheel, limits, metrics, self._answering.answered)
         self._subscribing = Subscribing(
             self.sockets, self.history, self._fanout, self._answering, wheel, limits, metrics, origins
@@ -100,7 +100,7 @@ class Hub:
             State.PUBLISHING: self._publishing.give_up,
             State.POLLING: self._subscribing.window_ends,
             State.STREAMING: self._subscribing.beat,
-            State.CLOSING: lambda connection: self.sockets.lose(connection, "gone"),
+            State.CLOSING: self._goodbye_is_late,
         }
 
     # Life
@@ -226,7 +226,8 @@ class Hub:
     def _turn(self) -> None:
         self._scheduled = False
         most = self._limits.visits
-        more = self._read(most)
+        # While a pass is under way its visits come first: who was visited asks for nothing that is late.
+        more = self._read(most // 4 if self._fanout.busy else most)
         early = self._answering.early
         for _ in range(min(len(early), most)):
             self._resume(early.popleft())
@@ -248,24 +249,28 @@ class Hub:
 
     def _serve(self, ready: Iterator[tuple[SelectorKey, int]]) -> int:
         served = 0
+        receive = self._receive
         for key, events in ready:
             served += 1
             connection: Connection = key.data
             if connection.state is State.GONE:
                 continue
-            if events & EVENT_WRITE and connection.rest is not None:
-                if self.sockets.flush(connection):
+            if connection.rest is not None:
+                if events & EVENT_WRITE and self.sockets.flush(connection):
                     self._flushed(connection)
-            elif events & EVENT_READ and connection.rest is None:
-                self._read_from(connection)
+                continue
+            try:
+                data = connection.socket.recv(READ_BYTES)
+            except BLOCKED:
+                continue
+            except OSError:
+                self.sockets.lose(connection, "reset")
+                continue
+            if data:
+                receive[connection.state](connection, data)
+            else:
+                self._half_closed(connection)
         return served
-
-    def _read_from(self, connection: Connection) -> None:
-        data = self.sockets.receive(connection)
-        if data:
-            self._receive[connection.state](connection, data)
-        elif data is not None:
-            self._half_closed(connection)
 
     def _half_closed(self, connection: Connection) -> None:
         """The client has said its last. A publisher may still wait for the answer; anybody else is gone."""
@@ -299,11 +304,13 @@ class Hub:
 
     def _receive_last(self, connection: Connection, data: bytes) -> None:
         """We are done. What still comes is read, so that the client sees our last words, and thrown away."""
-        if connection.input is None:
+        reader = connection.input
+        if reader is None or reader.finished:
             return
-        connection.input.receive(data)
-        if connection.input.finished and connection.rest is None:
-            self.sockets.lose(connection, "closed")
+        reader.receive(data)
+        reader.replies()  # pongs, for nobody
+        if reader.finished:
+            self.sockets.shut(connection)
 
     def _resume(self, connection: Connection) -> None:
         """Goes on with a pipelined request, once the answer before it is out."""
@@ -318,14 +325,25 @@ class Hub:
 
     def _nothing_came(self, connection: Connection) -> None:
         """A connection that waits for a request has waited its time."""
-        now = self._wheel.now
-        if connection.rest is not None and now - connection.quiet_since < self._limits.stall_s:
-            self._wheel.set(connection, connection.quiet_since + int(self._limits.stall_s))
-        elif connection.channels and not connection.inbox:
+        if self._still_reads(connection):
+            return
+        if connection.channels and not connection.inbox:
             self._subscribing.leave(connection, "left")
-            self._wheel.set(connection, now + int(self._limits.idle_s))
+            self._wheel.set(connection, self._wheel.now + int(self._limits.idle_s))
         else:
             self.door.give_up(connection)
+
+    def _goodbye_is_late(self, connection: Connection) -> None:
+        if not self._still_reads(connection):
+            self.sockets.lose(connection, "gone")
+
+    def _still_reads(self, connection: Connection) -> bool:
+        """Whether the client takes what is unsent, however slowly; if so, it has more time."""
+        until = connection.quiet_since + int(self._limits.stall_s)
+        if connection.rest is None or until <= self._wheel.now:
+            return False
+        self._wheel.set(connection, until)
+        return True
 
     def _ended(self, connection: Connection, reason: str) -> None:
         self._publishing.forget(connection)

@@ -50,6 +50,7 @@ class Requests:
         self._publish_keys = publish_keys
         self._origins = origins
         self._base = f"{prefix}/channels"
+        self._nameless = f"name the channels to follow: GET {self._base}/NAME[,NAME…]"
         self._hand_over = hand_over
         self._methods = {"GET": self._get, "HEAD": self._head, "POST": self._post, "OPTIONS": self._options}
 
@@ -82,13 +83,14 @@ class Requests:
     def _get(self, connection: Connection, request: Request, head: bytes) -> None:
         names = self._names(request)
         if not names:
-            raise NotFound(f"name the channels to follow: GET {self._base}/NAME[,NAME…]")
+            raise NotFound(self._nameless)
         if request.has_body:
             raise BadRequest("a subscription has no body; to publish, use POST")
         self._subscribing.subscribe(connection, request, names, head)
 
     def _head(self, connection: Connection, request: Request, head: bytes) -> None:
-        self._names(request)
+        if not self._names(request):
+            raise NotFound(self._nameless)
         policy.check_origin(request, self._origins)
         is_stream = policy.transport(request) == EVENTSOURCE
         kind = "text/event-stream" if is_stream else "application/json"
@@ -110,7 +112,7 @@ class Requests:
         if request.expects_continue and not received and request.has_body:
             self._sockets.offer(connection, http.CONTINUE)
         connection.request = request
-        if not self._take_body(connection, request, received):
+        if not self._take_body(connection, request, received) and connection.state is State.HEAD:
             connection.move(State.BODY)
             self._wheel.set(connection, self._wheel.now + int(self._limits.body_s))
 
@@ -126,15 +128,7 @@ class Requests:
 
     def _take_body(self, connection: Connection, request: Request, data: bytes) -> bool:
         """Adds to the body; publishes and returns True when it is complete. What lies behind it goes to the inbox."""
-        if request.chunked:
-            request.feed_chunks(data)
-            if request.overrun:
-                request.keep_alive = False
-        else:
-            missing = (request.content_length or 0) - len(request.body)
-            request.body += data[:missing]
-            connection.inbox = data[missing:]
-            request.complete = len(data) >= missing
+        connection.inbox = request.feed(data)
         names = self._names(request)
         http.check_length(request, self._publishing.body_limit(not names))
         if not request.complete:

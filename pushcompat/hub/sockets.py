@@ -21,7 +21,7 @@ from .connection import Connection, State
 # All of these mean "would block".
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-READ_BYTES = 64 * 1024
+READ_BYTES = 16 * 1024  # in one go: the longest head, and a good part of any body
 
 
 class Sockets:
@@ -29,16 +29,16 @@ class Sockets:
 
     def __init__(self, wheel: Wheel[Connection], close_s: float, on_ended: Callable[[Connection, str], None]) -> None:
         self._selector = DefaultSelector()
-        self._paused: set[Connection] = set()
+        self.paused: set[Connection] = set()
         self._wheel = wheel
         self._close_s = max(1, int(close_s))
         self._on_ended = on_ended
 
     def __len__(self) -> int:
-        return len(self._selector.get_map()) + len(self._paused)
+        return len(self._selector.get_map()) + len(self.paused)
 
     def connections(self) -> list[Connection]:
-        return [*(key.data for key in self._selector.get_map().values()), *self._paused]
+        return [*(key.data for key in self._selector.get_map().values()), *self.paused]
 
     def fileno(self) -> int:
         """What the IOLoop watches. Raises where the platform's selector has no file descriptor of its own."""
@@ -58,31 +58,20 @@ class Sockets:
 
     def pause(self, connection: Connection) -> None:
         """Reads no more from the connection for now."""
-        if connection not in self._paused:
+        if connection not in self.paused:
             self._selector.unregister(connection.socket)
-            self._paused.add(connection)
+            self.paused.add(connection)
 
     def resume(self, connection: Connection) -> None:
-        if connection in self._paused and connection.rest is None:
-            self._paused.remove(connection)
+        if connection in self.paused and connection.rest is None:
+            self.paused.remove(connection)
             self.watch(connection)
 
     def _unwatch(self, connection: Connection) -> None:
-        if connection in self._paused:
-            self._paused.remove(connection)
+        if connection in self.paused:
+            self.paused.remove(connection)
         else:
             self._selector.unregister(connection.socket)
-
-    def receive(self, connection: Connection) -> bytes | None:
-        """What the client sent; None where there is nothing, or nobody, any more."""
-        try:
-            data = connection.socket.recv(READ_BYTES)
-        except BLOCKED:
-            return None
-        except OSError:
-            self.lose(connection, "reset")
-            return None
-        return data
 
     def offer(self, connection: Connection, data: bytes) -> None:
         """Sends ``data`` behind whatever is still unsent."""
@@ -101,6 +90,7 @@ class Sockets:
 
     def keep(self, connection: Connection, rest: memoryview) -> None:
         connection.rest = rest
+        connection.quiet_since = self._wheel.now
         self._unwatch(connection)
         self._selector.register(connection.socket, EVENT_WRITE, connection)
 
@@ -123,7 +113,8 @@ class Sockets:
         connection.rest = None
         self._selector.modify(connection.socket, EVENT_READ, connection)
         if connection.state is State.CLOSING:
-            self._shut(connection)
+            self._wheel.set(connection, self._wheel.now + self._close_s)
+            self.shut(connection)
         return True
 
     def end(self, connection: Connection, reason: str) -> None:
@@ -137,10 +128,11 @@ class Sockets:
         connection.move(State.CLOSING)
         self._wheel.set(connection, self._wheel.now + self._close_s)
         self._on_ended(connection, reason)
+        self.resume(connection)
         if connection.rest is None:
-            self._shut(connection)
+            self.shut(connection)
 
-    def _shut(self, connection: Connection) -> None:
+    def shut(self, connection: Connection) -> None:
         """Sends our FIN, unless a WebSocket client has yet to send its Close."""
         if connection.input is not None and not connection.input.finished:
             return

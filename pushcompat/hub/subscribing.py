@@ -60,6 +60,7 @@ class Subscribing:
         self._origins = origins
         self._answering = answering
         self._answers: dict[tuple[bytes, bool], Answers] = {}  # by CORS lines and keep-alive
+        self._latest = b"", 0  # the cursor that was read last, and its sequence number
         self.draining = False
 
     # A request
@@ -107,25 +108,27 @@ class Subscribing:
             hold = min(hold, policy.seconds("wait", wait))
         start = policy.start(request)
         self._join(connection, request, names, self._poll_encoding(request))
-        if not start and not wait:
-            hold = 0.0
-        connection.repeat = _around_cursor(head, request, start, hold)
+        ticks = self._ticks(hold) if start or wait else 0
+        connection.repeat = _around_cursor(head, request, start, ticks)
         connection.move(State.POLLING)
-        self.hold(connection, hold)
+        self.hold(connection, ticks)
 
-    def hold(self, connection: Connection, seconds: float) -> None:
-        """Answers the poll now if there is something to say, else when there is, at the latest after that time."""
+    def _ticks(self, hold_s: float) -> int:
+        """A hold, less a little that differs from client to client: a crowd that came at once ends at different times."""
+        return max(1, int(hold_s * random.uniform(0.9, 1.0))) if hold_s >= 1 else 0
+
+    def hold(self, connection: Connection, hold: int) -> None:
+        """Answers the poll now if there is something to say, else when there is, at the latest after so many ticks."""
         if self.draining:
             self._answer(connection, retry_ms=self.retry_ms())
             return
         self._fanout.catch_up(connection)
         if connection.state is not State.POLLING:
             return
-        if seconds < 1:
+        if hold < 1:
             self._answer(connection)
             return
-        # Ends are spread a little, so that a crowd that came at once does not come back at once for ever.
-        connection.ends_at = connection.since + max(1, int(seconds * random.uniform(0.9, 1.0)))
+        connection.ends_at = connection.since + hold
         self._wheel.set(connection, connection.ends_at)
 
     def repeat(self, connection: Connection, data: bytes) -> bool:
@@ -135,17 +138,31 @@ class Subscribing:
         """
         assert connection.repeat is not None
         before, behind, hold = connection.repeat
-        if len(data) != len(before) + CURSOR_WIDTH + len(behind) or self.draining or not connection.channels:
+        at = len(before)
+        cursor = data[at : at + CURSOR_WIDTH]
+        if cursor != self._latest[0] and not self._learn(cursor):
             return False
-        if not data.startswith(before) or not data.endswith(behind):
+        if not (data.startswith(before) and data.endswith(behind) and len(data) == at + CURSOR_WIDTH + len(behind)):
             return False
-        cursor = parse_cursor(data[len(before) : len(before) + CURSOR_WIDTH].decode("latin-1"))
+        channels = connection.channels
+        if self.draining or not channels:
+            return False
+        connection.cursor = self._latest[1]
+        connection.since = now = self._wheel.now
+        connection.move(State.POLLING)
+        if hold and len(channels) == 1 and channels[0].head <= connection.cursor:
+            connection.ends_at = now + hold  # nothing to say yet: what ``hold`` would come to
+            self._wheel.set(connection, now + hold)
+        else:
+            self.hold(connection, hold)
+        return True
+
+    def _learn(self, text: bytes) -> bool:
+        """Reads a cursor; all who were answered together come back with the same one. False: none of this epoch."""
+        cursor = parse_cursor(text.decode("latin-1"))
         if cursor is None or cursor[0] != self._fanout.epoch:
             return False
-        connection.cursor = cursor[1]
-        connection.since = self._wheel.now
-        connection.move(State.POLLING)
-        self.hold(connection, hold)
+        self._latest = text, cursor[1]
         return True
 
     # Joining and leaving
@@ -309,7 +326,7 @@ class Subscribing:
         self._answering.answered(connection, encoding.keep_alive)
 
 
-def _around_cursor(head: bytes, request: Request, start: str, hold: float) -> tuple[bytes, bytes, float] | None:
+def _around_cursor(head: bytes, request: Request, start: str, hold: int) -> tuple[bytes, bytes, int] | None:
     """A poll's bytes before and behind its cursor, where nothing else in them can change its meaning."""
     if len(start) != CURSOR_WIDTH or not request.keep_alive:
         return None

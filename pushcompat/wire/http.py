@@ -3,8 +3,9 @@
 httptools (llhttp) does the parsing. Two rules of its use keep requests on one connection apart:
 
 - The head is fed alone, up to its blank line, so a head is parsed in one go or refused.
-- A body with a length is cut out by that length. Only a chunked body goes through the parser; a byte that comes behind
-  its last chunk would be lost there, so a request with such a byte ends the connection.
+- A body with a length is cut out by that length. Only a chunked body goes through a parser, one of its own: its
+  trailers are not the request's headers. The parser does not tell where a body ended, but a body ends with a line, so
+  it is fed line by line, and what lies behind the end is left for the next request.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Request:
     """
 
     __slots__ = (
-        "_parser", "body", "chunked", "complete", "content_length", "headers",
-        "keep_alive", "method", "overrun", "params", "path", "target", "version",
+        "_chunks", "body", "chunked", "complete", "content_length", "headers",
+        "keep_alive", "method", "params", "path", "target", "version",
     )  # fmt: skip
 
     method: str
@@ -49,14 +50,13 @@ class Request:
     keep_alive: bool
     chunked: bool
     content_length: int | None
-    _parser: Any
 
     def __init__(self) -> None:
         self.headers: dict[bytes, bytes] = {}
         self.target = b""
         self.body = bytearray()
-        self.complete = False  # the chunked body's end was seen
-        self.overrun = False  # bytes of a next request were fed behind a chunked body
+        self.complete = False  # the body's end was seen
+        self._chunks: Any = None  # what parses a chunked body
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")
@@ -76,12 +76,34 @@ class Request:
     def has_body(self) -> bool:
         return self.chunked or bool(self.content_length)
 
-    def feed_chunks(self, data: bytes) -> None:
-        """Takes more of a chunked body. Raises BadRequest where it is not one."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            raise BadRequest(f"the chunked body is malformed: {error}") from None
+    @property
+    def can_be_followed(self) -> bool:
+        """Whether another request may come behind this one: nothing of a body is still to come."""
+        return self.keep_alive and (self.complete or not self.has_body)
+
+    def feed(self, data: bytes) -> bytes:
+        """Takes more of the body; returns what lies behind its end. Raises BadRequest where it is malformed."""
+        if self.chunked:
+            return self._feed_chunks(data)
+        missing = (self.content_length or 0) - len(self.body)
+        self.body += data[:missing]
+        self.complete = len(data) >= missing
+        return data[missing:]
+
+    def _feed_chunks(self, data: bytes) -> bytes:
+        if self._chunks is None:
+            self._chunks = httptools.HttpRequestParser(_Chunks(self))
+            self._chunks.feed_data(_CHUNKED_HEAD)
+        end = 0
+        while end < len(data) and not self.complete:
+            start, end = end, data.find(b"\n", end) + 1 or len(data)
+            try:
+                self._chunks.feed_data(data[start:end])
+            except httptools.HttpParserError as error:
+                raise BadRequest(f"the chunked body is malformed: {error}") from None
+        if self.complete:
+            self._chunks = None  # the two know each other, and would wait for the garbage collector
+        return data[end:]
 
     # What httptools calls.
 
@@ -89,39 +111,51 @@ class Request:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
+        name, value = name.lower(), value.rstrip()  # httptools leaves blanks behind the value
         earlier = self.headers.get(name)
         self.headers[name] = value if earlier is None else earlier + b", " + value
 
-    def on_body(self, body: bytes) -> None:
-        if not self.complete:
-            self.body += body
 
-    def on_message_begin(self) -> None:
-        self.overrun = self.complete
+_CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class _Chunks:
+    """What httptools calls for a chunked body."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def on_body(self, body: bytes) -> None:
+        self._request.body += body
 
     def on_message_complete(self) -> None:
-        if self.chunked:
-            self.complete = True
+        self._request.complete = True
+
+
+NOT_HTTP = "this is not HTTP/1.1; over TLS, speak to the proxy that ends it"
+
+
+def may_be_http(data: bytes) -> bool:
+    """Whether a request may begin like this; a TLS handshake, for one, does not."""
+    return data[:1].isalpha()
 
 
 def parse_head(head: bytes) -> Request:
     """The request whose head these bytes are, blank line included. Raises Refused."""
     request = Request()
-    request.chunked = False
     parser: Any = httptools.HttpRequestParser(request)
     try:
         parser.feed_data(head)
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserInvalidMethodError:
+        if not may_be_http(head):
+            raise BadRequest(NOT_HTTP) from None
         raise NotImplementedMethod("the method is none of HTTP's; use GET to subscribe, POST to publish") from None
     except httptools.HttpParserError as error:
         raise BadRequest(f"the request is not HTTP/1.1: {error}") from None
     request.method = parser.get_method().decode()
     request.version = parser.get_http_version()
-    request.keep_alive = parser.should_keep_alive()
-    request._parser = parser
     _check(request)
     request.path, request.params = parse_target(request.target)
     return request
@@ -140,6 +174,8 @@ def _check(request: Request) -> None:
     if length is not None and not length.isdigit():
         raise BadRequest("Content-Length is one whole number")
     request.content_length = None if length is None else int(length)
+    options = headers.get(b"connection", b"").lower()  # not the parser's: it forgets them where there is no body
+    request.keep_alive = b"close" not in options and (request.version == "1.1" or b"keep-alive" in options)
 
 
 def parse_target(target: bytes) -> tuple[str, Params]:
@@ -151,19 +187,19 @@ def parse_target(target: bytes) -> tuple[str, Params]:
 
 def _parse_target(target: bytes) -> tuple[str, Params]:
     if target[:1] != b"/":
-        target = _origin_form(target)
+        target = origin_form(target)
     path, _, query = target.partition(b"?")
     try:
         return _unquote(path), dict(_parameters(query)) if query else {}
     except UnicodeDecodeError:
-        raise BadRequest("the URL's percent-escapes are not UTF-8") from None
+        raise BadRequest("the path's percent-escapes are not UTF-8") from None
 
 
 # In a storm of handshakes nearly every target is the same: 4 µs less for each.
 _parse_known_target = lru_cache(512)(_parse_target)
 
 
-def _origin_form(target: bytes) -> bytes:
+def origin_form(target: bytes) -> bytes:
     """``http://host/path`` as ``/path`` (RFC 9112 §3.2.2: a server must accept the absolute form)."""
     scheme, found, rest = target.partition(b"://")
     if not found or scheme.lower() not in (b"http", b"https"):
@@ -178,11 +214,12 @@ def _parameters(query: bytes) -> Iterable[tuple[str, str]]:
     for pair in query.split(b"&"):
         name, _, value = pair.partition(b"=")
         if name:
-            yield _unquote(name.replace(b"+", b" ")), _unquote(value.replace(b"+", b" "))
+            # Never refused: a cursor that can not be read must be answered with a reset.
+            yield _unquote(name.replace(b"+", b" "), "replace"), _unquote(value.replace(b"+", b" "), "replace")
 
 
-def _unquote(text: bytes) -> str:
-    return (unquote_to_bytes(text) if b"%" in text else text).decode()
+def _unquote(text: bytes, errors: str = "strict") -> str:
+    return (unquote_to_bytes(text) if b"%" in text else text).decode(errors=errors)
 
 
 # Out
