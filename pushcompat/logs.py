@@ -40,7 +40,7 @@ def configure(format: str = "text", level: str = "info", stream: TextIO | None =
     use.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_Lines(format))
+    handler.setFormatter(Lines(format))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
@@ -83,7 +83,7 @@ def _redact_parameters(text: str) -> str:
     return "".join([*kept, text[position:]])
 
 
-class _Lines(logging.Formatter):
+class Lines(logging.Formatter):
     def __init__(self, format: str) -> None:
         super().__init__()
         self._write: Callable[[logging.LogRecord], str] = {"text": self._text, "json": self._json}[format]

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pushcompat.config import Config, normal_origin, normal_prefix, read_toml
+from pushcompat.errors import ConfigError
+from pushcompat.limits import Limits, Retention
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("", ""), ("/", ""), ("push", "/push"), ("/push/", "/push"), ("/a/b.c~d_e-1/", "/a/b.c~d_e-1")],
+)
+def test_a_prefix_begins_with_a_slash_and_ends_without(given: str, kept: str) -> None:
+    assert normal_prefix(given) == kept
+
+
+@pytest.mark.parametrize("given", ["/a b", "/a//b", "/a?b", "/a#b", "/ä", "/..", "/a/../b", "/%41"])
+def test_a_prefix_that_no_request_could_match_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError, match="a prefix is a path like /push"):
+        normal_prefix(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("*", "*"),
+        ("null", "null"),
+        ("https://Example.COM", "https://example.com"),
+        ("https://example.com/", "https://example.com"),
+        ("https://example.com:443", "https://example.com"),
+        ("http://example.com:80", "http://example.com"),
+        ("http://example.com:443", "http://example.com:443"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+    ],
+)
+def test_an_origin_is_kept_as_browsers_write_it(given: str, kept: str) -> None:
+    assert normal_origin(given) == kept
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "a.com", "https://", "https://a/b", "https://a?b", "https://u@a", "https://*.a", "https://a:x", "https://a b"],
+)
+def test_what_is_no_origin_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError, match="an origin is scheme://host"):
+        normal_origin(given)
+
+
+def test_the_same_origin_twice_is_kept_once() -> None:
+    config = Config(publish_key="k", cors_origins=("https://a", "https://A:443"))
+    assert config.cors_origins == ("https://a",)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "advice"),
+    [
+        ({"publish_key": ""}, "publish key in --publish-key is empty"),
+        ({"publish_key": "a b"}, "has spaces"),
+        ({"port": 65536}, "a port is a number from 0"),
+        ({"store": "mysql:"}, "--store 'mysql:': there is memory:"),
+        ({"log_format": "xml"}, "--log-format 'xml': there is text, json"),
+        ({"log_level": "loud"}, "there is debug, info, warning, error"),
+        ({"limits": Limits(request_cap_s=6)}, "--request-cap 6: must be more than 6 s"),
+        ({"limits": Limits(message_bytes=2 << 20)}, "--batch-limit must be at least --message-limit"),
+        ({"limits": Limits(retention=Retention(bytes=10))}, "--history-bytes must be at least --message-limit"),
+        ({"unix_socket": Path("/tmp/" + "x" * 100)}, "take a shorter path"),
+        ({"unix_socket": Path("/nowhere/x.sock")}, "there is no directory /nowhere"),
+    ],
+)
+def test_what_can_not_work_is_refused_in_one_line_that_says_what_to_do(wrong: dict[str, Any], advice: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        Config(**{"publish_key": "k", **wrong})
+    assert advice in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_key_is_not_shown_where_the_configuration_is() -> None:
+    assert "s3cret" not in repr(Config(publish_key="s3cret"))
+
+
+def toml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "push.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_names_options_with_hyphens_or_underscores(tmp_path: Path) -> None:
+    path = toml(tmp_path, 'request-cap = 30\npoll_window = "20s"\ncors-origin = ["https://a", "https://b"]\n')
+    options = {"request-cap", "poll-window", "cors-origin"}
+    assert read_toml(path, options) == {
+        "request-cap": "30",
+        "poll-window": "20s",
+        "cors-origin": ["https://a", "https://b"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("prot = 1", "there is no option 'prot'; did you mean port?"),
+        ("zzz = 1", "there is no option 'zzz'; --help lists what there is"),
+        ("port = true", "port must be a text or a number"),
+        ("port = 2026-11-23", "port must be a text or a number"),
+        ("port = [", "is not valid TOML"),
+        ("[port]\na = 1", "port must be a text or a number"),
+    ],
+)
+def test_a_file_that_can_not_be_taken_is_refused_in_one_line(tmp_path: Path, text: str, advice: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        read_toml(toml(tmp_path, text), {"port", "host"})
+    assert advice in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "push.toml"
+    path.write_bytes(b'host = "\xff"')
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        read_toml(path, {"host"})
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"can not read --config .*gone\.toml: No such file"):
+        read_toml(tmp_path / "gone.toml", set())
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    assert stat.S_ISDIR(tmp_path.stat().st_mode)
+    with pytest.raises(ConfigError, match="Is a directory"):
+        read_toml(tmp_path, set())

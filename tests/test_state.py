@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import logging
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from pushcompat.errors import ConfigError
+from pushcompat.state import KEY_FILE, default_state_dir, keep_key, read_key
+
+from .harness import PATIENCE_S
+
+
+def test_the_first_start_makes_a_key_that_only_its_owner_can_read(tmp_path: Path) -> None:
+    directory = tmp_path / "a" / "state"
+    key, path = keep_key(directory)
+    assert path == directory / KEY_FILE
+    assert len(key) >= 40
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_the_next_start_has_the_same_key(tmp_path: Path) -> None:
+    assert keep_key(tmp_path) == keep_key(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [KEY_FILE]
+
+
+def test_servers_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
+    count = 16
+    together = threading.Barrier(count)
+    keys: list[str] = []
+
+    def start() -> None:
+        together.wait(PATIENCE_S)
+        keys.append(keep_key(tmp_path / "state")[0])
+
+    threads = [threading.Thread(target=start) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert len(keys) == count
+    assert len(set(keys)) == 1
+    assert [path.name for path in (tmp_path / "state").iterdir()] == [KEY_FILE]
+
+
+def test_a_key_that_others_can_read_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _, path = keep_key(tmp_path)
+    path.chmod(0o644)
+    with caplog.at_level(logging.WARNING, "pushcompat"):
+        keep_key(tmp_path)
+    assert f"chmod 600 {path}" in caplog.text
+
+
+def test_a_directory_that_can_not_be_made_is_refused_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"can not keep a publish key in .*--state-dir.*--publish-key-file"):
+        keep_key(tmp_path / "file" / "state")
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"a b\n", "has spaces"),
+        (b"a\nb", "has spaces"),
+        (b"\xff", "not plain ASCII"),
+    ],
+)
+def test_a_key_file_without_a_usable_key_is_refused(tmp_path: Path, content: bytes, advice: str) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=advice):
+        read_key(path)
+
+
+def test_a_key_file_may_end_with_a_line_end(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("abc\r\n")
+    assert read_key(path) == "abc"
+
+
+def test_a_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"can not read the publish key in .*/gone: No such file"):
+        read_key(tmp_path / "gone")
+
+
+def test_the_state_directory_is_where_xdg_says() -> None:
+    assert default_state_dir({"XDG_STATE_HOME": "/x"}) == Path("/x/pushcompat")
+    assert default_state_dir({"PUSHCOMPAT_STATE_DIR": "/y", "XDG_STATE_HOME": "/x"}) == Path("/y")
+    assert default_state_dir({"XDG_STATE_HOME": "relative"}) == Path.home() / ".local/state/pushcompat"
+    assert default_state_dir({}) == Path.home() / ".local/state/pushcompat"
