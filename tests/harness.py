@@ -242,9 +242,11 @@ def sequence(cursor: str) -> int:
     return int(cursor.partition("-")[2])
 
 
-def running(state_dir: Path, *options: str) -> Iterator[Server]:
+def running(
+    state_dir: Path, *options: str, kind: type[Server] = Server, env: dict[str, str] | None = None
+) -> Iterator[Server]:
     """For fixtures: a server that ends with the test, and must not have complained of anything."""
-    server = Server(state_dir, *options)
+    server = kind(state_dir, *options, env=env)
     try:
         yield server
     finally:
