@@ -9,7 +9,6 @@ import hmac
 import re
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from .errors import BadRequest, Forbidden, Unauthorized, UpgradeRequired
 from .wire.encoding import EVENTSOURCE, LONGPOLL, TRANSPORTS, WEBSOCKET
@@ -155,5 +154,5 @@ def _same_origin(request: Request, origin: str) -> bool:
     """A proxy may have put another Host in; no page can forge what it puts beside it."""
     if request.header(b"sec-fetch-site") == "same-origin":
         return True
-    authority = urlsplit(origin).netloc
+    authority = origin.partition("://")[2]
     return bool(authority) and authority in (request.header(b"host"), request.header(b"x-forwarded-host"))

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 
-from tornado.web import Application, RequestHandler, StaticFileHandler, url
+from tornado.escape import json_encode
+from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler, url
 
 from ..assets import STATIC, TEMPLATES
 
 _NO_STORE = ("Cache-Control", "no-store")
+_DETAILS = {
+    404: "there is nothing at this address; channels are under /channels, the landing page links what else there is",
+    405: "this address is for GET and HEAD",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +28,31 @@ class Views:
     draining: Callable[[], bool]
 
 
-class _Page(RequestHandler):
-    def initialize(self, views: Views) -> None:
-        self.views = views
-
+class _Handler(RequestHandler):
     def set_default_headers(self) -> None:
         self.set_header("Server", "pushcompat")
         self.set_header("X-Content-Type-Options", "nosniff")
+
+    def write_error(self, status_code: int, **kwargs: object) -> None:
+        """A problem document (RFC 9457), like those of the hub."""
+        self.set_header(*_NO_STORE)
+        self.set_header("Content-Type", "application/problem+json")
+        if status_code == 405:
+            self.set_header("Allow", "GET, HEAD")
+        title = HTTPStatus(status_code).phrase
+        detail = _DETAILS.get(status_code, f"{title}: see the server's log")
+        self.finish(json_encode({"type": "about:blank", "title": title, "status": status_code, "detail": detail}))
+
+
+class _Page(_Handler):
+    def initialize(self, views: Views) -> None:
+        self.views = views
+
+    def get(self) -> None:
+        raise NotImplementedError
+
+    def head(self) -> None:
+        self.get()  # Tornado leaves the body out
 
 
 class Landing(_Page):
@@ -66,9 +90,20 @@ class Exposition(_Page):
         self.finish(self.views.metrics())
 
 
+class Missing(_Handler):
+    def prepare(self) -> None:
+        raise HTTPError(404)
+
+
+class Static(_Handler, StaticFileHandler):
+    pass
+
+
 def make_application(views: Views) -> Application:
     base = views.prefix
     pages = [("/", Landing), ("/healthz", Health), ("/readyz", Ready), ("/metrics", Exposition)]
     routes = [url(base + path, page, {"views": views}) for path, page in pages]
-    routes.append(url(rf"{base}/static/(.*)", StaticFileHandler, {"path": str(STATIC)}))
-    return Application(routes, template_path=str(TEMPLATES), log_function=lambda handler: None)
+    routes.append(url(rf"{base}/static/(.*)", Static, {"path": str(STATIC)}))
+    return Application(
+        routes, template_path=str(TEMPLATES), log_function=lambda handler: None, default_handler_class=Missing
+    )

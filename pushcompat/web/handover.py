@@ -1,11 +1,11 @@
 """Connections change hands here: from the hub to Tornado with their first bytes, and back when they ask for /channels.
 
-A browser keeps a connection and uses it for whatever comes next. So a connection that came for the landing page is given
-to Tornado, and when a poll comes over it later the hub takes it back, with the request and whatever came behind it.
-Nothing of a connection is left behind with either side.
+A browser keeps a connection and uses it for whatever comes next. So a connection that came for the landing page is
+given to Tornado, and when a poll comes over it later the hub takes it back, with the request and whatever came behind
+it. Nothing of a connection is left behind with either side.
 
-What is relied on, all of it documented by Tornado: ``read_from_fd`` and ``close_fd`` are for overriding, ``detach`` gives
-a stream up, and ``headers_received`` may do that.
+What is relied on, all of it documented by Tornado: ``read_from_fd`` and ``close_fd`` are for overriding, ``detach``
+gives a stream up, and ``headers_received`` may do that.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from typing import cast
+from urllib.parse import unquote
 
 from tornado import httputil
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
+
+from ..wire.http import origin_form
 
 _MOST_BYTES = 1024 * 1024  # of a request to Tornado, body included
 _BODY_S = 20.0
@@ -84,7 +87,7 @@ class Handover(httputil.HTTPServerConnectionDelegate):
     ) -> httputil.HTTPMessageDelegate | None:
         """Who reads on; None where that is the hub."""
         rest = path.removeprefix(self._base)
-        if rest != path and rest[:1] in ("", "/", "?"):
+        if rest != path and rest[:1] in ("", "/"):
             return None
         return self._application.start_request(server_conn, request_conn)
 
@@ -107,7 +110,10 @@ class _Head(httputil.HTTPMessageDelegate):
         headers: httputil.HTTPHeaders,
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, httputil.RequestStartLine)
-        self._delegate = self._handover.delegate_for(start_line.path, self._server_conn, self._request_conn)
+        target = origin_form(start_line.path.encode("latin-1"))
+        start_line = start_line._replace(path=target.decode("latin-1"))
+        path = unquote(start_line.path.partition("?")[0])
+        self._delegate = self._handover.delegate_for(path, self._server_conn, self._request_conn)
         if self._delegate is not None:
             return self._delegate.headers_received(start_line, headers)
         self._give_back(start_line, headers)
