@@ -1,0 +1,124 @@
+"""What is encoded here is read by a reader written from the standard (WHATWG HTML §9.2.6)."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushcompat.message import Message
+from pushcompat.wire.encoding import Opening
+from pushcompat.wire.eventsource import JsonEvents, TextEvents, event, stream_head
+
+EPOCH = "abcd1234"
+CURSOR = "abcd1234-000000000000007"
+
+
+def read(stream: bytes) -> list[dict[str, str]]:
+    """The events that a browser would dispatch: ``type``, ``data`` and ``lastEventId``."""
+    events: list[dict[str, str]] = []
+    data: list[str] = []
+    kind = last_id = ""
+    for line in re.split(r"\r\n|\r|\n", stream.decode()):
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not line:
+            if data:
+                events.append({"type": kind or "message", "data": "\n".join(data), "lastEventId": last_id})
+            data, kind = [], ""
+        elif name == "data":
+            data.append(value)
+        elif name == "event":
+            kind = value
+        elif name == "id" and "\0" not in value:
+            last_id = value
+    return events
+
+
+def message(data: str, kind: str | None = None, sequence: int = 7) -> Message:
+    return Message("chat", data.encode(), type=kind, sequence=sequence)
+
+
+def test_a_stream_is_delimited_by_its_connection() -> None:
+    head = stream_head(b"Vary: Origin\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nContent-Type: text/event-stream\r\n" in head
+    assert b"\r\nConnection: close\r\n" in head
+    assert b"\r\nCache-Control: no-store\r\n" in head
+    assert b"\r\nX-Accel-Buffering: no\r\n" in head
+    assert head.endswith(b"Vary: Origin\r\n\r\n")
+    assert b"Content-Length" not in head
+    assert b"Transfer-Encoding" not in head
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("a\nb", "a\nb"),
+        ("a\rb", "a\nb"),
+        ("a\r\nb", "a\nb"),
+        ("a\n\rb", "a\n\nb"),
+        ("\n", "\n"),
+        ("a\n", "a\n"),
+        ("\r\n\r\n", "\n\n"),
+        (" leading", " leading"),
+        (": a comment", ": a comment"),
+        ("x\nid: 9\nevent: control\nretry: 1\n\ndata: y", "x\nid: 9\nevent: control\nretry: 1\n\ndata: y"),
+        ("\0\u2028\x85", "\0\u2028\x85"),
+    ],
+)
+def test_no_data_can_end_its_event_or_name_a_field(data: str, expected: str) -> None:
+    assert read(event(CURSOR, data.encode())) == [{"type": "message", "data": expected, "lastEventId": CURSOR}]
+
+
+@given(st.lists(st.text(), min_size=1, max_size=4))
+def test_any_text_is_one_event_each(texts: list[str]) -> None:
+    stream = TextEvents().messages([message(text) for text in texts], EPOCH, CURSOR)
+    assert [e["data"] for e in read(stream)] == [re.sub("\r\n|\r", "\n", text) for text in texts]
+
+
+def test_text_events_are_named_by_their_type() -> None:
+    stream = TextEvents().messages([message("a", "note", 7), message("b", None, 8)], EPOCH, "ignored")
+    assert read(stream) == [
+        {"type": "note", "data": "a", "lastEventId": CURSOR},
+        {"type": "message", "data": "b", "lastEventId": "abcd1234-000000000000008"},
+    ]
+
+
+def test_json_events_are_unnamed_and_have_the_type_inside() -> None:
+    (one,) = read(JsonEvents().messages([message("a\r\nb", "note")], EPOCH, "ignored"))
+    assert (one["type"], one["lastEventId"]) == ("message", CURSOR)
+    document = json.loads(one["data"])
+    assert (document["type"], document["data"], document["id"]) == ("note", "a\r\nb", CURSOR)
+
+
+def test_pretty_json_survives_as_json() -> None:
+    pretty = Message("chat", b'{\r\n  "a": [1,\n 2]\r}', json=True, sequence=7)
+    (text,) = read(TextEvents().messages([pretty], EPOCH, CURSOR))
+    assert json.loads(text["data"]) == {"a": [1, 2]}
+    (envelope,) = read(JsonEvents().messages([pretty], EPOCH, CURSOR))
+    assert json.loads(envelope["data"])["data"] == {"a": [1, 2]}
+
+
+def test_whatever_the_server_says_is_a_control_event_with_an_id() -> None:
+    encoding = TextEvents()
+    said = {
+        "open": encoding.opening(Opening(CURSOR, 15.0, None, 700)),
+        "ping": encoding.ping(CURSOR),
+        "reset": encoding.reset(CURSOR, ["chat"], None),
+        "rotate": encoding.rotate(CURSOR, 900),
+    }
+    for name, stream in said.items():
+        first = read(stream)[0]
+        assert (first["type"], first["lastEventId"]) == ("control", CURSOR)
+        assert json.loads(first["data"])["control"] == name
+        assert not re.search(rb"^:", stream, re.MULTILINE)
+    assert b"retry: 700\n" in said["open"]
+    assert b"retry: 900\n" in said["rotate"]
+
+
+def test_a_stream_opens_with_two_events_for_scanners_that_hold_one_back() -> None:
+    assert len(read(TextEvents().opening(Opening(CURSOR, 15.0, None, 700)))) == 2
