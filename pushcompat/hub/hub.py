@@ -160,6 +160,7 @@ class Hub:
         connection = Connection(sock, self._wheel.now)
         self.sockets.watch(connection)
         self.door.receive(connection, received)
+        self.schedule()  # this is no turn: what it left to do would wait for the next one
 
     async def close(self) -> None:
         """Closes everything."""

@@ -99,6 +99,9 @@ class Subscribing:
         self._fanout.catch_up(connection)
         if self.draining:
             self.rotate(connection, "stopping", self.retry_ms())
+        early, connection.inbox = connection.inbox, b""  # what came in one piece with the request
+        if early and transport == WEBSOCKET and connection.state is State.STREAMING:
+            self.receive_frames(connection, early)
 
     def _poll(self, connection: Connection, request: Request, names: Sequence[str], head: bytes) -> None:
         policy.text_format(request.params, "json")

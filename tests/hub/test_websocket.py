@@ -1,0 +1,280 @@
+"""A WebSocket subscriber and the real server: what it may send, how either side says goodbye."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import connect
+
+from ..harness import PATIENCE_S, Client, Server, client_frame
+
+FIN = 0x80
+CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+OPEN = 'pushcompat_connections{transport="websocket"}'
+MIB = 1024 * 1024
+
+
+def said(client: Client) -> dict[str, Any]:
+    """The next text frame's JSON."""
+    first, payload = client.frame()
+    assert first == FIN | TEXT
+    document: dict[str, Any] = json.loads(payload)
+    return document
+
+
+def is_closed(client: Client, code: int) -> str:
+    """Reads the server's Close and the end behind it; returns the reason."""
+    first, payload = client.frame()
+    assert (first, payload[:2]) == (FIN | CLOSE, code.to_bytes(2, "big"))
+    assert client.to_end() == b""
+    return payload[2:].decode()
+
+
+# What a subscriber sends
+
+
+def test_the_2009_client_is_told_updated_and_its_noops_are_ignored(server: Server) -> None:
+    with server.connect() as client:
+        assert client.upgrade("/channels/myapp") == 101
+        for _ in range(3):
+            client.send_frame(FIN | TEXT, b"NOOP")
+            assert server.publish("myapp")["channels"] == {"myapp": {"subscribers": 1}}
+            assert client.frame() == (FIN | TEXT, b"UPDATED")
+        client.send_frame(FIN | CLOSE)
+        assert client.frame() == (FIN | CLOSE, b"")
+        assert client.to_end() == b""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param([client_frame(FIN | TEXT, b"NOOP")], id="text"),
+        pytest.param([client_frame(FIN | BINARY, b"\xff\xfe")], id="binary"),
+        pytest.param([client_frame(FIN | PONG, b"unasked")], id="an unasked pong"),
+        pytest.param([client_frame(FIN | TEXT, b"NOOP") * 100], id="many frames in one piece"),
+        pytest.param([client_frame(TEXT, b"NO"), client_frame(FIN | CONT, b"OP")], id="fragments"),
+        pytest.param([client_frame(FIN | TEXT, b"x" * 64 * 1024)], id="as much as is allowed"),
+        pytest.param([bytes([byte]) for byte in client_frame(FIN | TEXT, b"NOOP")], id="byte by byte"),
+        pytest.param(
+            [client_frame(FIN | TEXT, b"NOOP")[:6], client_frame(FIN | TEXT, b"NOOP")[6:]], id="head and body"
+        ),
+    ],
+)
+def test_what_a_subscriber_says_is_read_and_ignored(shared_server: Server, sent: list[bytes]) -> None:
+    with shared_server.connect() as client:
+        assert client.upgrade("/channels/ignored") == 101
+        for number, piece in enumerate(sent):
+            client.send(piece)
+            # The server has read the piece by the time that the next one comes: it delivers in between.
+            shared_server.publish("ignored", f"{number}")
+            assert client.frame() == (FIN | TEXT, b"%d" % number)
+        client.send_frame(FIN | PING, b"still there?")
+        assert client.frame() == (FIN | PONG, b"still there?")
+
+
+def test_a_ping_that_comes_in_one_piece_with_the_handshake_is_answered(shared_server: Server) -> None:
+    with shared_server.connect() as client:
+        ping = client_frame(FIN | PING, b"early")
+        client.send(
+            b"GET /channels/chat HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + ping
+        )
+        assert client.head()[0] == 101
+        assert client.frame() == (FIN | PONG, b"early")
+
+
+@pytest.mark.parametrize(
+    ("code", "sent"),
+    [
+        pytest.param(1002, client_frame(FIN | TEXT, b"NOOP", mask=b""), id="unmasked"),
+        pytest.param(1002, client_frame(FIN | 0x40 | TEXT, b"NOOP"), id="reserved bit"),
+        pytest.param(1002, client_frame(FIN | 3), id="reserved opcode"),
+        pytest.param(1002, client_frame(FIN | CONT, b"x"), id="continuation of nothing"),
+        pytest.param(1002, client_frame(FIN | PING, b"x" * 126), id="long ping"),
+        pytest.param(1002, client_frame(FIN | CLOSE, b"\x03\xed"), id="close with 1005"),
+        pytest.param(1002, client_frame(FIN | CLOSE, b"\x03\xee"), id="close with 1006"),
+        pytest.param(1007, client_frame(FIN | TEXT, b"\xff"), id="not UTF-8"),
+        pytest.param(1009, client_frame(FIN | BINARY, b"x" * (64 * 1024 + 1)), id="too much"),
+        pytest.param(1009, client_frame(BINARY, b"x" * 64 * 1024) + client_frame(CONT, b"x"), id="too many"),
+    ],
+)
+def test_who_breaks_the_protocol_is_told_so_and_forgotten(server: Server, code: int, sent: bytes) -> None:
+    with server.connect() as client:
+        assert client.upgrade("/channels/chat") == 101
+        client.send(sent)
+        assert is_closed(client, code)
+        server.wait_for_log(rf'unsubscribe .*reason="closed {code}"')
+        assert server.metric(OPEN) == 0
+
+
+# Floods
+
+
+def test_a_ping_flood_is_answered_to_the_last_and_costs_no_memory(server: Server) -> None:
+    with server.connect() as client:
+        assert client.upgrade("/channels/chat") == 101
+        before = server.memory()
+        for start in range(0, 30_000, 1000):
+            client.send(b"".join(client_frame(FIN | PING, b"%d" % n) for n in range(start, start + 1000)))
+            for n in range(start, start + 1000):
+                assert client.frame() == (FIN | PONG, b"%d" % n)
+        assert server.memory() - before < 4 * MIB
+
+
+def test_a_ping_flood_by_someone_who_does_not_read_stops_being_read(server: Server) -> None:
+    """The pongs pile up in the kernel, then the pings do; in the server nothing does, and others are served."""
+    pings = 150_000
+    flood = b"".join(client_frame(FIN | PING, b"%0125d" % n) for n in range(1000))  # 19.6 MB in all
+    with server.connect(receive_buffer=4096) as flooder, server.connect() as healthy:
+        assert flooder.upgrade("/channels/chat") == 101
+        assert healthy.upgrade("/channels/chat") == 101
+        before = server.memory()
+        sent = [0]
+
+        def send() -> None:
+            flooder.socket.settimeout(PATIENCE_S * 3)
+            while sent[0] < pings:
+                flooder.send(flood)
+                sent[0] += 1000
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        progress, same = -1, 0
+        while same < 50:  # until the flood stands still while the server does other things
+            server.publish("chat?key=same", "meanwhile")
+            assert healthy.frame() == (FIN | TEXT, b"meanwhile")
+            same = same + 1 if sent[0] == progress else 0
+            progress = sent[0]
+        assert progress < pings, "the server went on reading from someone who does not read"
+        assert server.memory() - before < 4 * MIB
+        wanted, found = 0, 0
+        while wanted < pings:
+            first, payload = flooder.frame()
+            if first == FIN | PONG:
+                assert int(payload) == wanted % 1000
+                wanted += 1
+            else:
+                assert payload == b"meanwhile"
+                found += 1
+        thread.join()
+        assert found >= 1, "what was published meanwhile came too"
+        assert server.memory() - before < 4 * MIB
+
+
+# Goodbyes
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1011, 3000, 4000, 4999])
+def test_the_clients_close_code_is_echoed(server: Server, code: int) -> None:
+    with server.connect() as client:
+        assert client.upgrade("/channels/chat") == 101
+        client.send_frame(FIN | CLOSE, code.to_bytes(2, "big") + b"bye")
+        assert is_closed(client, code) == "bye"
+        server.wait_for_log(rf'unsubscribe .*reason="closed {code}"')
+        assert server.metric(OPEN) == 0
+
+
+@pytest.mark.options("--request-cap", "7", "--heartbeat", "60")
+def test_a_websocket_whose_time_is_up_is_told_to_rotate_and_closed_with_1012(server: Server) -> None:
+    with server.connect() as client, server.connect() as text:
+        assert client.upgrade("/channels/chat?format=json") == 101
+        assert text.upgrade("/channels/chat") == 101
+        opened = said(client)
+        assert (opened["control"], opened["heartbeat"]) == ("open", 60)
+        assert 4 <= opened["lifetime"] <= 5
+        cursor = server.publish("chat", "hello")["id"]
+        assert said(client)["id"] == cursor
+        rotate = said(client)
+        assert (rotate["control"], rotate["cursor"]) == ("rotate", cursor)
+        assert rotate["retry"] >= 0
+        assert text.frame() == (FIN | TEXT, b"hello")
+        for ending in (client, text):
+            first, payload = ending.frame()
+            assert (first, payload[:2]) == (FIN | CLOSE, (1012).to_bytes(2, "big"))
+            ending.send_frame(FIN | CLOSE, payload[:2])
+            assert ending.to_end() == b""
+        server.wait_for_metric(OPEN, 0, 0)
+
+
+@pytest.mark.options("--request-cap", "7", "--close-timeout", "1")
+def test_a_client_that_does_not_answer_our_close_is_let_go_all_the_same(server: Server) -> None:
+    with server.connect() as client:
+        assert client.upgrade("/channels/chat") == 101
+        assert client.frame() == (FIN | CLOSE, b"\x03\xf4rotated")
+        assert client.to_end() == b""
+
+
+@pytest.mark.parametrize(
+    ("code", "target", "headers", "reason"),
+    [
+        (4400, "/channels/a%20b", {}, "is not a channel's name"),
+        (4400, "/channels/a,,b", {}, "is not a channel's name"),
+        (4400, "/channels/chat?format=xml", {}, "use text or json"),
+        (4403, "/channels/chat", {"Origin": "https://elsewhere.example"}, "--cors-origin https://elsewhere.example"),
+        (4404, "/channels", {}, "name the channels to follow"),
+    ],
+)
+def test_a_refusal_is_an_accepted_handshake_and_a_close_that_a_page_can_see(
+    shared_server: Server, code: int, target: str, headers: dict[str, str], reason: str
+) -> None:
+    with shared_server.connect() as client:
+        assert client.upgrade(target, **headers) == 101
+        first, payload = client.frame()
+        assert (first, payload[:2]) == (FIN | CLOSE, code.to_bytes(2, "big"))
+        assert reason in payload[2:].decode()
+        assert len(payload) <= 125
+        client.send_frame(FIN | CLOSE, payload[:2])
+        assert client.to_end() == b""
+
+
+def test_a_handshake_that_is_none_is_refused_in_http(shared_server: Server) -> None:
+    with shared_server.connect() as client:
+        client.request(
+            "GET", "/channels/chat", Upgrade="websocket", Connection="Upgrade", Sec_WebSocket_Version="8",
+            Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
+        )  # fmt: skip
+        status, headers, body = client.response()
+        assert (status, headers["sec-websocket-version"]) == (426, "13")
+        assert "Sec-WebSocket-Version: 13" in json.loads(body)["detail"]
+        assert shared_server.metric("pushcompat_stripped_upgrades_total") == 0
+        assert client.upgrade("/channels/chat") == 101, "the connection is still good"
+
+
+# Somebody else's client
+
+
+def test_the_websockets_library_follows_pings_and_says_goodbye(server: Server) -> None:
+    url = server.url.replace("http", "ws")
+    with connect(f"{url}/channels/chat?format=json", open_timeout=PATIENCE_S, close_timeout=PATIENCE_S) as client:
+        assert json.loads(client.recv(PATIENCE_S))["control"] == "open"
+        assert client.ping().wait(PATIENCE_S)
+        client.send("NOOP")
+        client.send(b"binary")
+        client.send(["frag", "ment"])
+        server.publish("chat", "Grüße")
+        assert json.loads(client.recv(PATIENCE_S))["data"] == "Grüße"
+    assert (client.close_code, client.close_reason) == (1000, "")
+    server.wait_for_log(r'unsubscribe .*reason="closed 1000"')
+
+
+def test_the_websockets_library_sees_why_it_was_refused(shared_server: Server) -> None:
+    url = shared_server.url.replace("http", "ws")
+    with connect(f"{url}/channels/{'x' * 129}", open_timeout=PATIENCE_S, close_timeout=PATIENCE_S) as client:
+        with pytest.raises(ConnectionClosedError):
+            client.recv(PATIENCE_S)
+        assert client.close_code == 4400
+
+
+def test_the_websockets_library_is_told_that_the_server_stops(server: Server) -> None:
+    url = server.url.replace("http", "ws")
+    with connect(f"{url}/channels/chat?format=json", open_timeout=PATIENCE_S, close_timeout=PATIENCE_S) as client:
+        cursor = json.loads(client.recv(PATIENCE_S))["cursor"]
+        assert server.stop() == 0
+        assert json.loads(client.recv(PATIENCE_S)).items() >= {"control": "rotate", "cursor": cursor}.items()
+        with pytest.raises(ConnectionClosedError):
+            client.recv(PATIENCE_S)
+        assert (client.close_code, client.close_reason) == (1012, "stopping")
