@@ -1,0 +1,89 @@
+"""The table of a connection's states."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+
+from pushcompat.hub.connection import TRANSITIONS, Connection, IllegalTransition, State
+
+ALLOWED = [(before, after) for before, states in TRANSITIONS.items() for after in states]
+FORBIDDEN = [pair for pair in product(State, State) if pair not in ALLOWED]
+
+
+def paths() -> dict[State, list[State]]:
+    """The shortest way to each state from the first one, HEAD."""
+    found: dict[State, list[State]] = {State.HEAD: []}
+    edge = [State.HEAD]
+    while edge:
+        state = edge.pop(0)
+        for after in sorted(TRANSITIONS[state], key=lambda s: s.name):
+            if after not in found:
+                found[after] = [*found[state], after]
+                edge.append(after)
+    return found
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield Connection(ours, 0)
+
+
+def bring(connection: Connection, state: State) -> None:
+    for step in paths()[state]:
+        connection.move(step)
+    assert connection.state is state
+
+
+def test_a_connection_begins_by_waiting_for_a_request(connection: Connection) -> None:
+    assert connection.state is State.HEAD
+
+
+def test_every_state_has_its_row_and_can_be_reached() -> None:
+    assert set(TRANSITIONS) == set(State)
+    assert set(paths()) == set(State)
+
+
+@pytest.mark.parametrize(("before", "after"), ALLOWED, ids=str)
+def test_what_the_table_lists_is_done(connection: Connection, before: State, after: State) -> None:
+    bring(connection, before)
+    connection.move(after)
+    assert connection.state is after
+
+
+@pytest.mark.parametrize(("before", "after"), FORBIDDEN, ids=str)
+def test_what_the_table_does_not_list_raises_and_changes_nothing(
+    connection: Connection, before: State, after: State
+) -> None:
+    bring(connection, before)
+    as_it_was = {name: getattr(connection, name) for name in Connection.__slots__}
+    with pytest.raises(IllegalTransition, match=f"{before.name} → {after.name}"):
+        connection.move(after)
+    assert {name: getattr(connection, name) for name in Connection.__slots__} == as_it_was
+
+
+def test_gone_is_final_and_everything_can_go() -> None:
+    assert TRANSITIONS[State.GONE] == frozenset()
+    assert all(State.GONE in states for before, states in TRANSITIONS.items() if before is not State.GONE)
+
+
+def test_goodbye_leads_nowhere_but_out() -> None:
+    assert TRANSITIONS[State.CLOSING] == {State.GONE}
+
+
+def test_a_stream_is_never_a_request_again() -> None:
+    assert State.HEAD not in TRANSITIONS[State.STREAMING]
+
+
+def test_the_address_of_someone_who_is_gone_is_none() -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours, 0)
+    assert connection.address is not None
+    ours.close()
+    theirs.close()
+    assert connection.address is None
