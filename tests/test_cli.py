@@ -1,0 +1,458 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pushcompat import cli
+from pushcompat.config import Config
+from pushcompat.limits import Limits, Retention
+from pushcompat.options import BYTES, SECONDS, SERVER
+from pushcompat.platforms import PLATFORMS
+
+from .harness import KEY, PATIENCE_S, Server
+
+ALL = {setting.flag: setting for group in SERVER.values() for setting in group}
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("PUSHCOMPAT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+
+class Command:
+    """Runs the command line in this process, up to where the server would start."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.started: list[Config] = []
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+        monkeypatch.setattr("pushcompat.server.run", self.started.append)
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["pushcompat", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = self._capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    def config(self, *words: str) -> Config:
+        code, _, err = self(*words)
+        assert (code, err) == (0, "")
+        return self.started.pop()
+
+    def complaint(self, *words: str) -> str:
+        """What stands on stderr, which must be one line with exit code 2."""
+        code, out, err = self(*words)
+        assert code == 2
+        assert out == ""
+        assert err.count("\n") == 1
+        assert not self.started
+        return err
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capsys)
+
+
+def process(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pushcompat", *words], capture_output=True, text=True, timeout=PATIENCE_S, **options
+    )
+
+
+# Serving
+
+
+def test_without_a_command_it_serves_with_the_defaults(command: Command) -> None:
+    config = command.config()
+    assert config == Config(
+        publish_key=config.publish_key, publish_key_file=config.publish_key_file, state_dir=config.state_dir
+    )
+    assert config.limits == Limits()
+
+
+def test_serve_can_be_said_too(command: Command) -> None:
+    assert command.config("serve", "--port", "9000").port == 9000
+    assert command.config("--port", "9000").port == 9000
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Limits) if field.name != "retention"])
+def test_every_limit_has_an_option(command: Command, name: str) -> None:
+    (flag,) = [flag for flag, setting in ALL.items() if setting.name == name]
+    config = command.config(f"--{flag}", "70000")
+    assert getattr(config.limits, name) == 70000
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Retention)])
+def test_every_part_of_retention_has_an_option(command: Command, name: str) -> None:
+    (flag,) = [flag for flag, setting in ALL.items() if setting.name == f"retention_{name}"]
+    assert getattr(command.config(f"--{flag}", "70000").limits.retention, name) == 70000
+
+
+def test_every_option_can_come_from_the_environment(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for flag, setting in ALL.items():
+        name = "PUSHCOMPAT_" + flag.upper().replace("-", "_")
+        assert setting.envvar == name
+    monkeypatch.setenv("PUSHCOMPAT_REQUEST_CAP", "30s")
+    monkeypatch.setenv("PUSHCOMPAT_CORS_ORIGIN", "https://a, https://b")
+    monkeypatch.setenv("PUSHCOMPAT_PORT", "")
+    config = command.config()
+    assert config.limits.request_cap_s == 30
+    assert config.cors_origins == ("https://a", "https://b")
+    assert config.port == 8888
+
+
+def test_every_option_can_come_from_a_file(command: Command, tmp_path: Path) -> None:
+    values: dict[str, object] = {flag: 70000 for flag, setting in ALL.items() if setting.name in dir(Limits())}
+    values |= {"host": "::", "port": 1, "prefix": "x", "cors_origin": ["*"], "store": "memory:", "log-level": "error"}
+    values |= {"platform": "heroku", "log_format": "json", "publish-key": "k"}
+    file = tmp_path / "push.toml"
+    file.write_text("\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items()))
+    config = command.config("--config", str(file))
+    assert (config.host, config.port, config.prefix, config.cors_origins) == ("::", 1, "/x", ("*",))
+    assert (config.log_level, config.log_format, config.publish_key) == ("error", "json", "k")
+    assert config.limits.idle_s == 70000
+
+
+def test_flag_beats_environment_beats_file_beats_platform_beats_default(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def cap(*words: str) -> float | None:
+        return command.config(*words).limits.request_cap_s
+
+    file = tmp_path / "push.toml"
+    file.write_text('request-cap = 50\nplatform = "cloud-run"\n')
+    assert cap() is None
+    assert cap("--platform", "google-lb") == 30
+    assert cap("--platform", "google-lb", "--config", str(file)) == 50
+    assert cap("--config", str(file), "--platform", "google-lb") == 50
+    monkeypatch.setenv("PUSHCOMPAT_REQUEST_CAP", "40")
+    assert cap("--config", str(file)) == 40
+    assert cap("--config", str(file), "--request-cap", "20s") == 20
+    assert cap("--platform", "google-lb", "--request-cap", "none") is None
+
+
+def test_a_platform_in_the_file_counts(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "push.toml"
+    file.write_text('platform = "google-lb"\n')
+    assert command.config("--config", str(file)).limits.request_cap_s == 30
+
+
+def test_a_key_given_closer_to_the_command_counts(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.write_text("from-file\n")
+    monkeypatch.setenv("PUSHCOMPAT_PUBLISH_KEY", "from-environment")
+    assert command.config().publish_key == "from-environment"
+    config = command.config("--publish-key-file", str(file))
+    assert (config.publish_key, config.publish_key_file) == ("from-file", file)
+    assert "not both" in command.complaint("--publish-key-file", str(file), "--publish-key", "x")
+
+
+def test_the_first_start_keeps_a_key_and_says_where(command: Command, tmp_path: Path) -> None:
+    config = command.config()
+    assert config.publish_key_file == tmp_path / "pushcompat" / "publish-key"
+    assert config.publish_key_file.read_text().strip() == config.publish_key
+    assert command.config("--state-dir", str(tmp_path / "x")).publish_key_file == tmp_path / "x" / "publish-key"
+
+
+def test_a_given_key_leaves_the_state_directory_alone(command: Command, tmp_path: Path) -> None:
+    assert command.config("--publish-key", "k").publish_key_file is None
+    assert not (tmp_path / "pushcompat").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["--prot", "1"], "--port"),
+        (["servee"], "No such command 'servee'"),
+        (["--port"], "'--port' requires an argument"),
+        (["--port", "99999"], "Invalid value for --port: '99999' is no port"),
+        (["--port", "x"], "'x' is no port"),
+        (["--heartbeat", "3x"], "'3x' is no duration; write it like 90s, 5m, 1h"),
+        (["--heartbeat", "-1"], "'-1' is no duration"),
+        (["--heartbeat", "0"], "0 is too little; at least 1s"),
+        (["--message-limit", "1 apple"], "is no size; write it like 64KiB"),
+        (["--history", "1.5.1"], "is no count; write it like 100"),
+        (["--history", "0"], "at least 1"),
+        (["--request-cap", "5"], "must be more than 6 s"),
+        (["--platform", "herok"], "'heroku'"),
+        (["--cors-origin", "example.com"], "an origin is scheme://host"),
+        (["--prefix", "a b"], "a prefix is a path like /push"),
+        (["--store", "mysql:"], "there is memory:"),
+        (["--log-level", "loud"], "'debug', 'info'"),
+        (["--config", "/nowhere.toml"], "can not read --config /nowhere.toml: No such file"),
+        (["--publish-key-file", "/nowhere"], "can not read the publish key in /nowhere: No such file"),
+        (["--publish-key", ""], "is empty"),
+        (["--state-dir", "/dev/null/x"], "name another --state-dir"),
+        (["--port", "1", "publish", "a"], "unexpected extra argument"),
+        (["publish"], "Missing argument 'CHANNEL'"),
+        (["publish", "a b", "x"], "'a b' is no channel name"),
+        (["publish", "a", "x", "--url", "a.com"], "'a.com' is not a server's URL"),
+        (["publish", "a", "x", "--url", "http://u:p@a.com"], "the key goes apart"),
+        (["publish", "a", "x", "--state-dir", "/nowhere"], "can not read the publish key in /nowhere/publish-key"),
+        (["publish", "a", "x", "--publish-key", "a b"], "has spaces"),
+        (["publish", "a", "\udcff", "--json"], "utf-8"),
+        (["listen"], "Missing argument 'CHANNEL"),
+        (["listen", "a", "--transport", "x"], "'websocket', 'eventsource', 'longpoll'"),
+        (["listen", "a", "--count", "0"], "at least 1"),
+        (["listen", "a", "--cursor", "x", "--earliest"], "not both"),
+        (["listen", "a", "--url", "ftp://a"], "is not a server's URL"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_that_says_what_to_do(
+    command: Command, words: list[str], advice: str
+) -> None:
+    assert advice in command.complaint(*words)
+
+
+def test_a_complaint_says_where_the_wrong_value_came_from(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "push.toml"
+    file.write_text("port = -1")
+    assert f"port in {file}" in command.complaint("--config", str(file))
+    file.write_text("port = [1, 2]")
+    assert f"port in {file}" in command.complaint("--config", str(file))
+    monkeypatch.setenv("PUSHCOMPAT_PORT", "x")
+    assert "Invalid value for PUSHCOMPAT_PORT" in command.complaint()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("1.5m", 90), ("1h", 3600), ("2 d", 172800), ("250ms", 0.25), ("5MIN", 300)],
+)
+def test_durations_have_units(text: str, seconds: float) -> None:
+    assert SECONDS.parse(text, 0) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("65536", 65536), ("64KiB", 65536), ("64k", 65536), ("64kB", 64000), ("1.5MiB", 1572864), ("1GiB", 2**30)],
+)
+def test_sizes_have_units(text: str, count: int) -> None:
+    assert BYTES.parse(text, 0) == count
+
+
+# Help
+
+
+def test_help_shows_every_option_under_its_heading_with_its_default(command: Command) -> None:
+    code, out, _ = command("--help")
+    assert code == 0
+    for heading, settings in SERVER.items():
+        assert f"\n{heading}:\n" in out
+        assert all(f"--{setting.flag} " in out for setting in settings)
+    wrapped = "".join(out.split())
+    for default in ("127.0.0.1", "8888", "64KiB", "1h", "none", "memory:"):
+        assert f"[default:{default}]" in wrapped
+    assert all(name in wrapped for name in PLATFORMS)
+    assert "publish" in out
+    assert "listen" in out
+    assert command("serve", "--help")[1].endswith(out.partition("Listening:")[2])
+
+
+@pytest.mark.parametrize("words", [["--help"], ["publish", "--help"], ["listen", "-h"], ["--version"]])
+def test_help_and_clients_start_without_the_servers_libraries(words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _MAIN_AND_MODULES, *words], capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.returncode == 0
+    heavy = {"tornado", "msgspec", "httptools", "websockets", "prometheus_client", "asyncio"}
+    assert not heavy & set(done.stderr.split())
+
+
+_MAIN_AND_MODULES = """
+import sys
+from pushcompat.cli import main
+try:
+    main()
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+
+
+def test_the_version_is_that_of_the_package(command: Command) -> None:
+    assert command("--version") == (0, "pushcompat 0.1.0\n", "")
+
+
+# The real server
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_with_exit_code_0(tmp_path: Path, number: signal.Signals) -> None:
+    assert Server(tmp_path, "--drain-time", "0").stop(number) == 0
+
+
+def test_a_taken_port_is_one_line_and_exit_code_2() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = process("--port", str(port), "--publish-key", "k")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert str(port) in done.stderr
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("state"), "--drain-time", "0")
+    yield server
+    server.stop()
+
+
+def publish(served: Server, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    options.setdefault("stdin", subprocess.DEVNULL if "input" not in options else None)
+    if options["stdin"] is None:
+        del options["stdin"]
+    return process("publish", "--url", served.url, "--publish-key", KEY, *words, **options)
+
+
+def kept(served: Server, channel: str) -> list[Any]:
+    """The data of all messages of the channel."""
+    with served.connect() as client:
+        client.request("GET", f"/channels/{channel}?cursor=earliest&transport=longpoll")
+        return [message["data"] for message in json.loads(client.response()[2])["messages"]]
+
+
+def test_publish_prints_the_answer_in_one_line(served: Server) -> None:
+    done = publish(served, "p1,p2", "hello")
+    assert (done.returncode, done.stderr) == (0, "")
+    answer = json.loads(done.stdout)
+    assert list(answer) == ["id", "channels"]
+    assert answer["channels"] == {"p1": {"subscribers": 0}, "p2": {"subscribers": 0}}
+    assert kept(served, "p1") == kept(served, "p2") == ["hello"]
+
+
+@pytest.mark.parametrize(
+    ("channel", "words", "piped", "expected"),
+    [
+        ("d1", ["hello"], None, "hello"),
+        ("d2", ["hello"], "ignored", "hello"),
+        ("d3", [], "from a pipe\n", "from a pipe\n"),
+        ("d4", ["-"], "from a pipe\n", "from a pipe\n"),
+        ("d5", [], None, "UPDATED"),
+        ("d6", [""], "ignored", "UPDATED"),
+        ("d7", [], "", "UPDATED"),
+        ("d8", ["--json", '{"a": 1}'], None, {"a": 1}),
+        ("d9", ["--json"], "[1]", [1]),
+        ("d10", ["--", "-x"], None, "-x"),
+    ],
+)
+def test_data_comes_from_the_argument_or_a_pipe_and_nothing_is_the_signal(
+    served: Server, channel: str, words: list[str], piped: str | None, expected: object
+) -> None:
+    options = {} if piped is None else {"input": piped}
+    assert publish(served, channel, *words, **options).returncode == 0
+    assert kept(served, channel) == [expected]
+
+
+def test_data_comes_from_a_file(served: Server, tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    file.write_text("from a file")
+    with file.open() as opened:
+        assert publish(served, "file", stdin=opened).returncode == 0
+    assert kept(served, "file") == ["from a file"]
+
+
+def test_what_the_server_refuses_is_said_with_exit_code_1(served: Server) -> None:
+    done = publish(served, "a", "{", "--json")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "not JSON" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_body_over_the_limit_is_refused_with_what_the_server_says(served: Server) -> None:
+    done = publish(served, "a", input="x" * 1_000_000)
+    assert done.returncode == 1
+    assert "65536" in done.stderr or "64" in done.stderr
+
+
+def test_an_unreachable_server_is_said_with_exit_code_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    done = process("publish", "a", "x", "--url", f"http://127.0.0.1:{port}", "--retries", "0")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"pushcompat: can not reach http://127.0.0.1:{port}: Connection refused; is the server running there?\n"
+    )
+
+
+def test_publish_finds_the_key_that_a_server_on_this_machine_keeps(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PUSHCOMPAT_")}
+    environment["XDG_STATE_HOME"] = str(tmp_path)
+    started = subprocess.Popen(
+        [sys.executable, "-m", "pushcompat", "--port", "0"], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert started.stdout is not None
+        url = started.stdout.readline().split()[-1]
+        done = process("publish", "a", "x", "--url", url, env=environment)
+        assert (done.returncode, done.stderr) == (0, "")
+    finally:
+        started.terminate()
+        started.communicate(timeout=PATIENCE_S)
+
+
+def test_listen_prints_a_line_per_message_and_stops_after_the_count(served: Server) -> None:
+    for data in ("one", "two", "three"):
+        assert publish(served, "lines", data).returncode == 0
+    done = process("listen", "lines", "--url", served.url, "--earliest", "--count", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [json.loads(line)["data"] for line in done.stdout.splitlines()] == ["one", "two"]
+
+
+@pytest.mark.parametrize("transport", ["auto", "websocket", "eventsource", "longpoll"])
+def test_listen_says_in_one_line_what_the_server_refuses(served: Server, transport: str) -> None:
+    done = process("listen", "a b", "--url", served.url, "--transport", transport)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "not a channel's name" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_listen_without_messages_in_time_ends_with_0_or_with_a_count_1(served: Server) -> None:
+    assert process("listen", "quiet", "--url", served.url, "--timeout", "300ms").returncode == 0
+    assert process("listen", "quiet", "--url", served.url, "--timeout", "300ms", "--count", "1").returncode == 1
+
+
+def listening(served: Server, channel: str) -> subprocess.Popen[str]:
+    """A ``listen`` that is connected."""
+    words = [sys.executable, "-m", "pushcompat", "listen", channel, "--url", served.url, "--verbose"]
+    started = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert started.stderr is not None
+    assert started.stderr.readline() == "pushcompat: websocket: connected\n"
+    return started
+
+
+def test_ctrl_c_ends_listen_with_130(served: Server) -> None:
+    started = listening(served, "a")
+    started.send_signal(signal.SIGINT)
+    out, err = started.communicate(timeout=PATIENCE_S)
+    assert (started.returncode, out) == (130, "")
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_has_had_enough_ends_listen_quietly(served: Server) -> None:
+    started = listening(served, "pipe")
+    assert started.stdout is not None
+    assert started.stderr is not None
+    started.stdout.close()
+    publish(served, "pipe", "x")
+    assert started.wait(PATIENCE_S) == 0
+    assert started.stderr.read() == ""
+    started.stderr.close()
