@@ -22,6 +22,12 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
+def shared_client(shared_server: Server) -> Iterator[Client]:
+    with shared_server.connect() as client:
+        yield client
+
+
+@pytest.fixture
 def client(server: Server) -> Iterator[Client]:
     with server.connect() as client:
         yield client

@@ -156,6 +156,10 @@ class Client:
             lines.append(f"Content-Length: {len(body)}")
         self.send("\r\n".join([*lines, "", ""]).encode() + body)
 
+    def publish(self, channel: str, body: bytes = b"", **headers: str) -> None:
+        """Sends a publish with the key; as ``request`` does."""
+        self.request("POST", f"/channels/{channel}", body, **{"Authorization": f"Bearer {KEY}", **headers})
+
     def more(self) -> None:
         data = self.socket.recv(65536)
         if not data:
@@ -192,6 +196,22 @@ class Client:
         """A response with a Content-Length: status, headers (lower-case names), body."""
         status, headers = self.head()
         return status, headers, self.exactly(int(headers.get("content-length", "0")))
+
+    def problem(self) -> tuple[int, dict[str, str], str]:
+        """A refusal, which must be a problem document: status, headers, and the detail for the user."""
+        status, headers, body = self.response()
+        assert headers["content-type"] == "application/problem+json", body
+        document = json.loads(body)
+        assert (document["status"], bool(document["title"])) == (status, True)
+        return status, headers, document["detail"]
+
+    def poll(self, channels: str, query: str = "") -> dict[str, Any]:
+        """Asks for what there is, and returns the answer."""
+        self.request("GET", f"/channels/{channels}?{query}")
+        status, _, body = self.response()
+        assert status == 200, body
+        document: dict[str, Any] = json.loads(body)
+        return document
 
     def event(self) -> dict[str, str]:
         """The next block of an event stream, by field; the lines of ``data`` joined."""

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import os
+import resource
+import select
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..harness import MS, PATIENCE_S, Client, Server, running
+
+HEAD = b"GET /channels/door HTTP/1.1\r\nHost: test\r\n"
+
+
+@pytest.fixture(scope="module")
+def impatient_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from running(tmp_path_factory.mktemp("state"), "--head-timeout", "1")
+
+
+def client_hello() -> bytes:
+    context = ssl.create_default_context()
+    outgoing = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="push.example")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+# Time
+
+
+def test_half_a_head_and_then_silence_is_ended(impatient_server: Server) -> None:
+    with impatient_server.connect() as client:
+        client.send(HEAD)
+        status, headers, detail = client.problem()
+        assert (status, headers["connection"]) == (408, "close")
+        assert "within 1 s" in detail
+        assert client.to_end() == b""
+
+
+def test_a_head_that_comes_byte_by_byte_gets_no_more_time_for_it(impatient_server: Server) -> None:
+    with impatient_server.connect() as client:
+        begun = time.monotonic()
+        for byte in HEAD * 100:
+            client.send(bytes([byte]))
+            if select.select([client.socket], [], [], 50 * MS)[0]:
+                break
+        assert client.problem()[0] == 408
+        assert time.monotonic() - begun < 4000 * MS
+
+
+@pytest.mark.parametrize("drip", [b"", b"\r\n"])
+def test_a_connection_that_asks_for_nothing_is_ended_without_a_word(impatient_server: Server, drip: bytes) -> None:
+    with impatient_server.connect() as client:
+        begun = time.monotonic()
+        while not select.select([client.socket], [], [], 50 * MS)[0]:
+            client.send(drip)
+            assert time.monotonic() - begun < 4000 * MS
+        assert client.to_end() == b""
+
+
+def test_a_kept_connection_has_the_same_time_for_its_next_head(impatient_server: Server) -> None:
+    with impatient_server.connect() as client:
+        client.poll("door")
+        client.send(HEAD)
+        assert client.problem()[0] == 408
+
+
+@pytest.mark.options("--head-timeout", "1", "--idle-timeout", "2", "--poll-grace", "1")
+def test_a_kept_connection_without_a_next_request_is_ended(server: Server) -> None:
+    with server.connect() as poller, server.connect() as publisher:
+        poller.poll("door")
+        publisher.publish("door")
+        assert publisher.response()[0] == 200
+        assert poller.to_end() == b""
+        assert publisher.to_end() == b""
+
+
+# Bytes
+
+
+def test_a_head_may_come_byte_by_byte(shared_client: Client) -> None:
+    for byte in HEAD + b"\r\n":
+        shared_client.send(bytes([byte]))
+    assert shared_client.response()[0] == 200
+
+
+def test_empty_lines_before_a_request_are_nothing(shared_client: Client) -> None:
+    for lines in (b"\r\n", b"\r\n\r\n\n", b"\n"):
+        shared_client.send(lines + HEAD + b"\r\n")
+        assert shared_client.response()[0] == 200
+
+
+def padded(size: int) -> bytes:
+    return HEAD + b"X: " + b"x" * (size - len(HEAD) - 7) + b"\r\n\r\n"
+
+
+def test_a_head_of_16_kib_is_read(shared_client: Client) -> None:
+    shared_client.send(padded(16 * 1024))
+    assert shared_client.response()[0] == 200
+
+
+@pytest.mark.parametrize(
+    "data",
+    [padded(16 * 1024 + 1), padded(200 * 1024), padded(100 * 1024)[:-4], b"GET /" + b"x" * 17_000, b"a: b\r\n" * 3000],
+)
+def test_a_longer_head_is_refused(shared_client: Client, data: bytes) -> None:
+    shared_client.send(data)
+    status, headers, detail = shared_client.problem()
+    assert (status, headers["connection"]) == (431, "close")
+    assert "16384 bytes" in detail
+    assert shared_client.to_end() == b""
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(b"GET /channels/door HTTP/1.1\nHost: test\n\n", 400, id="lines that end in LF"),
+        pytest.param(b"GET /channels/door HTTP/1.1\r\nHost: test\r\n\n", 400, id="half a blank line"),
+        pytest.param(HEAD + b"X: a\r\n b\r\n\r\n", 400, id="folded header"),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 505, id="HTTP/2"),
+        pytest.param(b"GET /channels/door\r\n\r\n", 505, id="HTTP/0.9"),
+        pytest.param(b"FETCH /channels/door HTTP/1.1\r\nHost: test\r\n\r\n", 501, id="unknown method"),
+        pytest.param(b"GET /channels/door HTTP/1.1\r\n\r\n", 400, id="no host"),
+        pytest.param(b"GET /channels/%ff HTTP/1.1\r\nHost: test\r\n\r\n", 400, id="a path that is no text"),
+        pytest.param(b"hello?\r\n\r\n", 501, id="chat"),
+        pytest.param(b"\0" * 10, 400, id="zeros"),
+        pytest.param(b"\xff\xfe\r\n\r\n", 400, id="noise"),
+        pytest.param(b"{}", 400, id="JSON"),
+        pytest.param(client_hello(), 400, id="TLS"),
+    ],
+)
+def test_what_is_not_http_1_is_told_so_at_once(shared_client: Client, data: bytes, expected: int) -> None:
+    shared_client.send(data)
+    status, headers, detail = shared_client.problem()
+    assert (status, headers["connection"]) == (expected, "close")
+    assert detail
+    assert shared_client.to_end() == b""
+
+
+# File descriptors
+
+
+def cpu_s(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Observer:
+    """Reads metrics over one connection, because there may be no descriptor for another."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def pauses(self) -> float:
+        self.client.request("GET", "/metrics")
+        lines = self.client.response()[2].decode().splitlines()
+        (value,) = [line.split()[1] for line in lines if line.startswith("pushcompat_accept_pauses_total ")]
+        return float(value)
+
+    def wait_for_pauses(self, least: float) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while self.pauses() < least:
+            select.select([], [], [], 100 * MS)
+            assert time.monotonic() < deadline
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux to take descriptors from another process")
+def test_without_file_descriptors_accepting_pauses_and_everyone_inside_is_served(server: Server) -> None:
+    process = server.process.pid
+    with server.connect() as stream, server.connect() as publisher, server.connect() as metrics:
+        stream.request("GET", "/channels/door", Accept="text/event-stream")
+        assert stream.head()[0] == 200
+        stream.event()
+        stream.event()
+        publisher.publish("warm-up")
+        assert publisher.response()[0] == 200
+        observer = Observer(metrics)
+        assert observer.pauses() == 0
+
+        used = len(os.listdir(f"/proc/{process}/fd"))
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (used + 5, used + 5))
+        crowd = [server.connect() for _ in range(10)]
+        observer.wait_for_pauses(1)
+        begun, cpu, pauses = time.monotonic(), cpu_s(process), observer.pauses()
+        publisher.publish("door", b"still here")
+        assert publisher.response()[0] == 200
+        assert stream.event()["data"] == "still here"
+        observer.wait_for_pauses(pauses + 2)
+        elapsed = time.monotonic() - begun
+        assert observer.pauses() - pauses <= elapsed + 2  # about one a second
+        assert cpu_s(process) - cpu < elapsed / 2
+
+        for client in crowd[:6]:
+            client.close()
+        for client in crowd[6:]:
+            assert client.poll("door")["messages"] == []
+            client.close()
