@@ -37,11 +37,9 @@ class Answering:
         self.early: deque[Connection] = deque()  # with bytes of a next request that came before the last answer
 
     def answer(self, connection: Connection, request: Request, document: bytes) -> None:
-        extra = policy.cors(request, self._origins)
         keep_alive = request.keep_alive
-        self._sockets.offer(
-            connection, http.answer(200, document, "application/json", keep_alive=keep_alive, extra=extra)
-        )
+        extra = policy.cors(request, self._origins)
+        self._sockets.offer(connection, http.document(document, keep_alive=keep_alive, extra=extra))
         self.answered(connection, keep_alive)
 
     def answer_empty(self, connection: Connection, request: Request, status: int, headers: Headers) -> None:

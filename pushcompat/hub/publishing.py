@@ -14,6 +14,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -129,9 +130,8 @@ class Publishing:
             logs.event("publish", channels=pending.names, id=cursor, messages=len(pending.publish.drafts))
         if connection.state is State.PUBLISHING:
             counts = ",".join([f'"{name}":{{"subscribers":{n}}}' for name, n in outcome.subscribers.items()])
-            self._answering.answer(
-                connection, pending.request, f'{{"id":"{cursor}","channels":{{{counts}}}}}\n'.encode()
-            )
+            document = f'{{"id":"{cursor}","channels":{{{counts}}}}}\n'
+            self._answering.answer(connection, pending.request, document.encode())
 
     def _admit(self, pending: Pending) -> None:
         """Hands the publish to the log, or puts it behind the pass of a channel that is full."""
@@ -196,13 +196,18 @@ class Item(msgspec.Struct, forbid_unknown_fields=True):
 
 def media_type(request: Request) -> str:
     """The body's type, checked: JSON or text, UTF-8, not compressed. Raises UnsupportedMedia."""
-    name, _, parameters = request.header(b"content-type").lower().partition(";")
+    return _media_type(request.headers.get(b"content-type", b""), request.headers.get(b"content-encoding", b""))
+
+
+@lru_cache(64)
+def _media_type(content_type: bytes, content_encoding: bytes) -> str:
+    name, _, parameters = content_type.decode("latin-1").lower().partition(";")
     name = name.strip()
     if name != "application/json" and name not in _TEXT_TYPES and not name.startswith("text/"):
         raise UnsupportedMedia(f"publish application/json or text/plain, not {name[:60]}")
     if "charset=" in parameters and "utf-8" not in parameters and "utf8" not in parameters:
         raise UnsupportedMedia("the charset must be utf-8")
-    if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+    if content_encoding.lower() not in (b"", b"identity"):
         raise UnsupportedMedia("send the body without Content-Encoding")
     return name
 

@@ -42,4 +42,4 @@ class Answers:
 
     def _answer(self, cursor: str, *, messages: bytes = b"", more: bytes = b"") -> bytes:
         body = b'{"cursor":"%b","messages":[%b]%b}' % (cursor.encode(), messages, more)
-        return http.answer(200, body, "application/json", keep_alive=self.keep_alive, extra=self.extra)
+        return http.document(body, keep_alive=self.keep_alive, extra=self.extra)
