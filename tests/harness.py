@@ -207,7 +207,7 @@ class Client:
 
     def poll(self, channels: str, query: str = "") -> dict[str, Any]:
         """Asks for what there is, and returns the answer."""
-        self.request("GET", f"/channels/{channels}?{query}")
+        self.request("GET", f"/channels/{channels}?{query}&wait=0")
         status, _, body = self.response()
         assert status == 200, body
         document: dict[str, Any] = json.loads(body)

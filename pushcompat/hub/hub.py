@@ -274,8 +274,8 @@ class Hub:
         return served
 
     def _half_closed(self, connection: Connection) -> None:
-        """The client has said its last. A publisher may still wait for the answer; anybody else is gone."""
-        if connection.state is State.PUBLISHING:
+        """The client has said its last. A publisher may still wait for its answers; anybody else is gone."""
+        if connection.state is State.PUBLISHING or (connection.inbox and connection in self._answering.early):
             self.sockets.pause(connection)
         else:
             self.sockets.lose(connection, "closed")
