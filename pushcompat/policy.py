@@ -8,7 +8,6 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Collection, Sequence
-from functools import lru_cache
 
 from .errors import BadRequest, Forbidden, Unauthorized, UpgradeRequired
 from .wire.encoding import EVENTSOURCE, LONGPOLL, TRANSPORTS, WEBSOCKET
@@ -21,9 +20,10 @@ FORMATS = ("text", "json")
 # Names
 
 
-@lru_cache(1024)
 def channel_names(text: str, most: int) -> tuple[str, ...]:
     """The channels of a comma-separated list, without duplicates, in their order."""
+    if _NAME.fullmatch(text):
+        return (text,)
     names = tuple(dict.fromkeys(text.split(",")))
     for name in names:
         if not _NAME.fullmatch(name):

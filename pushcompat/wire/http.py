@@ -10,6 +10,7 @@ httptools (llhttp) does the parsing. Two rules of its use keep requests on one c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
@@ -27,7 +28,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Answers of a push server are never anybody's to cache, and nginx is told not to collect them.
 _ALWAYS = b"Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
 _CACHED_TARGET_BYTES = 256
-_CACHED_HEAD_BYTES = 512
+_CACHED_FIELDS_BYTES = 1024
+_USUAL_LINE = re.compile(rb"(GET|POST) (/[!-~]*) HTTP/1\.1")
 
 Params = Mapping[str, str]
 
@@ -62,13 +64,14 @@ class Request:
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")
 
-    def again(self) -> Request:
-        """A request with the same head and a body of its own."""
-        twin = Request()
-        twin.headers, twin.target, twin.method, twin.version = self.headers, self.target, self.method, self.version
-        twin.path, twin.params, twin.keep_alive = self.path, self.params, self.keep_alive
-        twin.chunked, twin.content_length = self.chunked, self.content_length
-        return twin
+    def again(self, method: bytes, target: bytes) -> Request:
+        """Another request with the same header fields."""
+        request = Request()
+        request.headers, request.version, request.keep_alive = self.headers, self.version, self.keep_alive
+        request.chunked, request.content_length = self.chunked, self.content_length
+        request.method, request.target = method.decode(), target
+        request.path, request.params = parse_target(target)
+        return request
 
     @property
     def wants_upgrade(self) -> bool:
@@ -151,9 +154,11 @@ def may_be_http(data: bytes) -> bool:
 
 def parse_head(head: bytes) -> Request:
     """The request whose head these bytes are, blank line included. Raises Refused."""
-    if len(head) <= _CACHED_HEAD_BYTES and head.startswith(b"POST "):
-        return _parse_known_head(head).again()
-    return _parse_head(head)
+    line, _, fields = head.partition(b"\r\n")
+    usual = _USUAL_LINE.fullmatch(line)
+    if usual is None or len(fields) > _CACHED_FIELDS_BYTES or b"Sec-WebSocket-Key" in fields:
+        return _parse_head(head)
+    return _parse_known_fields(fields).again(*usual.groups())
 
 
 def _parse_head(head: bytes) -> Request:
@@ -176,8 +181,10 @@ def _parse_head(head: bytes) -> Request:
     return request
 
 
-# A publisher says the same each time, but for its body: 5 µs less for each publish.
-_parse_known_head = lru_cache(256)(_parse_head)
+# A client's header fields are the same each time, whatever it asks for: 5 µs less for each publish or new poll.
+@lru_cache(256)
+def _parse_known_fields(fields: bytes) -> Request:
+    return _parse_head(b"GET / HTTP/1.1\r\n" + fields)
 
 
 def _check(request: Request) -> None:

@@ -17,7 +17,7 @@ def document(answer: bytes) -> Any:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"\r\nContent-Type: application/json\r\n" in head
-    assert b"\r\nContent-Length: %d\r\n" % len(body) in head
+    assert b"\r\nContent-Length: %d\r\n" % len(body) in head + b"\r\n"
     return json.loads(body)
 
 
