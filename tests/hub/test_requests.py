@@ -274,17 +274,17 @@ def test_a_client_that_has_said_its_last_still_gets_the_answer_to_its_publish(sh
 @pytest.mark.options("--close-timeout", "1h", "--idle-timeout", "1h")
 def test_nothing_stays_behind_of_clients_that_have_gone(server: Server) -> None:
     closing = b"Connection: close\r\n"
-    with server.connect() as first, server.connect() as second, server.connect() as third:
-        for client, data in (
-            (first, publish(b"gone", b"x", closing)),
-            (second, publish(b"gone", b"x")),
-            (third, POLL % b"gone"),
-        ):
+    held = (POLL % b"gate?wait=20").replace(b"\r\n\r\n", b"\r\n" + closing + b"\r\n")
+    for data in (publish(b"gone", b"x", closing), publish(b"gone", b"x"), POLL % b"gone", held + b"x" * 40_000):
+        with server.connect() as client:
             client.send(data)
+            if data.startswith(held):
+                server.wait_for_metric('pushcompat_connections{transport="longpoll"}', 1)
+                server.publish("gate")
             client.socket.shutdown(socket.SHUT_WR)
             assert client.response()[0] == 200
             assert client.to_end() == b""
-        server.wait_for_metric("pushcompat_sockets", 0, 0)
+            server.wait_for_metric("pushcompat_sockets", 0, 0)
 
 
 @pytest.mark.options("--close-timeout", "1", "--heartbeat", "1", "--unsent-limit", "4KiB")
