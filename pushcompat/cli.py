@@ -1,7 +1,7 @@
 """The command line: ``pushcompat`` serves, ``pushcompat publish`` and ``pushcompat listen`` talk to a server.
 
-What a user can get wrong ends in one line on stderr that says what to do, and exit code 2. What a command
-needs is imported when it runs, so that ``--help`` and the clients start at once.
+What a user can get wrong ends in one line on stderr that says what to do, and exit code 2. What a command needs is
+imported when it runs, so that ``--help`` and the clients start at once.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from . import __version__
+from . import __version__, logs
 from .config import Config
 from .dial import Endpoint
 from .errors import ConfigError
-from .logs import escaped
 from .options import LISTEN, PUBLISH, SERVER, Groups, limits_from
 from .state import KEY_FILE, default_state_dir, keep_key, read_key
 
@@ -45,7 +44,7 @@ def main() -> NoReturn:
 
 
 def _complain(text: str) -> None:
-    print(f"pushcompat: {escaped(' '.join(text.split()))}", file=sys.stderr)
+    print(f"pushcompat: {logs.escaped(' '.join(text.split()))}", file=sys.stderr)
 
 
 class Commands(click.Group):
@@ -81,12 +80,11 @@ class Grouped(click.Command):
 @click.group(cls=Commands, invoke_without_command=True, context_settings=_HELP)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def pushcompat() -> None:
-    """Pushes updates to every page on every network: WebSocket, Server-Sent Events and long-poll behind one
-    log.
+    """Pushes updates to every page on every network: WebSocket, Server-Sent Events and long-poll behind one log.
 
     Without a command it serves. Each option below can also be set as PUSHCOMPAT_<OPTION> in the environment
-    (PUSHCOMPAT_REQUEST_CAP=30) or in the file that --config names. A flag beats the environment, which beats
-    the file, which beats --platform.
+    (PUSHCOMPAT_REQUEST_CAP=30) or in the file that --config names. A flag beats the environment, which beats the file,
+    which beats --platform.
     """
 
 
@@ -94,6 +92,7 @@ def pushcompat() -> None:
 @click.pass_context
 def serve(ctx: click.Context, /, **values: Any) -> None:
     """Serve. This is what happens without a command, too."""
+    logs.configure(values["log_format"], values["log_level"])
     values["limits"] = limits_from(values)
     values["state_dir"] = values["state_dir"] or default_state_dir()
     values["publish_key"], values["publish_key_file"] = _named_key(ctx) or keep_key(values["state_dir"])

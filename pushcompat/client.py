@@ -4,13 +4,13 @@
     publish("chat", {"text": "hello"})
     publish("orders")  # the bare signal: something changed, look again
 
-A call takes ``timeout`` seconds at most, its retries and the pauses between them included. Every try carries
-the same ``Idempotency-Key``, so a publish whose answer got lost is not delivered twice. What the server
-refuses (4xx) is not tried again. No redirect is followed and no proxy asked: the publish key goes to the
-server that was named, or nowhere.
+A call takes ``timeout`` seconds at most, its retries and the pauses between them included (only the look-up of the
+host's name can not be bounded). Every try carries the same ``Idempotency-Key``, so a publish whose answer got lost is
+not delivered twice. What the server refuses (4xx) is not tried again. No redirect is followed and no proxy asked: the
+publish key goes to the server that was named, or nowhere.
 
-Each call is written once, as a course: a generator that yields tries, is sent what came of them, and returns
-what was published. ``_blocking`` and ``_awaiting`` drive it.
+A call is a course of tries: a generator that yields each try, is sent what came of it, and returns what was published.
+One driver waits in its thread, the other is for coroutines.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class PublishRefused(PublishError):
 
 class PublishUnavailable(PublishError):
     """No good answer in time. The update may have been published all the same: call again with this
-    ``idempotency_key``, and it is delivered once."""
+    ``idempotency_key``, and it is delivered once.
+    """
 
     def __init__(self, message: str, status: int | None, idempotency_key: str) -> None:
         super().__init__(message, status)
@@ -133,15 +134,14 @@ def publish(
 ) -> Published:
     """Publishes ``data`` to a channel, or to each of several.
 
-    ``data``: None is the bare signal, str and bytes (UTF-8) are text, anything else is JSON; an empty text is
-    the signal, too. Of messages with the same ``message_key``, subscribers who were away get the latest only.
-    ``ttl``: seconds after which the message is dropped. ``url`` is by default $PUSHCOMPAT_URL, else
-    http://127.0.0.1:8888. ``key`` is by default $PUSHCOMPAT_PUBLISH_KEY, else what
-    $PUSHCOMPAT_PUBLISH_KEY_FILE holds, else, for a server on this machine only, the key in its state
-    directory.
+    ``data``: None is the bare signal, str and bytes (UTF-8) are text, anything else is JSON; an empty text is the
+    signal, too. Of messages with the same ``message_key``, subscribers who were away get the latest only. ``ttl``:
+    seconds after which the message is dropped. ``url`` is by default $PUSHCOMPAT_URL, else http://127.0.0.1:8888.
+    ``key`` is by default $PUSHCOMPAT_PUBLISH_KEY, else what $PUSHCOMPAT_PUBLISH_KEY_FILE holds, else, for a server on
+    this machine only, the key in its state directory.
 
-    Raises PublishRefused or PublishUnavailable (both are PublishError), and ValueError or TypeError for what
-    can not be sent.
+    Raises PublishRefused or PublishUnavailable (both are PublishError), and ValueError or TypeError for what can not be
+    sent.
     """
     post = _to_channels(channel, data, message_key, type, ttl)
     return _run(_tries(post, idempotency_key, url, key, timeout, retries))
@@ -346,6 +346,13 @@ def _find_key(endpoint: Endpoint) -> str | None:
         return None  # a proxy may add one; if not, the refusal says what to do
 
 
+def _state_dir_shown() -> str:
+    try:
+        return str(default_state_dir() / KEY_FILE)
+    except ConfigError:
+        return "a state directory"
+
+
 def _sendable(key: str) -> str:
     try:
         return checked_key(key.strip(), "key")
@@ -400,7 +407,7 @@ def _failure(outcome: _Outcome, endpoint: Endpoint, has_key: bool, idempotency_k
     if outcome.status >= 500:
         return PublishUnavailable(f"{endpoint.url}: {detail}", outcome.status, idempotency_key)
     if outcome.status == 401 and not has_key:
-        detail += f" (no key was given, and none found in {default_state_dir() / KEY_FILE})"
+        detail += f" (no key was given, and none found in {_state_dir_shown()})"
     return PublishRefused(detail, outcome.status)
 
 

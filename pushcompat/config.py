@@ -1,8 +1,8 @@
 """The server's whole configuration, as one value that is made once and handed down.
 
-A value comes from the first of these that has it: a flag, a ``PUSHCOMPAT_…`` variable, the ``--config`` file,
-the ``--platform`` preset, the default. ``cli`` sees to that order; here is what the result must look like.
-Nothing below ``server`` knows this module.
+A value comes from the first of these that has it: a flag, a ``PUSHCOMPAT_…`` variable, the ``--config`` file, the
+``--platform`` preset, the default. ``cli`` sees to that order; here is what the result must look like. Nothing below
+``server`` knows this module.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _SOCKET_PATH_BYTES = 103  # what macOS's sun_path holds; Linux has 107
 class Config:
     """What the server is told. Raises ConfigError where that can not be done.
 
-    ``publish_key_file`` tells where the key is kept, for whoever starts the server to know; None: it was
-    given. ``prefix`` is normalised to ``""`` or ``"/x"``, ``cors_origins`` to what browsers send;
-    ``unix_socket`` replaces host and port. Port 0: any free one.
+    ``publish_key_file`` tells where the key is kept, for whoever starts the server to know; None: it was given.
+    ``prefix`` is normalised to ``""`` or ``"/x"``, ``cors_origins`` to what browsers send; ``unix_socket`` replaces
+    host and port. Port 0: any free one.
     """
 
     publish_key: str = field(repr=False)

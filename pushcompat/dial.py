@@ -1,7 +1,7 @@
 """Connections from a client to a server, every wait of which is bounded. Standard library only.
 
-``http.client`` bounds each single read, so a server that sends a byte now and then can hold its caller for
-ever. Here every wait asks ``patience`` for the seconds that are left, which a deadline or a watchdog answers.
+``http.client`` bounds each single read, so a server that sends a byte now and then can hold its caller for ever. Here
+every wait asks ``patience`` for the seconds that are left, which a deadline or a watchdog answers.
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ class Endpoint:
 
 
 class Connection(http.client.HTTPConnection):
-    """An HTTP/1.1 connection to the endpoint. It follows no redirect and asks no proxy: neither may see the
-    key.
-    """
+    """An HTTP/1.1 connection to the endpoint. It follows no redirect and asks no proxy: neither may see the key."""
 
     def __init__(self, endpoint: Endpoint, patience: Patience) -> None:
         super().__init__(endpoint.host, endpoint.port)

@@ -1,7 +1,7 @@
 """Following channels from a program, on whichever transport the network lets through.
 
-``Listener`` keeps the one cursor: it moves it with what is heard, drops what it has seen, and decides when to
-come back and by which transport. So a cut, a rotation or a switch of transport loses and repeats nothing.
+``Listener`` keeps the one cursor: it moves it with what is heard, drops what it has seen, and decides when to come back
+and by which transport. So a cut, a rotation or a switch of transport loses and repeats nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from http.client import HTTPException
-from typing import BinaryIO
+from ssl import SSLCertVerificationError
+from typing import BinaryIO, ClassVar
 
 import msgspec
 
@@ -20,6 +21,7 @@ from .transports import OPEN_S, TRANSPORTS, Cut, Refused, Subscription
 
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 30.0
+_LAST_WORDS_S = 5.0  # how long a server that asked to come back may take to end the connection
 _HELD_S = 5.0  # a connection that lived this long was no failure
 
 
@@ -60,39 +62,44 @@ class Listener:
         self._transports = transports
         self._note = note
         self._heard = False  # on this connection
-        self._retry_s: float | None = None  # what the server said about coming back
+        self._rotate_s: float | None = None  # the server asked to come back, after so long
+        self._away_s = 0.0  # the server is too busy for us, for so long
 
     def documents(self) -> Iterator[bytes]:
         index = failures = 0
         while True:
-            name = self._transports[index]
             began = time.monotonic()
-            yield from self._connection(name)
-            failures = 0 if time.monotonic() - began >= _HELD_S else failures + 1
-            if self._retry_s is not None:
-                self._sleep(self._retry_s)
-            elif not self._heard and index + 1 < len(self._transports):
+            yield from self._connection(self._transports[index])
+            if time.monotonic() - began >= _HELD_S:
+                failures = 0
+            if self._rotate_s is not None:
+                self._sleep(self._rotate_s)
+                continue
+            if not self._heard and not self._away_s and index + 1 < len(self._transports):
                 index += 1
-            else:
-                # What works is kept; when nothing does, the best has its turn again
-                index = index if self._heard else 0
-                self._sleep(backoff_s(failures))
+                continue
+            # What works is kept; when nothing does, the best has its turn again
+            index = index if self._heard else 0
+            self._sleep(max(self._away_s, backoff_s(failures)))
+            failures += 1
 
     def _connection(self, name: str) -> Iterator[bytes]:
         """One connection, to its end."""
-        self._heard, self._retry_s = False, None
+        self._heard, self._rotate_s, self._away_s = False, None, 0.0
         self._watch.silence_s = OPEN_S
         reason = "ended"
         try:
-            with closing(TRANSPORTS[name](self._subscription)) as documents:  # type: ignore[type-var]
+            with closing(TRANSPORTS[name](self._subscription)) as documents:
                 for document in documents:
                     if self._take(document, name):
                         yield document.translate(_ONE_LINE)
         except Cut as cut:
             reason = str(cut)
-            self._retry_s = cut.retry_s
+            self._away_s = cut.retry_s or 0.0
             if 400 <= cut.status < 500 and len(self._transports) == 1:
                 raise Refused(reason) from cut
+        except SSLCertVerificationError as error:
+            raise Refused(f"the server's certificate is not valid: {error.verify_message}") from error
         except (OSError, HTTPException, msgspec.MsgspecError) as error:
             reason = str(error) or error.__class__.__name__
         if self._watch.left_s() <= 0:
@@ -110,7 +117,8 @@ class Listener:
         return self._CONTROLS.get(heard.control, Listener._ignore)(self, heard)
 
     def _take_message(self, cursor: str) -> bool:
-        if epoch(cursor) == epoch(self._subscription.cursor) and cursor <= self._subscription.cursor:
+        ours = self._subscription.cursor
+        if not cursor or (epoch(cursor) == epoch(ours) and cursor <= ours):
             return False
         self._subscription.cursor = cursor
         self.messages += 1
@@ -122,8 +130,8 @@ class Listener:
         return self._stand(heard)
 
     def _stand(self, heard: Heard) -> bool:
-        """Where the server sees us. Another epoch than ours is news only when it comes with a reset: were it
-        taken before, a cut in between would lose the reset.
+        """Where the server sees us. Another epoch than ours is news only when it comes with a reset: were it taken
+        before, a cut in between would lose the reset.
         """
         ours = self._subscription.cursor
         if not epoch(ours) or (epoch(ours) == epoch(heard.cursor) and heard.cursor > ours):
@@ -131,7 +139,8 @@ class Listener:
         return False
 
     def _rotate(self, heard: Heard) -> bool:
-        self._retry_s = heard.retry / 1000
+        self._rotate_s = heard.retry / 1000
+        self._watch.silence_s = _LAST_WORDS_S
         return self._stand(heard)
 
     def _reset(self, heard: Heard) -> bool:
@@ -141,7 +150,7 @@ class Listener:
     def _ignore(self, heard: Heard) -> bool:
         return False
 
-    _CONTROLS = {"open": _open, "ping": _stand, "rotate": _rotate, "reset": _reset}  # noqa: RUF012
+    _CONTROLS: ClassVar = {"open": _open, "ping": _stand, "rotate": _rotate, "reset": _reset}
 
     def _sleep(self, seconds: float) -> None:
         self._note(f"back in {seconds:.1f} s")

@@ -3,9 +3,9 @@
     2026-11-23T12:00:00.123Z INFO subscribe channels=a,b transport=websocket client=k3x
     {"time":"2026-11-23T12:00:00.123Z","level":"INFO","event":"subscribe","channels":["a","b"],…}
 
-What a client sent can neither start a line of its own nor move a terminal's cursor: whatever is not printable
-is escaped. Tokens and keys are taken out of everything that looks like a query, a header or a credential,
-here and not where the line is made, so that nobody can forget it.
+What a client sent can neither start a line of its own nor move a terminal's cursor: whatever is not printable is
+escaped. Tokens and keys are taken out of everything that looks like a query, a header or a credential, here and not
+where the line is made, so that nobody can forget it.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ _BARE = re.compile(r"[!#-<>-\[\]-~]+")  # needs no quotes: printable ASCII witho
 
 
 def configure(format: str = "text", level: str = "info", stream: TextIO | None = None) -> None:
-    """Sends this process's log to stderr: our own events from ``level`` on, and warnings of the libraries we
-    use.
-    """
+    """Sends this process's log to stderr: our own events from ``level`` on, and warnings of the libraries we use."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(Lines(format))
     root = logging.getLogger()
@@ -49,9 +47,7 @@ def configure(format: str = "text", level: str = "info", stream: TextIO | None =
 
 
 def event(name: str, /, level: int = logging.INFO, **fields: object) -> None:
-    """Logs one event. Fields that are None are left out. Where making the fields costs, ask ``enabled``
-    first.
-    """
+    """Logs one event. Fields that are None are left out. Where making the fields costs, ask ``enabled`` first."""
     if not log.isEnabledFor(level):
         return
     # Not log.log(): finding the caller's file and line costs as much as the rest, and nobody prints it

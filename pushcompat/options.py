@@ -1,7 +1,7 @@
 """The server's options as a table: name, group, unit, default, and the sentence that explains it.
 
-A parameter that is named like a field of ``Limits`` becomes that field, and ``retention_x`` becomes
-``Retention.x``: a new limit needs one line here, and its default stays in ``limits``.
+A parameter that is named like a field of ``Limits`` becomes that field, and ``retention_x`` becomes ``Retention.x``: a
+new limit needs one line here, and its default stays in ``limits``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What an option counts in. ``factors`` are by suffix, in lower case; ``shown`` those that a default is
-    shown in, the largest first.
+    """What an option counts in. ``factors`` are by suffix, in lower case; ``shown`` those that a default is shown in,
+    the largest first.
     """
 
     metavar: str

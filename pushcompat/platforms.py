@@ -1,10 +1,10 @@
 """Presets for ``--platform``: how long the platforms and proxies in front of a server let a request live.
 
-Only what cuts a connection that is still talking counts as a request cap. A limit on the time to the first
-byte, or on silence, does not: a poll is answered after 25 s and a stream speaks every 15 s, which fits all we
-know. Where a platform has a default and a maximum, the default stands here; ``--request-cap`` says otherwise.
+Only what cuts a connection that is still talking counts as a request cap. A limit on the time to the first byte, or on
+silence, does not: a poll is answered after 25 s and a stream speaks every 15 s, which fits all we know. Where a
+platform has a default and a maximum, the default stands here; ``--request-cap`` says otherwise.
 
-Each number was read in the platform's own documentation, named beside it, in November 2026. They change.
+The numbers are from the platforms' own documentation, named beside them, as of November 2026. They change.
 """
 
 from __future__ import annotations
@@ -31,20 +31,17 @@ class Platform:
 PLATFORMS = {
     # Apache 2.4, mod_proxy, "ProxyTimeout" and core "Timeout": 60 s between two reads
     "apache": Platform(idle_s=60),
-    # API Gateway quotas: REST 29 s, HTTP 30 s of integration time; edge-optimised streams end after 30 s of
-    # silence
+    # API Gateway quotas: REST 29 s, HTTP 30 s of integration time; edge-optimised streams end after 30 s of silence
     "api-gateway": Platform(request_cap_s=29, idle_s=30),
-    # App Engine standard, "How requests are handled": 60 s in the first generation (30 s in 2009), 10 min in
-    # the second. No WebSocket, and a stream is collected until it ends: what gets through is a poll, and any
-    # of these fits one
+    # App Engine standard, "How requests are handled": 60 s in the first generation (30 s in 2009), 10 min in the
+    # second. No WebSocket, and a stream is collected until it ends: what gets through is a poll, and any of these fits
+    # one
     "app-engine": Platform(request_cap_s=60),
     # App Engine flexible, "Using WebSockets": a connection is closed after 1 h
     "app-engine-flex": Platform(request_cap_s=3600),
-    # Elastic Load Balancing, Application Load Balancer attributes: idle_timeout.timeout_seconds, 60 by
-    # default
+    # Elastic Load Balancing, Application Load Balancer attributes: idle_timeout.timeout_seconds, 60 by default
     "aws-alb": Platform(idle_s=60),
-    # App Service, FAQ on web apps' performance: the front end's load balancer drops a request silent for 230
-    # s
+    # App Service, FAQ on web apps' performance: the front end's load balancer drops a request silent for 230 s
     "azure": Platform(idle_s=230),
     # Azure Front Door, origin response timeout: 60 s by default. WebSockets: idle 5 min, 4 h at most
     "azure-front-door": Platform(request_cap_s=60, idle_s=60),
@@ -58,13 +55,10 @@ PLATFORMS = {
     "firebase": Platform(request_cap_s=60),
     # Fly.io, fly-proxy: idle connections end after about 60 s
     "fly": Platform(idle_s=60),
-    # Google Cloud Load Balancing, backend service timeout: 30 s by default; the classic one cuts even busy
-    # WebSockets
+    # Google Cloud Load Balancing, backend service timeout: 30 s by default; the classic one cuts even busy WebSockets
     "google-lb": Platform(request_cap_s=30),
     # Gunicorn settings, "timeout": the sync worker is killed 30 s into a request
     "gunicorn": Platform(request_cap_s=30),
-    # HAProxy 2.6, the "timeout server" of its sample configurations: 50 s
-    "haproxy": Platform(idle_s=50),
     # Heroku, "Request timeout": H12 after 30 s to the first byte, then H15 after 55 s of silence
     "heroku": Platform(idle_s=55),
     # Netlify, "Functions overview" and proxied rewrites: 60 s at most

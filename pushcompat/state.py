@@ -1,8 +1,7 @@
-"""The state directory: what a server keeps from one start to the next, and what ``pushcompat publish`` finds
-there.
+"""The state directory: what a server keeps from one start to the next, and what ``pushcompat publish`` finds there.
 
-So far this is the publish key. Two servers that start at once agree on one: each writes its own to a new file
-and then links it to the common name, and the kernel lets one link win. Readers see a whole key or none.
+So far this is the publish key. Two servers that start at once agree on one: each writes its own to a new file and then
+links it to the common name, and the kernel lets one link win. Readers see a whole key or none.
 """
 
 from __future__ import annotations
@@ -23,14 +22,15 @@ log = logging.getLogger("pushcompat")
 
 
 def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """``$PUSHCOMPAT_STATE_DIR``, else ``pushcompat`` under ``$XDG_STATE_HOME``, else under
-    ``~/.local/state``.
-    """
+    """``$PUSHCOMPAT_STATE_DIR``, else ``pushcompat`` under ``$XDG_STATE_HOME``, else under ``~/.local/state``."""
     if named := environ.get("PUSHCOMPAT_STATE_DIR"):
         return Path(named)
     if (state_home := environ.get("XDG_STATE_HOME", "")).startswith("/"):  # the XDG rule: relative ones are ignored
         return Path(state_home, "pushcompat")
-    return Path("~/.local/state/pushcompat").expanduser()
+    try:
+        return Path("~/.local/state/pushcompat").expanduser()
+    except RuntimeError as error:  # an account without a home, as in some containers
+        raise ConfigError("there is no home directory to keep state in; name a --state-dir") from error
 
 
 def read_key(path: Path) -> str:

@@ -1,9 +1,8 @@
 """The transports as a client sees them: three generators of one shape.
 
-Given a subscription, a transport connects and yields every JSON document that the server says, as bytes,
-until the connection ends: envelopes, and control messages. A poll's answer is taken apart into the same. What
-goes wrong is ``Refused``, ``Cut``, OSError or HTTPException. No transport knows of retries, or moves the
-cursor: ``listen`` does.
+Given a subscription, a transport connects and yields every JSON document that the server says, as bytes, until the
+connection ends: envelopes, and control messages. A poll's answer is taken apart into the same. What goes wrong is
+``Refused``, ``Cut``, OSError or HTTPException. No transport knows of retries, or moves the cursor: ``listen`` does.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPResponse
 from typing import Any
@@ -27,6 +26,8 @@ POLL_S = 25.0  # the longest hold that fits every 30 s cap
 _POLL_SLACK_S = 15.0
 _READ_BYTES = 64 * 1024
 _PASSING = (408, 425, 429)  # statuses below 500 that may go away by themselves
+Documents = Generator[bytes, None, None]
+
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
@@ -80,9 +81,8 @@ class Subscription:
 # WebSocket
 
 
-def websocket(subscription: Subscription) -> Iterator[bytes]:
-    # websockets' own clients ask the environment for proxies and follow redirects with the token: its parser
-    # does not
+def websocket(subscription: Subscription) -> Documents:
+    # websockets' own clients ask the environment for proxies and follow redirects with the token: its parser does not
     from websockets.client import ClientProtocol
     from websockets.http11 import Response
     from websockets.uri import parse_uri
@@ -104,11 +104,23 @@ def websocket(subscription: Subscription) -> Iterator[bytes]:
                     yield text
                     text = b""
     finally:
-        sock.close()
+        _hang_up(protocol, sock)
     _judge_end(protocol)
 
 
 _CONTINUATION, _TEXT = 0, 1  # opcodes (RFC 6455 §5.2)
+
+
+def _hang_up(protocol: Any, sock: BoundedSocket) -> None:
+    """Says goodbye where the server has not, without waiting for an answer."""
+    try:
+        if protocol.state.name == "OPEN":
+            protocol.send_close(1000)
+            sock.sendall(b"".join(protocol.data_to_send()))
+    except OSError:
+        pass  # it is gone, and so are we
+    finally:
+        sock.close()
 
 
 def _events(protocol: Any, sock: BoundedSocket) -> Iterator[Any]:
@@ -146,7 +158,7 @@ def _judge_end(protocol: Any) -> None:
 # EventSource
 
 
-def eventsource(subscription: Subscription) -> Iterator[bytes]:
+def eventsource(subscription: Subscription) -> Documents:
     connection = Connection(subscription.endpoint, subscription.watch)
     try:
         headers = subscription.headers(Accept="text/event-stream")
@@ -159,9 +171,7 @@ def eventsource(subscription: Subscription) -> Iterator[bytes]:
 
 
 class EventParser:
-    """Parses an event stream (WHATWG HTML §9.2.6) into the data of its events. Ids and names are in the data
-    too.
-    """
+    """Parses an event stream (WHATWG HTML §9.2.6) into the data of its events. Ids and names are in the data too."""
 
     def __init__(self) -> None:
         self._rest = b""  # of a line that is not complete
@@ -206,7 +216,7 @@ class Poll(msgspec.Struct):
 _decode_poll = msgspec.json.Decoder(Poll).decode
 
 
-def longpoll(subscription: Subscription) -> Iterator[bytes]:
+def longpoll(subscription: Subscription) -> Documents:
     connection = Connection(subscription.endpoint, subscription.watch)
     headers = subscription.headers(Accept="application/json")
     try:
@@ -259,7 +269,9 @@ def _get(connection: Connection, path: str, headers: dict[str, str], content_typ
     raise Cut(detail, response.status, retry_after_s(response.headers.get("Retry-After", "")))
 
 
-Transport = Callable[[Subscription], Iterator[bytes]]
-
 # The best first
-TRANSPORTS: dict[str, Transport] = {"websocket": websocket, "eventsource": eventsource, "longpoll": longpoll}
+TRANSPORTS: dict[str, Callable[[Subscription], Documents]] = {
+    "websocket": websocket,
+    "eventsource": eventsource,
+    "longpoll": longpoll,
+}

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from .harness import PATIENCE_S
+
+CERTIFICATE = Path(__file__).with_name("tls.pem")  # for localhost and 127.0.0.1, signed by itself; and its key
+
+
+def server_tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    return context
 
 
 class Talk:
@@ -45,12 +55,13 @@ Script = Callable[[Talk], None]
 class Stub:
     """Each connection is answered by the next script, the last one by all that come after."""
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None) -> None:
         self.talks: list[Talk] = []
         self._scripts = scripts
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -61,6 +72,11 @@ class Stub:
             except OSError:
                 return
             sock.settimeout(PATIENCE_S)
+            if self._tls:
+                try:
+                    sock = self._tls.wrap_socket(sock, server_side=True)
+                except OSError:
+                    continue  # the client does not trust us
             script = self._scripts[min(len(self.talks), len(self._scripts) - 1)]
             talk = Talk(sock)
             self.talks.append(talk)
@@ -77,8 +93,8 @@ class Stub:
 
 
 @contextmanager
-def stub(*scripts: Script) -> Iterator[Stub]:
-    server = Stub(*scripts)
+def stub(*scripts: Script, tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
+    server = Stub(*scripts, tls=tls)
     try:
         yield server
     finally:

@@ -426,7 +426,7 @@ def test_listen_says_in_one_line_what_the_server_refuses(served: Server, transpo
 
 
 def test_listen_without_messages_in_time_ends_with_0_or_with_a_count_1(served: Server) -> None:
-    assert process("listen", "quiet", "--url", served.url, "--timeout", "300ms").returncode == 0
+    assert process("listen", "quiet", "--url", served.url, "--timeout", "1s").returncode == 0
     assert process("listen", "quiet", "--url", served.url, "--timeout", "300ms", "--count", "1").returncode == 1
 
 

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushcompat import listen, transports
-from pushcompat.dial import Endpoint
+from pushcompat.dial import Endpoint, _tls
 from pushcompat.listen import Listener, follow
 from pushcompat.transports import TRANSPORTS, EventParser, Refused, Subscription, Watch
 
 from .harness import MS, PATIENCE_S, Server
 from .proxy import Proxy
-from .stub import Script, Talk, answer, json_says, refuses, says, silent, stub
+from .stub import CERTIFICATE, Script, Talk, answer, json_says, refuses, says, server_tls, silent, stub
 
 every_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 
@@ -121,6 +121,18 @@ def hold(talk: Talk) -> None:
     talk.wait_for_end()
 
 
+class Hurried(io.BytesIO):
+    """After the first line, the listener's time is up soon."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def write(self, data: Any) -> int:
+        self._watch.deadline = time.monotonic() + 50 * MS
+        return super().write(data)
+
+
 class Heard:
     """What a listener wrote, and with which exit code it ended."""
 
@@ -133,12 +145,13 @@ class Heard:
         timeout: float = PATIENCE_S,
         start: str = "",
         token: str | None = None,
+        hurry: bool = False,
     ) -> None:
         self.notes: list[str] = []
         watch = Watch(time.monotonic() + timeout)
-        self.subscription = Subscription(Endpoint.parse(url), ["a", "b"], watch, token, start)
-        out = io.BytesIO()
-        self.code = follow(Listener(self.subscription, names, self.notes.append), count, out)
+        out = Hurried(watch) if hurry else io.BytesIO()
+        subscription = Subscription(Endpoint.parse(url), ["a", "b"], watch, token, start)
+        self.code = follow(Listener(subscription, names, self.notes.append), count, out)
         self.lines = out.getvalue().splitlines()
         self.ids = [int(json.loads(line)["id"][-3:]) for line in self.lines if b'"id"' in line]
 
@@ -286,10 +299,44 @@ def test_rotation_comes_back_when_the_server_says_without_backoff(transport: str
     assert "back in 0.0 s" in heard.notes
 
 
-@every_transport
-def test_a_busy_server_says_when_to_come_back(transport: str, no_backoff: None) -> None:
-    with stub(refuses(503, Retry_After="0"), OVER[transport](message(1), then=hold)) as server:
-        assert Heard(server.url, [transport], count=1).ids == [1]
+@pytest.mark.parametrize("names", [["websocket"], ["eventsource"], ["longpoll"], list(TRANSPORTS)])
+def test_a_busy_server_says_when_to_come_back(names: list[str], prompt: None, monkeypatch: Any) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    with stub(refuses(503, Retry_After="7"), OVER[names[0]](message(1), then=hold)) as server:
+        assert Heard(server.url, names, count=1).ids == [1]
+    assert pauses == [7]
+
+
+def test_a_server_that_is_restarted_is_met_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def at_once(failures: int) -> float:
+        asked.append(failures)
+        return 0.0
+
+    monkeypatch.setattr(listen, "backoff_s", at_once)
+    bad = refuses(502)
+    with stub(over_websocket(opened(0)), *[bad] * 6, over_websocket(message(1), then=hold)) as server:
+        assert Heard(server.url, count=1).ids == [1]
+    assert asked == [0, 1, 2]  # rounds, not tries
+
+
+def test_a_message_without_an_id_is_not_for_us() -> None:
+    with stub(over_websocket(b"{}", b'{"hello":"world"}', message(1), then=hold)) as server:
+        assert Heard(server.url, ["websocket"], count=1).lines == [message(1)]
+
+
+def test_a_listener_that_has_enough_says_goodbye() -> None:
+    said: list[bytes] = []
+
+    def script(talk: Talk) -> None:
+        over_websocket(message(1))(talk)
+        said.append(talk.file.read())
+
+    with stub(script) as server:
+        Heard(server.url, ["websocket"], count=1)
+    assert said[0][0] == 0x88
 
 
 @every_transport
@@ -304,9 +351,9 @@ def test_silence_after_the_heartbeat_is_taken_for_death(transport: str, prompt: 
 
 @pytest.mark.parametrize("transport", ["websocket", "eventsource"])
 def test_a_stream_that_outlives_its_lifetime_is_taken_for_dead(transport: str, prompt: None) -> None:
-    with stub(OVER[transport](opened(0, heartbeat=1000, lifetime=-4.9), then=hold), says()) as server:
-        Heard(server.url, [transport], timeout=500 * MS)
-    assert len(server.talks) >= 2
+    overdue = OVER[transport](opened(0, heartbeat=1000, lifetime=-4.9), then=hold)
+    with stub(overdue, OVER[transport](message(1), then=hold)) as server:
+        assert Heard(server.url, [transport], count=1).ids == [1]
 
 
 @every_transport
@@ -397,6 +444,13 @@ def test_a_handshake_that_is_refused_ends_it_where_websocket_is_all_that_may_be_
         Heard(server.url, ["websocket"])
 
 
+@every_transport
+def test_a_server_with_a_certificate_of_nobody_ends_it(transport: str) -> None:
+    with stub(silent, tls=server_tls()) as server, pytest.raises(Refused, match="certificate is not valid: self"):
+        Heard(server.url, [transport])
+    assert server.talks == []
+
+
 @pytest.mark.parametrize("transport", ["eventsource", "longpoll"])
 def test_a_redirect_is_not_followed(transport: str) -> None:
     with (
@@ -409,11 +463,22 @@ def test_a_redirect_is_not_followed(transport: str) -> None:
 @every_transport
 def test_time_that_is_up_ends_it_with_0_or_without_the_count_1(transport: str) -> None:
     with stub(OVER[transport](opened(0), message(1), then=hold)) as server:
-        assert Heard(server.url, [transport], timeout=200 * MS).code == 0
+        assert Heard(server.url, [transport], hurry=True).code == 0
     with stub(OVER[transport](opened(0), message(1), then=hold)) as server:
-        assert Heard(server.url, [transport], timeout=200 * MS, count=2).code == 1
+        assert Heard(server.url, [transport], hurry=True, count=2).code == 1
     with stub(silent) as server:
-        assert Heard(server.url, [transport], timeout=200 * MS).code == 1
+        assert Heard(server.url, [transport], timeout=50 * MS).code == 1
+
+
+@every_transport
+def test_it_speaks_tls(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    _tls.cache_clear()
+    try:
+        with stub(OVER[transport](opened(0), message(1), then=hold), tls=server_tls()) as server:
+            assert Heard(server.url, [transport], count=1).ids == [1]
+    finally:
+        _tls.cache_clear()
 
 
 # The event stream
