@@ -4,6 +4,9 @@ Most deadlines move before they are due: every delivery puts the next heartbeat 
 setting ``deadline``; the bucket it was in finds out when it comes up, and passes it on. Only moving one earlier costs a
 place in another bucket, and the old place is recognised as stale by then.
 
+Nobody is put further ahead than ``_AHEAD``: a connection that is closed is forgotten when its bucket comes up, and
+there may be a thousand of these a second whose next deadline was ten minutes away.
+
 Ticks are whole seconds of a clock that only goes forward; nothing here knows the time of day.
 """
 
@@ -13,6 +16,7 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 NEVER = 1 << 60
+_AHEAD = 30
 
 
 class Timed(Protocol):
@@ -48,6 +52,6 @@ class Wheel(Generic[T]):
                     self._put(timed, timed.deadline)
 
     def _put(self, timed: T, deadline: int) -> None:
-        tick = max(deadline, self.now + 1)
+        tick = min(max(deadline, self.now + 1), self.now + _AHEAD)
         timed.bucket = tick
         self._buckets.setdefault(tick, []).append(timed)

@@ -64,7 +64,9 @@ class Fanout:
         self._passes: deque[Channel] = deque()
         self._behind: deque[Connection] = deque()  # with more to come than one send may take
         self._merged: dict[tuple[Encoding, int, tuple[Channel, ...]], Chunk] = {}
-        self._touched: set[Channel] = set()  # channels with a memo
+        self._touched: list[Channel] = []  # channels with a memo but no pass to end it
+        self._used: list[Chunk] = []  # sent in this turn
+        self._cursor = 0, "", ""  # what was formatted last: sequence number, epoch, text
 
     # Passes
 
@@ -74,8 +76,8 @@ class Fanout:
 
     def mark(self, channel: Channel) -> None:
         """Says that the channel's head has moved."""
-        self._forget_memo(channel)
-        self._forget_merged()
+        channel.memo = None
+        self._merged.clear()
         if channel.dirty:
             return
         if not channel.subscribers:
@@ -125,7 +127,7 @@ class Fanout:
         return visited
 
     def _finish_pass(self, channel: Channel) -> None:
-        channel.to_visit = None
+        channel.to_visit = channel.memo = None
         channel.visited = channel.target
         channel.dirty = channel.head > channel.target
         now = self._time()
@@ -161,6 +163,8 @@ class Fanout:
         except OSError:
             self._sockets.lose(connection, "reset")
             return
+        if not chunk.uses:
+            self._used.append(chunk)
         chunk.uses += 1
         connection.cursor = chunk.cursor
         connection.quiet_since = self._wheel.now
@@ -216,7 +220,8 @@ class Fanout:
         before = messages[0].sequence - 1 if messages else cursor
         if channel.memo is None:
             channel.memo = {}
-            self._touched.add(channel)
+            if not channel.dirty:
+                self._touched.append(channel)
         chunk = channel.memo.get((encoding, before))
         if chunk is None:
             chunk = channel.memo[encoding, before] = self._encode(messages, encoding)
@@ -236,12 +241,16 @@ class Fanout:
         head = self._history.head
         if not messages:
             return Chunk(encoding, b"", head, 0)
-        fitting = self._fitting(messages)
+        fitting = 1 if len(messages) == 1 else self._fitting(messages)
         partial = fitting < len(messages)
         if partial:
             messages = messages[:fitting]
             head = messages[-1].sequence
-        data = encoding.messages(messages, self.epoch, format_cursor(self.epoch, head))
+        known, epoch, text = self._cursor
+        if head != known or epoch is not self.epoch:
+            text = format_cursor(self.epoch, head)
+            self._cursor = head, self.epoch, text
+        data = encoding.messages(messages, self.epoch, text)
         return Chunk(encoding, data, head, len(messages), partial=partial)
 
     def _fitting(self, messages: Sequence[Message]) -> int:
@@ -280,28 +289,14 @@ class Fanout:
     # Memos
 
     def _forget_memos(self) -> None:
-        """Ends the memos of all channels that no pass is visiting."""
+        """Ends what no pass under way still needs, and counts what was sent."""
         for channel in self._touched:
-            if not channel.dirty:
-                self._forget_memo(channel)
-        self._touched = {channel for channel in self._touched if channel.memo is not None}
+            channel.memo = None
+        self._touched.clear()
         if not self._passes:
-            self._forget_merged()
-
-    def _forget_merged(self) -> None:
-        if self._merged:
-            self._tally(self._merged.values())
             self._merged.clear()
-
-    def _forget_memo(self, channel: Channel) -> None:
-        memo, channel.memo = channel.memo, None
-        if memo:
-            self._tally(memo.values())
-
-    def _tally(self, chunks: Iterable[Chunk]) -> None:
-        for chunk in chunks:
-            if chunk.uses:
-                self._metrics.delivered(
-                    chunk.encoding.transport, chunk.uses * chunk.count, chunk.uses * len(chunk.data)
-                )
-                chunk.uses = 0  # it may stand under two cursors
+        for chunk in self._used:
+            transport = chunk.encoding.transport
+            self._metrics.delivered(transport, chunk.uses * chunk.count, chunk.uses * len(chunk.data))
+            chunk.uses = 0
+        self._used.clear()

@@ -67,7 +67,9 @@ class History:
 
     def append(self, message: Message, age_s: float = 0.0) -> Channel:
         born = self._clock() - age_s
-        channel = self.channel(message.channel)
+        channel = self._channels.get(message.channel)
+        if channel is None or self._idle:
+            channel = self.channel(message.channel)
         replaced = channel.append(message)
         self.head = message.sequence
         self._count(message, 1)

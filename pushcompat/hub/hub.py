@@ -234,7 +234,7 @@ class Hub:
             self._resume(early.popleft())
         for _ in range(min(len(self._due), most)):
             connection = self._due.popleft()
-            if connection.state is not State.GONE:
+            if connection.state is not State.GONE and connection.deadline == NEVER:  # else it got more time meanwhile
                 self._fire[connection.state](connection)
         self._fanout.run(most)
         if more or early or self._due or self._fanout.busy:

@@ -257,6 +257,8 @@ def _check_utf8(body: bytes | bytearray) -> None:
 
 
 def _idempotency(request: Request, names: Sequence[str], publisher: str) -> Idempotency | None:
+    if b"idempotency-key" not in request.headers:
+        return None
     key = request.header(b"idempotency-key").strip()
     if not key:
         return None

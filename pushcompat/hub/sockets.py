@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector, SelectorKey
 
-from .clock import Wheel
+from .clock import NEVER, Wheel
 from .connection import Connection, State
 
 # All of these mean "would block".
@@ -54,6 +54,7 @@ class Sockets:
         """Gives the open socket away: it is no longer the hub's."""
         self._unwatch(connection)
         connection.move(State.GONE)
+        connection.deadline = NEVER
         return connection.socket
 
     def pause(self, connection: Connection) -> None:
@@ -148,6 +149,7 @@ class Sockets:
         said = connection.state is State.CLOSING
         self._unwatch(connection)
         connection.move(State.GONE)
+        connection.deadline = NEVER
         connection.rest = None
         connection.socket.close()
         if not said:
