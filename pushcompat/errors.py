@@ -84,7 +84,7 @@ class KeyReused(Refused):
 
 class UpgradeRequired(Refused):
     status = HTTPStatus.UPGRADE_REQUIRED
-    headers = (("Upgrade", "websocket"),)
+    headers = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 
 
 class UnknownVersion(Refused):

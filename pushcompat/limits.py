@@ -51,6 +51,11 @@ class Limits:
         return self.poll_window_s if self.request_cap_s is None else min(self.poll_window_s, self.request_cap_s - 5)
 
     @property
+    def goodbye_s(self) -> float:
+        """How long the client's half of a goodbye is awaited: what a request cap leaves after the longest stream."""
+        return self.close_s if self.request_cap_s is None else min(self.close_s, 2.0)
+
+    @property
     def stream_s(self) -> float | None:
         """The longest life of a stream: the request cap less two seconds for the goodbye. None: unlimited."""
         return None if self.request_cap_s is None else self.request_cap_s - 2

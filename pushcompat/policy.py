@@ -135,13 +135,14 @@ def cors(request: Request, allowed: Sequence[str]) -> bytes:
     if not allowed:
         return b""
     if "*" in allowed:
-        return b"Access-Control-Allow-Origin: *\r\n" if b"origin" in request.headers else b""
+        return b"Access-Control-Allow-Origin: *\r\n" + _EXPOSED if b"origin" in request.headers else b""
     origin = request.header(b"origin")
     if origin in allowed:
-        return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin.encode("latin-1")
+        return b"Access-Control-Allow-Origin: %b\r\n%bVary: Origin\r\n" % (origin.encode("latin-1"), _EXPOSED)
     return b"Vary: Origin\r\n"
 
 
+_EXPOSED = b"Access-Control-Expose-Headers: Retry-After\r\n"
 PREFLIGHT = (
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"),
     (

@@ -116,7 +116,7 @@ def _announce(config: Config, listeners: list[socket.socket]) -> None:
     )
     if config.publish_key_file:
         print(f"The publish key is in {_short(config.publish_key_file)}")
-    print(f"  follow   {curl} -N {base}/channels/chat?transport=eventsource")
+    print(f'  follow   {curl} -N "{base}/channels/chat?transport=eventsource"')
     print(f"  publish  {curl} -H {key} -d hello {base}/channels/chat")
     print(f"  look     {base}/", flush=True)
 

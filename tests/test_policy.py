@@ -180,6 +180,7 @@ def test_without_keys_nobody_publishes() -> None:
 
 # Origins
 
+EXPOSED = b"Access-Control-Expose-Headers: Retry-After\r\n"
 PAGE = "https://page.example"
 
 
@@ -234,8 +235,8 @@ def test_an_origin_with_a_port_is_the_same_with_that_port_alone() -> None:
     [
         (PAGE, (), b""),
         (None, ("*",), b""),
-        (PAGE, ("*",), b"Access-Control-Allow-Origin: *\r\n"),
-        (PAGE, (PAGE,), b"Access-Control-Allow-Origin: https://page.example\r\nVary: Origin\r\n"),
+        (PAGE, ("*",), b"Access-Control-Allow-Origin: *\r\n" + EXPOSED),
+        (PAGE, (PAGE,), b"Access-Control-Allow-Origin: https://page.example\r\n" + EXPOSED + b"Vary: Origin\r\n"),
         ("https://other.example", (PAGE,), b"Vary: Origin\r\n"),
         (None, (PAGE,), b"Vary: Origin\r\n"),
     ],

@@ -70,7 +70,7 @@ class Hub:
         wheel: Wheel[Connection] = Wheel(int(time.monotonic()))
         self._wheel = wheel
         self.history = History(limits.retention, time.monotonic)
-        self.sockets = Sockets(wheel, limits.close_s, self._ended)
+        self.sockets = Sockets(wheel, limits.goodbye_s, self._ended)
         self._answering = Answering(self.sockets, wheel, limits, metrics, origins, self.schedule)
         self._fanout = Fanout(self.sockets, self.history, wheel, limits, metrics, self._answering.answered)
         self._subscribing = Subscribing(

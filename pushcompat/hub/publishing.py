@@ -69,12 +69,13 @@ class Publishing:
         self._answering = answering
         self._wait_s = min(limits.publish_wait_s, limits.stream_s or limits.publish_wait_s)
         self._queue: list[Pending] = []
+        self._appending: list[Pending] = []
         self._queued = asyncio.Event()
         self._waiting: dict[Connection, Pending] = {}
 
     @property
     def busy(self) -> bool:
-        return bool(self._queue or self._waiting)
+        return bool(self._queue or self._appending or self._waiting)
 
     def body_limit(self, is_batch: bool) -> int:
         return self._limits.batch_bytes if is_batch else self._limits.message_bytes
@@ -105,9 +106,12 @@ class Publishing:
         while True:
             await self._queued.wait()
             self._queued.clear()
-            group, self._queue = self._queue, []
-            for pending, outcome in zip(group, await self._append(group), strict=True):
+            self._appending, self._queue = self._queue, []
+            outcomes = await self._append(self._appending)
+            await asyncio.sleep(0)  # the hub reads the log first: who is answered, and asks at once, finds its publish
+            for pending, outcome in zip(self._appending, outcomes, strict=True):
                 self._settle(pending, outcome)
+            self._appending = []
 
     async def _append(self, group: Sequence[Pending]) -> Sequence[Receipt | Refused]:
         try:
@@ -125,8 +129,8 @@ class Publishing:
                 self._answering.refuse(connection, pending.request, outcome)
             return
         cursor = format_cursor(outcome.epoch, outcome.sequence)
-        self._metrics.publishes += 1
-        if logs.enabled():
+        self._metrics.publishes += not outcome.repeated
+        if logs.enabled() and not outcome.repeated:
             logs.event("publish", channels=pending.names, id=cursor, messages=len(pending.publish.drafts))
         if connection.state is State.PUBLISHING:
             counts = ",".join([f'"{name}":{{"subscribers":{n}}}' for name, n in outcome.subscribers.items()])

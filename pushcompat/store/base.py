@@ -43,11 +43,12 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The log has it. ``sequence`` is the last message's."""
+    """The log has it. ``sequence`` is the last message's. ``repeated``: it had it before, under the same key."""
 
     epoch: str
     sequence: int
     subscribers: Mapping[str, int]
+    repeated: bool = False
 
 
 class Store(Protocol):

@@ -11,6 +11,7 @@ import time
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from operator import attrgetter
 
 from ..errors import KeyReused
@@ -97,8 +98,10 @@ class MemoryStore:
         while self._receipts and next(iter(self._receipts.values()))[1] <= steady:
             self._receipts.popitem(last=False)
         digest, _, receipt = self._receipts.get((again.publisher, again.key), (b"", 0, None))
-        if receipt is None or digest == again.digest:
-            return receipt
+        if receipt is None:
+            return None
+        if digest == again.digest:
+            return replace(receipt, repeated=True)
         return KeyReused("this Idempotency-Key came before with another body; use a new key for each publish")
 
     def _trim(self, now: float) -> None:

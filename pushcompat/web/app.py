@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from tornado.escape import json_encode
-from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler, url
+from tornado.web import Application, HTTPError, RedirectHandler, RequestHandler, StaticFileHandler, url
 
 from ..assets import STATIC, TEMPLATES
 
@@ -60,7 +60,10 @@ class Landing(_Page):
         self.set_header(
             "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:"
         )
-        self.render("index.html", views=self.views)
+        # Shown, not trusted: what the proxy that ends TLS says of the outside.
+        forwarded = self.request.headers.get("X-Forwarded-Proto", "")
+        scheme = forwarded if forwarded in ("http", "https") else self.request.protocol
+        self.render("index.html", views=self.views, scheme=scheme)
 
 
 class Health(_Page):
@@ -103,6 +106,8 @@ def make_application(views: Views) -> Application:
     base = views.prefix
     pages = [("/", Landing), ("/healthz", Health), ("/readyz", Ready), ("/metrics", Exposition)]
     routes = [url(base + path, page, {"views": views}) for path, page in pages]
+    if base:
+        routes.append(url(base, RedirectHandler, {"url": f"{base}/"}))
     routes.append(url(rf"{base}/static/(.*)", Static, {"path": str(STATIC)}))
     return Application(
         routes, template_path=str(TEMPLATES), log_function=lambda handler: None, default_handler_class=Missing

@@ -50,8 +50,13 @@ class HandedStream(IOStream):
         if not self._returning:
             super().close_fd()
 
-    def give_back(self) -> tuple[socket.socket, bytes]:
-        """Ends the stream but not its socket. Returns the socket, and the bytes that were read but not used."""
+    def give_back(self) -> tuple[socket.socket, bytes] | None:
+        """Ends the stream but not its socket. Returns the socket, and the bytes that were read but not used.
+
+        None: the client is gone already, and the socket with it.
+        """
+        if self.closed():
+            return None
         self._returning = True
         read = cast("asyncio.Future[bytes]", self.read_bytes(self.max_buffer_size, partial=True))
         unused = read.result() if read.done() else b""
@@ -121,7 +126,10 @@ class _Head(httputil.HTTPMessageDelegate):
 
     def _give_back(self, start_line: httputil.RequestStartLine, headers: httputil.HTTPHeaders) -> None:
         stream = self._request_conn.detach()  # type: ignore[attr-defined]  # HTTP1Connection's
-        sock, unused = stream.give_back()
+        given = stream.give_back()
+        if given is None:
+            return
+        sock, unused = given
         head = f"{start_line.method} {start_line.path} {start_line.version}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in headers.get_all())
         assert self._handover.take_back is not None

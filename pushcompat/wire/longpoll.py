@@ -41,5 +41,5 @@ class Answers:
         return self._answer(cursor, more=b',"retry":%d' % retry_ms)
 
     def _answer(self, cursor: str, *, messages: bytes = b"", more: bytes = b"") -> bytes:
-        body = b'{"cursor":"%b","messages":[%b]%b}' % (cursor.encode(), messages, more)
+        body = b'{"cursor":"%b","messages":[%b]%b}\n' % (cursor.encode(), messages, more)
         return http.document(body, keep_alive=self.keep_alive, extra=self.extra)
