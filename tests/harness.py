@@ -213,6 +213,12 @@ class Client:
         document: dict[str, Any] = json.loads(body)
         return document
 
+    def retained(self, channels: str) -> list[dict[str, Any]]:
+        """All messages that the server has kept, as envelopes."""
+        self.poll(channels)  # a publish may be answered a turn of the server's loop before its message can be seen
+        messages: list[dict[str, Any]] = self.poll(channels, "cursor=earliest")["messages"]
+        return messages
+
     def event(self) -> dict[str, str]:
         """The next block of an event stream, by field; the lines of ``data`` joined."""
         fields: dict[str, str] = {}

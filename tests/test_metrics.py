@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from pushcompat.metrics import Durations, Metrics, exposition
+
+from .harness import Server
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
+    """By name and the value of the label, if there is one."""
+    text = exposition(metrics, lambda: [("sockets", "Connections", 3)])().decode()
+    return {
+        (sample.name, next(iter(sample.labels.values()), "")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_everything_that_is_counted_is_exposed() -> None:
+    metrics = Metrics()
+    metrics.connections["websocket"] += 2
+    metrics.delivered("longpoll", 5, 700)
+    metrics.refused["401"] += 1
+    for name in ("messages", "publishes", "resumes", "resets", "stripped_upgrades", "accept_pauses"):
+        setattr(metrics, name, 7)
+    got = samples(metrics)
+    assert got["pushcompat_connections", "websocket"] == 2
+    assert got["pushcompat_deliveries_total", "longpoll"] == 5
+    assert got["pushcompat_delivered_bytes_total", "longpoll"] == 700
+    assert got["pushcompat_refused_total", "401"] == 1
+    for name in ("messages", "publishes", "resumes", "resets", "stripped_upgrades", "accept_pauses"):
+        assert got[f"pushcompat_{name}_total", ""] == 7
+    assert got["pushcompat_sockets", ""] == 3
+
+
+def test_durations_fall_into_cumulative_buckets() -> None:
+    durations = Durations()
+    for seconds in (0.0001, 0.002, 0.002, 0.5, 60):
+        durations.observe(seconds)
+    assert durations.sum == 60.5041
+    assert dict(durations.buckets()) == {
+        "0.0001": 1, "0.0003": 1, "0.001": 1, "0.003": 3, "0.01": 3,
+        "0.03": 3, "0.1": 3, "0.3": 3, "1.0": 4, "3.0": 4, "+Inf": 5,
+    }  # fmt: skip
+
+
+def test_a_server_counts_what_its_clients_do(server: Server) -> None:
+    with server.connect() as stream, server.connect() as client:
+        stream.request("GET", "/channels/count", Accept="text/event-stream")
+        stream.head()
+        stream.event()
+        cursor = stream.event()["id"]
+        for _ in range(3):
+            server.publish("count", "x")
+            stream.event()
+        client.poll("count", f"cursor={cursor}")
+        client.poll("count", "cursor=unknown")
+        client.request("POST", "/channels/count")
+        assert client.problem()[0] == 401
+        # What was delivered is counted when its pass ends.
+        server.wait_for_metric('pushcompat_deliveries_total{transport="eventsource"}', 3, 3)
+        for name, value in {
+            'connections{transport="eventsource"}': 1,
+            'connections{transport="longpoll"}': 1,  # between two polls
+            'deliveries_total{transport="longpoll"}': 3,
+            'refused_total{status="401"}': 1,
+            "publishes_total": 3,
+            "messages_total": 3,
+            "resumes_total": 2,
+            "resets_total": 1,
+            "pass_seconds_count": 3,
+            "log_messages": 3,
+            "log_head": 3,
+            "channels": 1,
+            "sockets": 2,
+            "draining": 0,
+        }.items():
+            assert server.metric(f"pushcompat_{name}") == value, name
+    server.wait_for_metric('pushcompat_connections{transport="eventsource"}', 0, 0)
+    server.wait_for_metric('pushcompat_connections{transport="longpoll"}', 0, 0)

@@ -1,0 +1,171 @@
+"""One kept-alive connection goes from Tornado to the hub and back, with whatever was already read of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from ..harness import KEY, Client, Server, sequence
+
+PAGE = b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"
+POLL = b"GET /channels/%b HTTP/1.1\r\nHost: test\r\n\r\n"
+BEARER = f"Authorization: Bearer {KEY}\r\n".encode()
+
+
+def publish(channel: bytes, body: bytes) -> bytes:
+    head = b"POST /channels/%b HTTP/1.1\r\nHost: test\r\n%bContent-Length: %d\r\n\r\n"
+    return head % (channel, BEARER, len(body)) + body
+
+
+def chunked(channel: bytes, *chunks: bytes) -> bytes:
+    body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    head = b"POST /channels/%b HTTP/1.1\r\nHost: test\r\n%bTransfer-Encoding: chunked\r\n\r\n"
+    return head % (channel, BEARER) + body
+
+
+def texts(client: Client) -> list[str]:
+    return [message["data"] for message in json.loads(client.response()[2])["messages"]]
+
+
+def test_a_connection_changes_hands_as_often_as_its_requests_do(shared_client: Client) -> None:
+    cursors = []
+    for _ in range(10):
+        shared_client.send(PAGE)
+        assert shared_client.response()[2] == b"ok\n"
+        shared_client.send(publish(b"often", b"x"))
+        cursors.append(json.loads(shared_client.response()[2])["id"])
+        assert len(shared_client.retained("often")) == len(cursors)
+    assert all(sequence(one) < sequence(next_one) for one, next_one in pairwise(cursors))
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 10**6])
+def test_requests_in_both_directions_may_come_in_any_pieces(shared_client: Client, size: int) -> None:
+    channel = b"pieces-%d" % size
+    data = PAGE + publish(channel, b"one") + PAGE + PAGE + chunked(channel, b"t", b"wo") + PAGE
+    data += POLL % channel + publish(channel, b"three") + PAGE
+    for at in range(0, len(data), size):
+        shared_client.send(data[at : at + size])
+    ok, taken = b"ok\n", b'{"id":'
+    expected = [ok, taken, ok, ok, taken, ok]
+    assert [shared_client.response()[2][: len(start)] for start in expected] == expected
+    assert texts(shared_client) == []
+    assert [shared_client.response()[2][: len(start)] for start in (taken, ok)] == [taken, ok]
+    assert [m["data"] for m in shared_client.retained(channel.decode())] == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("size", [1000, 65_000])
+@pytest.mark.parametrize("send", [publish, chunked])
+def test_a_body_comes_back_with_its_head(
+    shared_client: Client, send: Callable[[bytes, bytes], bytes], size: int
+) -> None:
+    channel = b"body-%d" % size
+    shared_client.send(PAGE + send(channel + b"?key=only", b"x" * size) + PAGE + POLL % channel)
+    assert shared_client.response()[2] == b"ok\n"
+    assert shared_client.response()[0] == 200
+    assert shared_client.response()[2] == b"ok\n"
+    assert texts(shared_client) == []
+    assert [len(m["data"]) for m in shared_client.retained(channel.decode())] == [size]
+
+
+def test_a_body_may_come_long_after_its_head_was_handed_back(shared_client: Client) -> None:
+    request = publish(b"later", b"hello")
+    shared_client.send(PAGE + request[:-5].replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+    assert shared_client.response()[2] == b"ok\n"
+    assert shared_client.head() == (100, {})
+    shared_client.send(request[-5:] + PAGE)
+    assert [shared_client.response()[0] for _ in range(2)] == [200, 200]
+
+
+def test_a_lot_may_be_pipelined_behind_a_page(shared_client: Client) -> None:
+    shared_client.send(PAGE + publish(b"lot", b"x" * 10_000) * 30 + PAGE)
+    assert [shared_client.response()[0] for _ in range(32)] == [200] * 32
+
+
+@pytest.mark.parametrize("target", ["/channels", "/channels/", "/channels/a%20b", "/channels/%ff", "/%63hannels/a,b,"])
+def test_the_hub_refuses_the_same_on_both_ways_in(shared_server: Server, shared_client: Client, target: str) -> None:
+    shared_client.request("GET", target)
+    refused = shared_client.problem()[::2]
+    with shared_server.connect() as client:
+        client.send(PAGE)
+        assert client.response()[2] == b"ok\n"
+        client.request("GET", target)
+        assert client.problem()[::2] == refused
+
+
+@pytest.mark.parametrize("target", ["/channelsx", "/channel", "/Channels/a", "//channels/a", "/x/channels/a"])
+def test_what_only_looks_like_the_hubs_is_not(shared_client: Client, target: str) -> None:
+    for _ in range(2):
+        shared_client.request("GET", target)
+        assert shared_client.problem()[0] == 404
+
+
+def test_absolute_and_escaped_addresses_lead_to_the_same_place_on_both_ways_in(shared_client: Client) -> None:
+    for _ in range(2):
+        for target in ("http://push.example/healthz", "http://push.example/healthz?x=http://y"):
+            shared_client.request("GET", target)
+            assert shared_client.response()[2] == b"ok\n"
+        for target in (
+            "http://push.example/channels/form?wait=0",
+            "/%63hannels/form?wait=0",
+            "/channels%2Fform?wait=0",
+        ):
+            shared_client.request("GET", target)
+            assert json.loads(shared_client.response()[2])["messages"] == []
+
+
+def test_every_transport_can_follow_a_page(shared_server: Server) -> None:
+    with shared_server.connect() as socket, shared_server.connect() as stream, shared_server.connect() as poller:
+        for client in (socket, stream, poller):
+            client.send(PAGE)
+            assert client.response()[2] == b"ok\n"
+        assert socket.upgrade("/channels/follow") == 101
+        stream.request("GET", "/channels/follow", Accept="text/event-stream")
+        assert stream.head()[0] == 200
+        stream.event()
+        stream.event()
+        poller.request("GET", "/channels/follow?wait=20")
+        shared_server.wait_for_metric('pushcompat_connections{transport="longpoll"}', 1)
+        assert shared_server.publish("follow", "hi")["channels"] == {"follow": {"subscribers": 3}}
+        assert socket.frame() == (0x81, b"hi")
+        assert stream.event()["data"] == "hi"
+        assert texts(poller) == ["hi"]
+
+
+def test_a_header_with_any_bytes_survives_the_way_back(shared_client: Client) -> None:
+    shared_client.send(PAGE + b"GET /channels/bytes HTTP/1.1\r\nHost: test\r\nLast-Event-ID: \xfc\xff\r\n\r\n")
+    assert shared_client.response()[2] == b"ok\n"
+    assert json.loads(shared_client.response()[2])["reset"] == ["bytes"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"GET /channels/x HTTP/2.0\r\nHost: test\r\n\r\n",
+        b"GET /channels/x HTTP/1.1\r\n\r\n",
+        b"GET /channels/x HTTP/1.1\r\nHost: test\r\nno colon\r\n\r\n",
+        b"GET /channels/x HTTP/1.1\r\nHost: test\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"POST /channels/x HTTP/1.1\r\nHost: test\r\nContent-Length: x\r\n\r\n",
+        b"POST /channels/x HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000000\r\n\r\n",
+        b"POST /healthz HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+    ],
+)
+def test_nonsense_behind_a_page_ends_the_connection(shared_client: Client, data: bytes) -> None:
+    shared_client.send(PAGE + data)
+    assert shared_client.response()[2] == b"ok\n"
+    last_words = shared_client.to_end()
+    assert last_words == b"" or last_words.startswith(b"HTTP/1.1 400 ")
+
+
+def test_clients_that_vanish_while_they_change_hands_harm_nobody(shared_server: Server, shared_client: Client) -> None:
+    for data in (PAGE, PAGE + POLL % b"gone", PAGE * 20, POLL % b"gone" + PAGE, PAGE + publish(b"gone", b"x")) * 5:
+        with shared_server.connect() as client:
+            client.send(data)
+            client.reset()
+    shared_client.send(PAGE)
+    assert shared_client.response()[2] == b"ok\n"
