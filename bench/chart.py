@@ -13,14 +13,14 @@ from html import escape
 
 from results import Result, human
 
-WIDTH = 960
+WIDTH = 1040
 LABELS = 330  # where the axis begins
 AXIS = 380  # how long it is
 VALUES = LABELS + AXIS + 24
 TOP = 96
 ROW = 34
 BAR = 16
-LOWEST, HIGHEST = 1 / 4, 32
+LOWEST, HIGHEST = 1 / 8, 64
 
 STYLE = """
 .page{fill:#ffffff} .ink{fill:#1c2733} .soft{fill:#5b6b7a} .grid{stroke:#e3e8ed} .zero{stroke:#1c2733}
@@ -46,7 +46,7 @@ def draw(results: Sequence[Result], about: str) -> str:
             f'<rect class="page" width="{WIDTH}" height="{height}" rx="8"/>',
             _text(24, 38, "pushcompat compared with Nchan", "title ink"),
             _text(
-                24, 60, "Times better than Nchan on the same machine; right is better. The mark is the target.", "soft"
+                24, 60, "Times better than Nchan, on the same machine in the same run. The mark is the target.", "soft"
             ),
             *_grid(bottom),
             *(line for number, result in enumerate(rows) for line in _row(result, TOP + ROW * number)),
@@ -69,7 +69,7 @@ def _row(result: Result, top: int) -> Iterable[str]:
     start, end = sorted((_x(1.0), _x(better)))
     subject, baseline = result.values
     middle, text = top + ROW / 2, top + ROW / 2 + 5
-    values = f"{human(subject)} against {human(baseline)}"
+    values = f"{_short(subject)} against {_short(baseline)}"
     yield _text(LABELS - 18, text, result.figure.title, "ink end")
     yield (
         f'<rect class="{"good" if result.met else "bad"}" x="{start:.1f}" y="{middle - BAR / 2}" '
@@ -77,8 +77,16 @@ def _row(result: Result, top: int) -> Iterable[str]:
     )
     x = _x(_target(result))
     yield f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{middle - 11}" y2="{middle + 11}" stroke-width="2"/>'
-    yield _text(VALUES, text - 6, f"{better:.2g}× better" if better >= 1 else f"{better:.2g}×", "ink small")
+    yield _text(VALUES, text - 6, f"{human(better)} ×", "ink small")
     yield _text(VALUES, text + 8, f"{values} {result.figure.unit}", "soft small")
+
+
+def _short(value: float) -> str:
+    """Three significant digits and a thousand's sign."""
+    for limit, sign in ((1e6, " M"), (1e3, " k")):
+        if value >= limit:
+            return f"{value / limit:.3g}{sign}"
+    return human(value)
 
 
 def _target(result: Result) -> float:

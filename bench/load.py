@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from servers import LOAD_CORE, BenchError, Server, on_core
 
 SOURCES = Path(__file__).parent / "load"
 PROGRAM = Path(__file__).parent / "build" / "load"
+PHASES = ("prime", "open", "hold", "run")  # of a report
 RUN_S = 180  # far more than its own limits; it ends by itself
 
-Report = dict[str, Any]  # what load/tally.c prints
+Report = dict[str, Any]  # what load/tally.c prints, and the share of a core that everybody else used meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,17 @@ def run(load: Load, server: Server) -> Report:
     command = [str(PROGRAM), "--dialect", server.dialect, "--port", str(server.port), *load.arguments()]
     command += ["--key", server.key] if server.key else []
     command += [word for pid in server.pids for word in ("--server-pid", str(pid))]
+    before, start = busy_cpu_s(), time.monotonic()
     done = subprocess.run(on_core(LOAD_CORE, command), stdout=subprocess.PIPE, timeout=RUN_S, check=False)
     if done.returncode:
         raise BenchError(f"the load generator failed (above) with {load} on {server.dialect}")
     report: Report = json.loads(done.stdout)
+    ours = sum(report[phase][process] for phase in PHASES for process in ("server_cpu_s", "load_cpu_s"))
+    report["others_share"] = round((busy_cpu_s() - before - ours) / (time.monotonic() - start), 3)
     return report
+
+
+def busy_cpu_s() -> float:
+    """CPU seconds that all processes of this machine have used since it started; stolen time counts as used."""
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")

@@ -10,6 +10,8 @@ from typing import Any
 from load import Report
 from scenarios import Figure, Scenario, load_share
 
+QUIET = 0.1  # of a core: what other processes may use before the figures are no longer to be trusted
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -64,6 +66,10 @@ class Delivery:
     def load_share(self) -> float:
         return max(load_share(report) for row in self.reports for report in row)
 
+    @property
+    def others_share(self) -> float:
+        return float(max(report["others_share"] for row in self.reports for report in row))
+
     def faults(self) -> Iterable[str]:
         names = ("failed", "lost", "refused", "missing", "repeated", "wrong_subscribers", "corrupt", "resets")
         for side, row in zip(self.scenario.sides, self.reports, strict=True):
@@ -79,6 +85,7 @@ class Delivery:
             "exact": self.exact,
             "faults": list(self.faults()),
             "load_generator_share": round(self.load_share, 2),
+            "others_share": self.others_share,
             "reports": {side.label: list(row) for side, row in zip(self.scenario.sides, self.reports, strict=True)},
         }
 
@@ -120,6 +127,11 @@ def _delivery_lines(deliveries: Sequence[Delivery]) -> Iterable[str]:
         yield from (f"  {delivery.scenario.name}: {fault}" for fault in delivery.faults())
     busiest = max(deliveries, key=lambda delivery: delivery.load_share)
     yield f"The load generator used at most {busiest.load_share:.0%} of its core (in {busiest.scenario.name})."
+    disturbed = max(deliveries, key=lambda delivery: delivery.others_share)
+    yield (
+        f"Everything else on this machine used at most {disturbed.others_share:.0%} of a core (in "
+        f"{disturbed.scenario.name})" + (": too much, measure again." if disturbed.others_share > QUIET else ".")
+    )
 
 
 def _rounded(value: float) -> float:

@@ -21,7 +21,7 @@ import chart
 import load
 import machine
 from load import Report
-from results import Delivery, Result, evaluate, table
+from results import QUIET, Delivery, Result, evaluate, table
 from scenarios import SCENARIOS, Scenario, Side
 from servers import ROOT, BenchError, cores, nchan, open_files, require_nchan
 
@@ -98,9 +98,11 @@ def measure_once(side: Side) -> Report:
 
 def tell(scenario: Scenario, number: int, runs: int, side: Side, report: Report) -> None:
     figures = ", ".join(f"{figure.read(report):,.2f} {figure.unit}" for figure in scenario.figures)
-    exact = "" if report["exact"] else "  NOT EXACT"
+    notes = "" if report["exact"] else "  NOT EXACT"
+    if report["others_share"] > QUIET:
+        notes += f"  disturbed: others used {report['others_share']:.0%} of a core"
     clock = time.strftime("%H:%M:%S")
-    print(f"{clock}  {scenario.name} {number}/{runs}  {side.label}: {figures}{exact}", file=sys.stderr, flush=True)
+    print(f"{clock}  {scenario.name} {number}/{runs}  {side.label}: {figures}{notes}", file=sys.stderr, flush=True)
 
 
 def write(folder: Path, results: list[Result], deliveries: list[Delivery]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -92,8 +94,6 @@ Starter = Callable[[Path], AbstractContextManager[Server]]
 
 def open_files() -> int:
     """The most files a process here may open; raises this process's own limit to it, for its children."""
-    import resource
-
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
@@ -142,23 +142,28 @@ def _running(command: list[str], port: int, folder: Path) -> Iterator[subprocess
     with log.open("wb") as output:
         process = subprocess.Popen(on_core(SERVER_CORE, command), stdout=output, stderr=output, cwd=ROOT)
     try:
-        _wait_until_listening(process, port, log)
+        _wait_until_answering(process, port, log)
         yield process
     finally:
         _stop(process)
     _complain_about(log)
 
 
-def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_answering(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Listening is not enough: nginx listens before it has started its worker."""
     end = time.monotonic() + START_S
     while time.monotonic() < end and process.poll() is None:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            connection = HTTPConnection("127.0.0.1", port, timeout=1)
+            connection.request("GET", "/")
+            connection.getresponse().close()
         except OSError:
             time.sleep(0.02)
         else:
             return
-    raise BenchError(f"{process.args!r} did not start to listen on port {port}:\n{log.read_text()[-2000:]}")
+        finally:
+            connection.close()
+    raise BenchError(f"{process.args!r} did not start to answer on port {port}:\n{log.read_text()[-2000:]}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

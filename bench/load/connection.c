@@ -180,13 +180,15 @@ bool serve(double limit_s, bool (*done)(void))
 {
 	uint64_t end = now_ns() + (uint64_t)(limit_s * 1e9);
 
-	while (!done()) {
-		uint64_t due = publish_due(), now = now_ns();
+	for (;;) {
+		uint64_t due = publish_due(); /* before `done`, which may depend on the time that has passed here */
+		if (done())
+			return true;
+		uint64_t now = now_ns();
 		if (now >= end)
 			return false;
 		uint64_t wake = due && due < end ? due : end;
 		receive_from(everyone, wake <= now ? 0 : (int)((wake - now) / 1000000));
 		receive_from(publishers_only, 0);
 	}
-	return true;
 }

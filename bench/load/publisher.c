@@ -125,7 +125,7 @@ uint64_t publish_due(void)
 		post_next(p);
 		due_ns += interval_ns;
 	}
-	return may_publish() ? due_ns : 0;
+	return !may_publish() ? 0 : due_ns < end_ns ? due_ns : end_ns;
 }
 
 static bool answered(void)
