@@ -26,12 +26,11 @@ import uuid
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from email.message import Message
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import NamedTuple, NotRequired, TypedDict
 from urllib.parse import quote, urlencode
 
-from .dial import Connection, Endpoint
+from .dial import Connection, Endpoint, problem_detail, retry_after_s
 from .errors import ConfigError
 from .state import KEY_FILE, checked_key, default_state_dir, read_key
 
@@ -373,16 +372,6 @@ def _pause_s(outcome: _Outcome, tried: int) -> float:
     return jitter + (asked or 0.0)
 
 
-def retry_after_s(text: str) -> float | None:
-    """A Retry-After: seconds, or a date (RFC 9110 §10.2.3). None where it says nothing."""
-    if text.strip().isdecimal():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
-
-
 # What came of it
 
 
@@ -416,12 +405,3 @@ def _unreachable(error: OSError | http.client.HTTPException, endpoint: Endpoint)
         return f"no answer from {endpoint.url} in time"
     reason = getattr(error, "strerror", None) or str(error) or error.__class__.__name__
     return f"can not reach {endpoint.url}: {reason}; is the server running there?"
-
-
-def problem_detail(status: int, body: bytes) -> str:
-    """What an error answer says (RFC 9457), or its status where it says nothing."""
-    try:
-        document = json.loads(body)
-        return str(document.get("detail") or document["title"])
-    except (ValueError, AttributeError, KeyError):
-        return f"answered {status} {http.client.responses.get(status, '')}".strip()

@@ -1,4 +1,4 @@
-"""Connections from a client to a server, every wait of which is bounded. Standard library only.
+"""HTTP connections from a client to a server, every wait of which is bounded. Standard library only.
 
 ``http.client`` bounds each single read, so a server that sends a byte now and then can hold its caller for ever. Here
 every wait asks ``patience`` for the seconds that are left, which a deadline or a watchdog answers.
@@ -9,10 +9,13 @@ from __future__ import annotations
 import http.client
 import io
 import ipaddress
+import json
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -169,3 +172,25 @@ def _tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+# What an answer says
+
+
+def problem_detail(status: int, body: bytes) -> str:
+    """What an error answer says (RFC 9457), or its status where it says nothing."""
+    try:
+        document = json.loads(body)
+        return str(document.get("detail") or document["title"])
+    except (ValueError, AttributeError, KeyError):
+        return f"answered {status} {http.client.responses.get(status, '')}".strip()
+
+
+def retry_after_s(text: str) -> float | None:
+    """A Retry-After: seconds, or a date (RFC 9110 §10.2.3). None where it says nothing."""
+    if text.strip().isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None

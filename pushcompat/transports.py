@@ -18,8 +18,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from .client import problem_detail, retry_after_s
-from .dial import BoundedSocket, Connection, Endpoint, dial
+from .dial import BoundedSocket, Connection, Endpoint, dial, problem_detail, retry_after_s
 
 OPEN_S = 10.0  # until a connection must have said something: some proxies and virus scanners hold it for ever
 POLL_S = 25.0  # the longest hold that fits every 30 s cap
