@@ -56,7 +56,9 @@ class Server:
         _settle_down()
         self._on_signals()
         _announce(config, listeners)
-        await self._stop.wait()
+        stopped = [asyncio.create_task(event.wait()) for event in (self._stop, hub.failed)]
+        await asyncio.wait(stopped, return_when=asyncio.FIRST_COMPLETED)
+        stopped[1].cancel()
         logs.event("stopping", subscribers=hub.subscribers)
         await hub.drain()
         hub.door.close()
@@ -65,6 +67,8 @@ class Server:
         await store.close()
         if config.unix_socket is not None:
             config.unix_socket.unlink(missing_ok=True)
+        if hub.failed.is_set():
+            sys.exit(1)
 
     def _on_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -115,13 +115,20 @@ class Fanout:
             state = connection.state
             if state is not _STREAMING and state is not _POLLING:
                 continue
-            if connection.cursor != cursor or connection.encoding is not encoding or connection.channels is not alone:
-                encoding, cursor = connection.encoding, connection.cursor
-                chunk = self.chunk_after(connection)
-                if connection.channels is not alone or connection.forgiven != UNKNOWN:
-                    encoding = None  # not the next one's
-            if chunk is not None:
-                self.deliver(connection, chunk)
+            try:
+                if (
+                    connection.cursor != cursor
+                    or connection.encoding is not encoding
+                    or connection.channels is not alone
+                ):
+                    encoding, cursor = connection.encoding, connection.cursor
+                    chunk = self.chunk_after(connection)
+                    if connection.channels is not alone or connection.forgiven != UNKNOWN:
+                        encoding = None  # not the next one's
+                if chunk is not None:
+                    self.deliver(connection, chunk)
+            except Exception:
+                self._sockets.defect(connection)
         if visited < visits:
             self._finish_pass(channel)
         return visited
@@ -200,14 +207,11 @@ class Fanout:
             channel = owing[0]
             if channel.head <= cursor:
                 return None
-            memo = channel.memo
-            if memo is not None:
-                chunk = memo.get((encoding, cursor))
-                if chunk is not None:
-                    return chunk
-            if channel.floor > max(cursor, connection.forgiven):
+            # First of all: what is in the memo may have been made for somebody who is forgiven.
+            if channel.floor > cursor and channel.floor > connection.forgiven:
                 return self._reset(owing, encoding)
-            return self._chunk(channel, encoding, cursor)
+            chunk = None if channel.memo is None else channel.memo.get((encoding, cursor))
+            return self._chunk(channel, encoding, cursor) if chunk is None else chunk
         if not owing:
             return None
         if max(channel.floor for channel in owing) > max(cursor, connection.forgiven):

@@ -59,6 +59,9 @@ class History:
         """Says that the caller needs the channel no more."""
         if not channel.idle or channel.name in self._idle:
             return
+        if channel.floor <= self.floor:
+            del self._channels[channel.name]  # one made anew would be the same
+            return
         self._idle[channel.name] = channel
         if len(self._idle) > _IDLE_CHANNELS:
             name, forgotten = self._idle.popitem(last=False)

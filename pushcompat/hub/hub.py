@@ -20,7 +20,7 @@ import random
 import socket
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from selectors import EVENT_WRITE, SelectorKey
@@ -37,7 +37,7 @@ from .answering import Answering
 from .clock import NEVER, Wheel
 from .connection import Connection, State
 from .door import Door
-from .fanout import UNKNOWN, Fanout
+from .fanout import Fanout
 from .history import History
 from .publishing import Publishing
 from .requests import HandOver, Requests
@@ -86,6 +86,7 @@ class Hub:
         self._ready: Iterator[tuple[SelectorKey, int]] = iter(())
         self._due: deque[Connection] = deque()
         self._tasks: list[asyncio.Task[None]] = []
+        self.failed = asyncio.Event()  # the hub can not go on
         self._receive = {
             State.HEAD: self._receive_head,
             State.BODY: self._requests.receive_body,
@@ -111,6 +112,14 @@ class Hub:
         await self._load()
         IOLoop.current().add_handler(self.sockets.fileno(), lambda _fd, _events: self._on_ready(), IOLoop.READ)
         self._tasks = [asyncio.create_task(work()) for work in (self._follow, self._tick, self._publishing.run)]
+        for task in self._tasks:
+            task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """Without one of its tasks the hub is no hub: whoever runs it must end it."""
+        if not task.cancelled():
+            logs.log.critical("a defect of the hub: a task ended", exc_info=task.exception())
+            self.failed.set()
 
     async def drain(self) -> None:
         """Tells every subscriber to come back elsewhere or later, spread over the drain time.
@@ -199,8 +208,7 @@ class Hub:
         await self._load()
         if self._store.epoch != self._fanout.epoch:
             self._fanout.epoch = self._store.epoch
-            for connection in self.sockets.connections():
-                connection.cursor = UNKNOWN
+            self._subscribing.start_over()
         for channel in list(self.history):
             self._fanout.mark(channel)
         self.schedule()
@@ -210,6 +218,7 @@ class Hub:
         while True:
             await asyncio.sleep(1.0 - time.monotonic() % 1.0)
             self._due.extend(self._wheel.advance(int(time.monotonic())))
+            self._subscribing.tick()
             self.history.expire()
             self.schedule()
 
@@ -231,11 +240,11 @@ class Hub:
         more = self._read(most // 4 if self._fanout.busy else most)
         early = self._answering.early
         for _ in range(min(len(early), most)):
-            self._resume(early.popleft())
+            self._do(self._resume, early.popleft())
         for _ in range(min(len(self._due), most)):
             connection = self._due.popleft()
             if connection.state is not State.GONE and connection.deadline == NEVER:  # else it got more time meanwhile
-                self._fire[connection.state](connection)
+                self._do(self._fire[connection.state], connection)
         self._fanout.run(most)
         if more or early or self._due or self._fanout.busy:
             self.schedule()
@@ -267,11 +276,20 @@ class Hub:
             except OSError:
                 self.sockets.lose(connection, "reset")
                 continue
-            if data:
-                receive[connection.state](connection, data)
-            else:
+            if not data:
                 self._half_closed(connection)
+                continue
+            try:
+                receive[connection.state](connection, data)
+            except Exception:
+                self.sockets.defect(connection)
         return served
+
+    def _do(self, what: Callable[[Connection], None], connection: Connection) -> None:
+        try:
+            what(connection)
+        except Exception:
+            self.sockets.defect(connection)
 
     def _half_closed(self, connection: Connection) -> None:
         """The client has said its last. A publisher may still wait for its answers; anybody else is gone."""

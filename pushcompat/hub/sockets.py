@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector, SelectorKey
 
+from .. import logs
 from .clock import NEVER, Wheel
 from .connection import Connection, State
 
@@ -154,6 +155,11 @@ class Sockets:
         connection.socket.close()
         if not said:
             self._on_ended(connection, reason)
+
+    def defect(self, connection: Connection) -> None:
+        """To be called with an exception that nobody expected: it costs the one connection that it happened to."""
+        logs.log.exception("a defect of the hub, in state %s", connection.state.name)
+        self.lose(connection, "error")
 
     def close(self) -> None:
         for connection in self.connections():

@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 
 from .. import logs, policy
 from ..limits import Limits
@@ -60,6 +61,7 @@ class Subscribing:
         self._origins = origins
         self._answering = answering
         self._answers: dict[tuple[bytes, bool], Answers] = {}  # by CORS lines and keep-alive
+        self._away: deque[tuple[int, Channel]] = deque()  # all channels' pollers that left between two polls
         self._latest = b"", 0  # the cursor that was read last, and its sequence number
         self.draining = False
 
@@ -168,6 +170,12 @@ class Subscribing:
         self._latest = text, cursor[1]
         return True
 
+    def start_over(self) -> None:
+        """The log is another one: nobody's cursor means anything any more."""
+        self._latest = b"", 0
+        for connection in self._sockets.connections():
+            connection.cursor = UNKNOWN
+
     # Joining and leaving
 
     def _join(self, connection: Connection, request: Request, names: Sequence[str], encoding: Encoding) -> None:
@@ -232,9 +240,18 @@ class Subscribing:
         """Counts a poller that closes its connection after each answer, until it had time to come back."""
         if channel.away is None:
             channel.away = deque()
-        channel.away.append(self._wheel.now + int(self._limits.poll_grace_s))
+        until = self._wheel.now + int(self._limits.poll_grace_s)
+        channel.away.append(until)
+        self._away.append((until, channel))
 
     # What the clock asks for
+
+    def tick(self) -> None:
+        """Forgets the pollers that were away too long."""
+        while self._away and self._away[0][0] <= self._wheel.now:
+            channel = self._away.popleft()[1]
+            self._fanout.subscribers(channel)
+            self._history.release(channel)
 
     def set_heartbeat(self, connection: Connection) -> None:
         beat = connection.quiet_since + max(1, int(self._limits.heartbeat_s * random.uniform(0.8, 1.0)))
@@ -331,9 +348,15 @@ class Subscribing:
 
 def _around_cursor(head: bytes, request: Request, start: str, hold: int) -> tuple[bytes, bytes, int] | None:
     """A poll's bytes before and behind its cursor, where nothing else in them can change its meaning."""
-    if len(start) != CURSOR_WIDTH or not request.keep_alive:
+    if len(start) != CURSOR_WIDTH or not request.keep_alive or b"last-event-id" in request.headers:
         return None
     before, found, behind = head.partition(b"cursor=" + start.encode("latin-1"))
-    if not found or b"last-event-id" in request.headers:
+    if not found or b"ursor" in request.target.partition(found)[2]:  # a second one would count
         return None
-    return before + b"cursor=", behind, hold
+    return _same(before + b"cursor="), _same(behind), hold
+
+
+@lru_cache(1024)
+def _same(part: bytes) -> bytes:
+    """One copy for all clients that say the same; a browser's header fields are half a kilobyte."""
+    return part
