@@ -1,0 +1,41 @@
+"""The wheel that all deadlines are on."""
+
+from __future__ import annotations
+
+import weakref
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushcompat.hub.clock import NEVER, Wheel
+
+
+class Deadline:
+    def __init__(self) -> None:
+        self.deadline = self.bucket = NEVER
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 200), st.integers(0, 40)), max_size=20))
+def test_everybody_is_called_at_the_deadline_that_was_set_last(moves: list[tuple[int, int, int]]) -> None:
+    """Each move: who, for which time from then on, and how long until the next move."""
+    wheel: Wheel[Deadline] = Wheel(0)
+    all_timed = [Deadline() for _ in range(4)]
+    for who, ahead, pause in [*moves, (0, 0, 300)]:
+        timed = all_timed[who]
+        wheel.set(timed, wheel.now + ahead)
+        for _ in range(pause):
+            wanted = {id(t) for t in all_timed if t.deadline <= wheel.now + 1}
+            assert {id(t) for t in wheel.advance(wheel.now + 1)} == wanted
+    assert all(timed.deadline == NEVER for timed in all_timed)
+
+
+def test_somebody_who_never_has_a_deadline_again_is_forgotten_soon() -> None:
+    wheel: Wheel[Deadline] = Wheel(0)
+    timed = Deadline()
+    wheel.set(timed, 620)
+    timed.deadline = NEVER
+    gone = weakref.ref(timed)
+    del timed
+    assert gone() is not None
+    assert list(wheel.advance(30)) == []
+    assert gone() is None
