@@ -4,7 +4,7 @@ An application publishes with ``from pushcompat import publish``. That needs the
 needs is imported by the server.
 """
 
-from .client import (
+from .client.publisher import (
     Published,
     PublishError,
     PublishRefused,

@@ -18,8 +18,8 @@ import click
 from click.core import ParameterSource
 
 from . import __version__, logs
+from .client.dial import Endpoint
 from .config import Config
-from .dial import Endpoint
 from .errors import ConfigError
 from .options import LISTEN, PUBLISH, SERVER, Groups, limits_from
 from .state import KEY_FILE, default_state_dir, keep_key, read_key
@@ -114,23 +114,23 @@ def publish(ctx: click.Context, /, channel: str, data: str | None, is_json: bool
 
     Prints the server's answer, JSON in one line. Exit codes: 0 published, 1 refused or not reached, 2 wrong usage.
     """
-    from . import client
+    from .client import publisher
 
     body = _standard_input(asked=data == "-") if data in (None, "-") else os.fsencode(data)
     try:
-        published = client.publish(
+        published = publisher.publish(
             channel.split(","),
-            client.JsonText(body.decode()) if is_json else body,
+            publisher.JsonText(body.decode()) if is_json else body,
             message_key=values["key"],
             type=values["kind"],
             ttl=values["ttl"],
             idempotency_key=values["idempotency_key"],
             url=values["url"],
-            key=_publisher_key(ctx, client.find_endpoint(values["url"])),
+            key=_publisher_key(ctx, publisher.find_endpoint(values["url"])),
             timeout=values["timeout"],
             retries=values["retries"],
         )
-    except client.PublishError as error:
+    except publisher.PublishError as error:
         _complain(str(error))
         return 1
     except ValueError as error:
@@ -154,9 +154,9 @@ def listen(ctx: click.Context, /, channels: tuple[str, ...], **values: Any) -> i
                 1  refused by the server; --timeout over before --count messages came, or without any connection
                 2  wrong usage
     """
-    from .client import find_endpoint
-    from .listen import Listener, follow
-    from .transports import TRANSPORTS, Refused, Subscription, Watch
+    from .client.listener import Listener, follow
+    from .client.publisher import find_endpoint
+    from .client.transports import TRANSPORTS, Refused, Subscription, Watch
 
     if values["earliest"] and values["cursor"]:
         raise click.UsageError("give --cursor or --earliest, not both", ctx)

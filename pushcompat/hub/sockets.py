@@ -43,7 +43,7 @@ class Sockets:
 
     def fileno(self) -> int:
         """What the IOLoop watches. Raises where the platform's selector has no file descriptor of its own."""
-        return int(self._selector.fileno())  # type: ignore[attr-defined]
+        return int(self._selector.fileno())
 
     def ready(self) -> list[tuple[SelectorKey, int]]:
         return self._selector.select(0)

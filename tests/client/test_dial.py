@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pushcompat import PublishRefused, publish
-from pushcompat.dial import Endpoint, _tls
+from pushcompat.client.dial import Endpoint, _tls
 
-from .stub import CERTIFICATE, json_says, server_tls, stub
+from ..stub import CERTIFICATE, json_says, server_tls, stub
 
 published = json_says(200, {"id": "e0000000-000000000000001", "channels": {"a": {"subscribers": 0}}})
 

@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import NamedTuple, NotRequired, TypedDict
 from urllib.parse import quote, urlencode
 
+from ..errors import ConfigError
+from ..state import KEY_FILE, checked_key, default_state_dir, read_key
 from .dial import Connection, Endpoint, problem_detail, retry_after_s
-from .errors import ConfigError
-from .state import KEY_FILE, checked_key, default_state_dir, read_key
 
 DEFAULT_URL = "http://127.0.0.1:8888"
 

@@ -27,13 +27,13 @@ from pushcompat import (
     publish_batch,
     publish_batch_async,
 )
-from pushcompat import client as client_module
-from pushcompat.client import JsonText
-from pushcompat.dial import Endpoint
+from pushcompat.client import publisher
+from pushcompat.client.dial import Endpoint
+from pushcompat.client.publisher import JsonText
 from pushcompat.state import keep_key
 
-from .harness import KEY, MS, PATIENCE_S, Server
-from .stub import Talk, answer, json_says, refuses, says, silent, stub
+from ..harness import KEY, MS, PATIENCE_S, Server
+from ..stub import Talk, answer, json_says, refuses, says, silent, stub
 
 ANSWER: dict[str, Any] = {"id": "00000000-000000000000007", "channels": {"a": {"subscribers": 3}}}
 fine = json_says(200, ANSWER)
@@ -161,7 +161,7 @@ def test_the_key_of_a_server_on_this_machine_is_found(tmp_path: Path) -> None:
 )
 def test_the_key_on_this_disk_is_only_for_a_server_on_this_machine(tmp_path: Path, url: str, local: bool) -> None:
     key, _ = keep_key(tmp_path)
-    assert client_module._find_key(Endpoint.parse(url)) == (key if local else None)
+    assert publisher._find_key(Endpoint.parse(url)) == (key if local else None)
 
 
 def test_without_a_key_the_refusal_says_where_one_was_looked_for(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_certificate_of_nobody_is_refused_at_once(monkeypatch: pytest.MonkeyPa
         error.verify_message = "self-signed certificate"
         raise error
 
-    monkeypatch.setattr("pushcompat.client.Connection.connect", fail)
+    monkeypatch.setattr("pushcompat.client.publisher.Connection.connect", fail)
     with pytest.raises(PublishRefused, match="certificate that is not valid: self-signed"):
         publish("a", url="https://127.0.0.1", key="k")
     assert pauses == [0.0]

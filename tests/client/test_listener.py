@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushcompat import listen, transports
-from pushcompat.dial import Endpoint, _tls
-from pushcompat.listen import Listener, follow
-from pushcompat.transports import TRANSPORTS, EventParser, Refused, Subscription, Watch
+from pushcompat.client import listener, transports
+from pushcompat.client.dial import Endpoint, _tls
+from pushcompat.client.listener import Listener, follow
+from pushcompat.client.transports import TRANSPORTS, EventParser, Refused, Subscription, Watch
 
-from .harness import MS, PATIENCE_S, Server
-from .proxy import Proxy
-from .stub import CERTIFICATE, Script, Talk, answer, json_says, refuses, says, server_tls, silent, stub
+from ..harness import MS, PATIENCE_S, Server
+from ..proxy import Proxy
+from ..stub import CERTIFICATE, Script, Talk, answer, json_says, refuses, says, server_tls, silent, stub
 
 every_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 
@@ -163,7 +163,7 @@ def query(talk: Talk) -> dict[str, str]:
 @pytest.fixture
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """No backoff."""
-    monkeypatch.setattr(listen, "backoff_s", lambda failures: 0.0)
+    monkeypatch.setattr(listener, "backoff_s", lambda failures: 0.0)
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(failures: int) -> float:
         raise AssertionError("nobody asked for a backoff")
 
-    monkeypatch.setattr(listen, "backoff_s", fail)
+    monkeypatch.setattr(listener, "backoff_s", fail)
 
 
 # What is written
@@ -315,7 +315,7 @@ def test_a_server_that_is_restarted_is_met_again_soon(monkeypatch: pytest.Monkey
         asked.append(failures)
         return 0.0
 
-    monkeypatch.setattr(listen, "backoff_s", at_once)
+    monkeypatch.setattr(listener, "backoff_s", at_once)
     bad = refuses(502)
     with stub(over_websocket(opened(0)), *[bad] * 6, over_websocket(message(1), then=hold)) as server:
         assert Heard(server.url, count=1).ids == [1]
@@ -365,7 +365,7 @@ def test_what_is_no_json_cuts_the_connection(transport: str, prompt: None) -> No
 
 def test_backoff_has_full_jitter_from_half_a_second_to_thirty() -> None:
     for failures, longest in ((0, 0.5), (1, 1), (3, 4), (6, 30), (10_000, 30)):
-        waits = [listen.backoff_s(failures) for _ in range(500)]
+        waits = [listener.backoff_s(failures) for _ in range(500)]
         assert 0 <= min(waits) < longest / 10
         assert longest * 0.9 < max(waits) <= longest
 
@@ -381,7 +381,7 @@ def test_where_websocket_is_refused_it_falls_back(prompt: None) -> None:
 
 
 def test_where_a_stream_delivers_nothing_it_falls_back_to_polls(monkeypatch: pytest.MonkeyPatch, prompt: None) -> None:
-    monkeypatch.setattr(listen, "OPEN_S", 100 * MS)
+    monkeypatch.setattr(listener, "OPEN_S", 100 * MS)
     with stub(over_websocket(then=hold), over_eventsource(then=hold), over_longpoll(opened(0), message(1))) as server:
         assert Heard(server.url, count=1).ids == [1]
     assert [query(talk)["transport"] for talk in server.talks][:2] == ["websocket", "eventsource"]
