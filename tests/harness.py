@@ -277,5 +277,5 @@ def running(
         yield server
     finally:
         code = server.stop()
-    assert server.complaints() == []
+    assert server.complaints() == [], "\n".join(server.log[-40:])
     assert code == 0
