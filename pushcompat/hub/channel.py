@@ -2,9 +2,9 @@
 
 The rules that keep a cursor honest:
 
-- ``head`` is the highest sequence number that may have been appended to this channel; ``floor`` the highest one that was
-  evicted from it. Whoever stands at or above the floor can be given all that it missed; whoever is below it must be told
-  ``reset``.
+- ``head`` is the highest sequence number that may have been appended to this channel; ``floor`` the highest one that
+  was evicted from it. Whoever stands at or above the floor can be given all that it missed; whoever is below it must
+  be told ``reset``.
 - A message whose ttl ends, or whose key comes again, leaves the window and moves nothing.
 - ``visited`` is the place up to which every subscriber that can take bytes has been served. Nothing above it is evicted
   (``may_evict``); so a channel may hold more than its count for as long as a pass is under way.

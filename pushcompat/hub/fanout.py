@@ -9,8 +9,8 @@ Encoded once. ``chunk_after`` makes the bytes for (channel, encoding, first mess
 channel's memo, where everyone else who needs them finds them under their own cursor. A memo dies with its pass, or when
 the head moves. A merge of several channels is shared too, in a memo of its own.
 
-The subscriber's part of the work is a look-up, a ``send`` and four assignments: about 1.5 µs around a system call of 6 to
-8 µs (bench: WebSocket, paced). That is why ``deliver`` is written as it is.
+The subscriber's part of the work is a look-up, a ``send`` and four assignments: about 1.5 µs around a system call of
+6 to 8 µs (bench: WebSocket, paced). That is why ``deliver`` is written as it is.
 """
 
 from __future__ import annotations

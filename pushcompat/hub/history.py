@@ -1,7 +1,7 @@
 """The retained window of the whole log, by channel: what a resume is served from without waiting for a disk.
 
-Four things take a message away: its channel's count, its age, the byte budget of all channels, its own ttl. None of them
-takes one that a pass still owes to somebody (``Channel.may_evict``), except its ttl.
+Four things take a message away: its channel's count, its age, the byte budget of all channels, its own ttl. None of
+them takes one that a pass still owes to somebody (``Channel.may_evict``), except its ttl.
 
 Memory is bounded: a channel with no messages and no subscribers is kept only for its floor, and only so many of those.
 What is forgotten about whole channels is folded into one number, the global floor, at which a channel that is made anew

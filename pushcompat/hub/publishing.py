@@ -3,9 +3,9 @@
 Requests that come while the log is busy are appended together the next time, each still all or nothing. So a log that
 takes a while for each append (a disk, a network) serves many publishers at the price of one.
 
-A channel whose subscribers can not be served as fast as is published to it makes its publishers wait (``History.full``):
-the request stays with us, not in the log, until the pass is through, and is refused when that takes too long. What is
-refused or waits was never in the log; what was in the log is always answered 200.
+A channel whose subscribers can not be served as fast as is published to it makes its publishers wait
+(``History.full``): the request stays with us, not in the log, until the pass is through, and is refused when that
+takes too long. What is refused or waits was never in the log; what was in the log is always answered 200.
 """
 
 from __future__ import annotations

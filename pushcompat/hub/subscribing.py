@@ -119,7 +119,7 @@ class Subscribing:
         self.hold(connection, ticks)
 
     def _ticks(self, hold_s: float) -> int:
-        """A hold, less a little that differs from client to client: a crowd that came at once ends at different times."""
+        """A hold, less a little that differs from client to client: who came at once shall not end at once."""
         return max(1, int(hold_s * random.uniform(0.9, 1.0))) if hold_s >= 1 else 0
 
     def hold(self, connection: Connection, hold: int) -> None:

@@ -1,8 +1,8 @@
 """What a store is: a log that can be tailed, and nothing else.
 
-Any number of processes append to one log and follow it. Each message gets the next sequence number of the whole log, and
-every follower sees all messages in that order. ``epoch`` names the log's contents: when some of them may have been lost,
-the log goes on under a new epoch, and followers are told ``Lost``.
+Any number of processes append to one log and follow it. Each message gets the next sequence number of the whole log,
+and every follower sees all messages in that order. ``epoch`` names the log's contents: when some of them may have
+been lost, the log goes on under a new epoch, and followers are told ``Lost``.
 
 Publishes come in groups, because a durable store commits a group at the cost of one. Within a group each publish stands
 for itself: all of its messages or none, in order, side by side in the log.
@@ -69,7 +69,8 @@ class Store(Protocol):
 def retain(messages: Iterable[Message], retention: Retention, now_ms: int, floor: int) -> tuple[list[Message], int]:
     """What of ``messages`` (oldest first) a store keeps, and the floor after that. The rules that all stores share:
 
-    - a message whose ttl is over, or whose key came again in its channel, is dropped; that is no loss, and the floor stays;
+    - a message whose ttl is over, or whose key came again in its channel, is dropped; that is no loss, and the floor
+      stays;
     - beyond a channel's count, the age and the byte budget, the oldest go, and the floor rises to the last of them.
     """
     kept: list[Message] = []

@@ -1,4 +1,4 @@
-"""The log in the process: gone when the process is. For tests, and for those who can afford to lose history at a restart.
+"""The log in the process: gone when the process is. For tests, and for who can afford to lose history at a restart.
 
 Messages stay in one list. It is trimmed when it has grown to twice what was kept the last time, so trimming costs
 nothing per message; what a follower has yet to read is left alone.

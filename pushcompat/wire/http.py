@@ -272,11 +272,12 @@ def document(body: bytes, *, keep_alive: bool, extra: bytes = b"") -> bytes:
     return b"%b%d\r\n%b\r\n%b" % (_DOCUMENT[keep_alive], len(body), extra, body)
 
 
-_DOCUMENT = {
-    keep_alive: head(200, [("Content-Type", "application/json"), ("Connection", "keep-alive" if keep_alive else "close")])
-    .removesuffix(b"\r\n") + b"Content-Length: "
-    for keep_alive in (True, False)
-}  # fmt: skip
+def _document_head(connection: str) -> bytes:
+    fields = [("Content-Type", "application/json"), ("Connection", connection)]
+    return head(200, fields).removesuffix(b"\r\n") + b"Content-Length: "
+
+
+_DOCUMENT = {True: _document_head("keep-alive"), False: _document_head("close")}
 
 
 def answer(
