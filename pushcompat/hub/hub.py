@@ -82,7 +82,7 @@ class Hub:
             settings.publish_keys, origins, settings.prefix, hand_over,
         )  # fmt: skip
         self.door = Door(self.sockets, wheel, limits, metrics, self._requests.route, self._answering.refuse)
-        self._scheduled = False
+        self._next_turn: asyncio.Handle | None = None
         self._ready: Iterator[tuple[SelectorKey, int]] = iter(())
         self._due: deque[Connection] = deque()
         self._tasks: list[asyncio.Task[None]] = []
@@ -179,6 +179,8 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         IOLoop.current().remove_handler(self.sockets.fileno())
         self.sockets.close()
+        if self._next_turn is not None:
+            self._next_turn.cancel()
 
     # The log
 
@@ -225,16 +227,15 @@ class Hub:
     # Turns
 
     def schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+        if self._next_turn is None:
+            self._next_turn = asyncio.get_running_loop().call_soon(self._turn)
 
     def _on_ready(self) -> None:
-        if not self._scheduled:
+        if self._next_turn is None:
             self._turn()
 
     def _turn(self) -> None:
-        self._scheduled = False
+        self._next_turn = None
         most = self._limits.visits
         # While a pass is under way its visits come first: who was visited asks for nothing that is late.
         more = self._read(most // 4 if self._fanout.busy else most)
