@@ -202,6 +202,7 @@ class Hub:
         for channel in changed:
             self._fanout.mark(channel)
         self.history.shrink()
+        self._publishing.settle()
         self.schedule()
 
     async def _start_over(self) -> None:
@@ -213,6 +214,7 @@ class Hub:
             self._subscribing.start_over()
         for channel in list(self.history):
             self._fanout.mark(channel)
+        self._publishing.settle()
         self.schedule()
 
     async def _tick(self) -> None:

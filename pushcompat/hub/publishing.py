@@ -69,13 +69,14 @@ class Publishing:
         self._answering = answering
         self._wait_s = min(limits.publish_wait_s, limits.stream_s or limits.publish_wait_s)
         self._queue: list[Pending] = []
-        self._appending: list[Pending] = []
+        self._appending: list[Pending] = []  # the group that the log is taking
         self._queued = asyncio.Event()
         self._waiting: dict[Connection, Pending] = {}
+        self._appended: deque[tuple[Pending, Receipt]] = deque()  # in the log, but not seen there yet
 
     @property
     def busy(self) -> bool:
-        return bool(self._queue or self._appending or self._waiting)
+        return bool(self._queue or self._appending or self._appended or self._waiting)
 
     def body_limit(self, is_batch: bool) -> int:
         return self._limits.batch_bytes if is_batch else self._limits.message_bytes
@@ -107,11 +108,22 @@ class Publishing:
             await self._queued.wait()
             self._queued.clear()
             self._appending, self._queue = self._queue, []
-            outcomes = await self._append(self._appending)
-            await asyncio.sleep(0)  # the hub reads the log first: who is answered, and asks at once, finds its publish
-            for pending, outcome in zip(self._appending, outcomes, strict=True):
-                self._settle(pending, outcome)
+            for pending, outcome in zip(self._appending, await self._append(self._appending), strict=True):
+                if isinstance(outcome, Refused):
+                    self._fail(pending, outcome)
+                else:
+                    self._appended.append((pending, outcome))
             self._appending = []
+            self.settle()
+
+    def settle(self) -> None:
+        """Answers those whose messages this process has seen in the log: who is answered, and asks, finds them."""
+        appended = self._appended
+        while appended and self._seen(appended[0][1]):
+            self._succeed(*appended.popleft())
+
+    def _seen(self, receipt: Receipt) -> bool:
+        return receipt.sequence <= self._history.head or receipt.epoch != self._fanout.epoch
 
     async def _append(self, group: Sequence[Pending]) -> Sequence[Receipt | Refused]:
         try:
@@ -122,18 +134,18 @@ class Publishing:
             logs.log.exception("the log could not take %d publishes", len(group))
             return [Unavailable("the log could not take this; try again with the same Idempotency-Key")] * len(group)
 
-    def _settle(self, pending: Pending, outcome: Receipt | Refused) -> None:
+    def _fail(self, pending: Pending, refused: Refused) -> None:
+        if pending.connection.state is State.PUBLISHING:
+            self._answering.refuse(pending.connection, pending.request, refused)
+
+    def _succeed(self, pending: Pending, receipt: Receipt) -> None:
         connection = pending.connection
-        if isinstance(outcome, Refused):
-            if connection.state is State.PUBLISHING:
-                self._answering.refuse(connection, pending.request, outcome)
-            return
-        cursor = format_cursor(outcome.epoch, outcome.sequence)
-        self._metrics.publishes += not outcome.repeated
-        if logs.enabled() and not outcome.repeated:
+        cursor = format_cursor(receipt.epoch, receipt.sequence)
+        self._metrics.publishes += not receipt.repeated
+        if logs.enabled() and not receipt.repeated:
             logs.event("publish", channels=pending.names, id=cursor, messages=len(pending.publish.drafts))
         if connection.state is State.PUBLISHING:
-            counts = ",".join([f'"{name}":{{"subscribers":{n}}}' for name, n in outcome.subscribers.items()])
+            counts = ",".join([f'"{name}":{{"subscribers":{n}}}' for name, n in receipt.subscribers.items()])
             document = f'{{"id":"{cursor}","channels":{{{counts}}}}}\n'
             self._answering.answer(connection, pending.request, document.encode())
 
