@@ -77,19 +77,22 @@ def retain(messages: Iterable[Message], retention: Retention, now_ms: int, floor
     seen: set[tuple[str, str]] = set()
     counts: dict[str, int] = {}
     left_bytes = retention.bytes
+    over = False  # from here back all go: in each channel what goes is older than what stays, whatever a clock said
     for message in sorted(messages, key=lambda m: m.sequence, reverse=True):
-        if message.key is not None and (message.channel, message.key) in seen:
-            continue
+        if message.key is not None:
+            if (message.channel, message.key) in seen:
+                continue
+            seen.add((message.channel, message.key))
         if message.ttl_s is not None and message.time_ms + message.ttl_s * 1000 <= now_ms:
             continue
         count = counts.get(message.channel, 0)
-        left_bytes -= weight(message)
-        if count >= retention.count or left_bytes < 0 or message.time_ms < now_ms - retention.age_s * 1000:
+        if count < retention.count:
+            left_bytes -= weight(message)
+            over = over or left_bytes < 0 or message.time_ms < now_ms - retention.age_s * 1000
+        if over or count >= retention.count:
             floor = max(floor, message.sequence)
             continue
         counts[message.channel] = count + 1
-        if message.key is not None:
-            seen.add((message.channel, message.key))
         kept.append(message)
     kept.reverse()
     return kept, floor

@@ -53,8 +53,7 @@ class MemoryStore:
         return outcomes
 
     async def retained(self) -> tuple[list[Message], int]:
-        self._trim(self._clock())
-        return self._log.copy(), self._floor
+        return retain(self._log, self._retention, int(self._clock() * 1000), self._floor)
 
     async def follow(self, after: int) -> AsyncIterator[Sequence[Message]]:
         me = object()

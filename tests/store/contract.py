@@ -1,0 +1,423 @@
+"""What every store must do. A store's own tests subclass ``Contract`` and say how to open one.
+
+The clock is the test's, so nothing here waits for time to pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from pushcompat.errors import KeyReused
+from pushcompat.limits import Retention
+from pushcompat.message import EPOCH_WIDTH, Message
+from pushcompat.store.base import Idempotency, Lost, Publish, Receipt, Store, weight
+
+from ..harness import PATIENCE_S
+
+ALL = Retention(count=1000)
+
+
+class Clock:
+    """The time of day and a steady clock, which here go together."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+Open = Callable[[Retention, Clock], Awaitable[Store]]
+
+
+class Follower:
+    """Reads a store's log from some place on."""
+
+    def __init__(self, store: Store, after: int = 0) -> None:
+        self._batches = store.follow(after)
+
+    async def batch(self) -> Sequence[Message]:
+        return await asyncio.wait_for(anext(self._batches), PATIENCE_S)
+
+    async def read(self, count: int) -> list[Message]:
+        """That many messages, in as many batches as they come."""
+        messages: list[Message] = []
+        while len(messages) < count:
+            messages += await self.batch()
+        return messages
+
+    async def aclose(self) -> None:
+        await self._batches.aclose()  # type: ignore[attr-defined]
+
+
+def draft(channel: str, data: str = "x", **attributes: object) -> Message:
+    return replace(Message(channel, data.encode()), **attributes)  # type: ignore[arg-type]
+
+
+async def append(store: Store, *drafts: Message) -> Receipt:
+    """One publish."""
+    (receipt,) = await store.append([Publish(drafts)])
+    assert isinstance(receipt, Receipt)
+    return receipt
+
+
+async def fill(store: Store, channel: str, *data: str) -> None:
+    """One publish for each."""
+    for text in data:
+        await append(store, draft(channel, text))
+
+
+def shown(messages: Sequence[Message]) -> list[str]:
+    return [f"{m.channel}:{m.data.decode()}" for m in messages]
+
+
+async def kept(store: Store) -> tuple[list[str], int]:
+    messages, floor = await store.retained()
+    return shown(messages), floor
+
+
+class Contract:
+    """The subclass has a fixture ``open_store`` that returns an ``Open``."""
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.fixture
+    def run(self, open_store: Open, clock: Clock) -> Callable[..., None]:
+        """Runs a scenario against a store of its own: ``run(scenario)`` or ``run(scenario, retention)``."""
+
+        @asynccontextmanager
+        async def opened(retention: Retention) -> AsyncIterator[Store]:
+            store = await open_store(retention, clock)
+            try:
+                yield store
+            finally:
+                await store.close()
+
+        async def play(scenario: Callable[[Store], Awaitable[None]], retention: Retention) -> None:
+            async with asyncio.timeout(PATIENCE_S), opened(retention) as store:
+                await scenario(store)
+
+        return lambda scenario, retention=ALL: asyncio.run(play(scenario, retention))
+
+    # Appending
+
+    def test_a_log_starts_empty_under_an_epoch_of_fixed_width(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            assert await store.retained() == ([], 0)
+            assert len(store.epoch) == EPOCH_WIDTH
+
+        run(scenario)
+
+    def test_all_channels_share_one_sequence(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            receipts = [await append(store, draft(channel)) for channel in ("a", "b", "a")]
+            assert [r.sequence for r in receipts] == [1, 2, 3]
+            assert [(m.channel, m.sequence) for m in (await store.retained())[0]] == [("a", 1), ("b", 2), ("a", 3)]
+
+        run(scenario)
+
+    def test_a_receipt_names_the_epoch_and_the_last_message_and_repeats_the_counts(
+        self, run: Callable[..., None]
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            publish = Publish([draft("a"), draft("b")], {"a": 3, "b": 0})
+            assert await store.append([publish]) == [Receipt(store.epoch, 2, {"a": 3, "b": 0})]
+
+        run(scenario)
+
+    def test_a_group_of_publishes_has_an_outcome_for_each_in_order_and_each_lies_side_by_side(
+        self, run: Callable[..., None]
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            group = [Publish([draft("a", "1"), draft("b", "2")]), Publish([draft("a", "3")])]
+            outcomes = await store.append(group)
+            assert [outcome.sequence for outcome in outcomes if isinstance(outcome, Receipt)] == [2, 3]
+            assert await kept(store) == (["a:1", "b:2", "a:3"], 0)
+
+        run(scenario)
+
+    def test_what_was_published_comes_back_as_it_was(self, run: Callable[..., None], clock: Clock) -> None:
+        async def scenario(store: Store) -> None:
+            said = draft("a", '{"ü": "\u2028"}', json=True, key="k", type="t", ttl_s=60.0, spread_ms=250)
+            await append(store, replace(said))
+            (message,), _ = await store.retained()
+            assert message.time_ms == int(clock.now * 1000)
+            for name in ("channel", "data", "json", "key", "type", "ttl_s", "spread_ms"):
+                assert getattr(message, name) == getattr(said, name)
+
+        run(scenario)
+
+    def test_many_publishers_at_once_get_each_a_place_of_their_own(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            receipts = await asyncio.gather(*(append(store, draft("a", str(n)), draft("b", str(n))) for n in range(20)))
+            assert sorted(r.sequence for r in receipts) == list(range(2, 42, 2))
+            messages, _ = await store.retained()
+            for one, other in zip(messages[::2], messages[1::2], strict=True):
+                assert (one.channel, other.channel, one.data) == ("a", "b", other.data)
+
+        run(scenario)
+
+    # Coming again
+
+    def test_a_publish_that_comes_again_is_answered_as_the_first_time_and_kept_once(
+        self, run: Callable[..., None]
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            first, again = (
+                Publish([draft("a")], {"a": subscribers}, Idempotency("me", "k", b"digest")) for subscribers in (7, 8)
+            )
+            (receipt,) = await store.append([first])
+            await append(store, draft("b"))
+            (repeated,) = await store.append([again])
+            assert receipt == Receipt(store.epoch, 1, {"a": 7})
+            assert repeated == Receipt(store.epoch, 1, {"a": 7}, repeated=True)
+            assert await kept(store) == (["a:x", "b:x"], 0)
+
+        run(scenario)
+
+    def test_a_publish_that_comes_twice_in_one_group_is_kept_once(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            group = [Publish([draft("a")], {}, Idempotency("me", "k", b"digest")) for _ in range(2)]
+            first, second = await store.append(group)
+            assert isinstance(first, Receipt)
+            assert second == replace(first, repeated=True)
+            assert await kept(store) == (["a:x"], 0)
+
+        run(scenario)
+
+    def test_a_key_that_comes_with_another_body_is_refused_and_nothing_of_it_kept(
+        self, run: Callable[..., None]
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            await store.append([Publish([draft("a")], {}, Idempotency("me", "k", b"one"))])
+            group = [
+                Publish([draft("b"), draft("c")], {}, Idempotency("me", "k", b"another")),
+                Publish([draft("d")]),
+            ]
+            refused, taken = await store.append(group)
+            assert isinstance(refused, KeyReused)
+            assert refused.status == 422
+            assert taken == Receipt(store.epoch, 2, {})
+            assert await kept(store) == (["a:x", "d:x"], 0)
+
+        run(scenario)
+
+    def test_two_publishers_may_use_the_same_key(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            group = [Publish([draft("a", who)], {}, Idempotency(who, "k", who.encode())) for who in ("me", "you")]
+            assert [r.sequence for r in await store.append(group) if isinstance(r, Receipt)] == [1, 2]
+
+        run(scenario)
+
+    def test_a_key_is_forgotten_after_its_time_and_not_before(self, run: Callable[..., None], clock: Clock) -> None:
+        async def scenario(store: Store) -> None:
+            def publish() -> list[Publish]:
+                return [Publish([draft("a")], {}, Idempotency("me", "k", b"digest"))]
+
+            await store.append(publish())
+            clock.now += 299
+            (before,) = await store.append(publish())
+            clock.now += 1
+            (after,) = await store.append(publish())
+            assert before == Receipt(store.epoch, 1, {}, repeated=True)
+            assert after == Receipt(store.epoch, 2, {})
+
+        run(scenario)
+
+    # What is retained
+
+    def test_a_channel_keeps_its_latest_and_the_floor_is_the_last_that_went(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            await fill(store, "quiet", "1")
+            await fill(store, "busy", *"abcde")
+            assert await kept(store) == (["quiet:1", "busy:d", "busy:e"], 4)
+
+        run(scenario, Retention(count=2))
+
+    def test_what_is_too_old_goes(self, run: Callable[..., None], clock: Clock) -> None:
+        async def scenario(store: Store) -> None:
+            await fill(store, "a", "old", "old")
+            clock.now += 61
+            await fill(store, "b", "new")
+            assert await kept(store) == (["b:new"], 2)
+
+        run(scenario, Retention(age_s=60))
+
+    def test_beyond_the_byte_budget_the_oldest_of_all_channels_go(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            await fill(store, "a", "1" * 100, "2" * 100)
+            await fill(store, "b", "3" * 100)
+            messages, floor = await store.retained()
+            assert ([m.sequence for m in messages], floor) == ([2, 3], 1)
+
+        run(scenario, Retention(bytes=2 * weight(draft("a", "x" * 100))))
+
+    def test_what_a_channels_count_takes_away_counts_in_no_budget(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            await fill(store, "quiet", "1")
+            await fill(store, "busy", *"abcdef")
+            assert await kept(store) == (["quiet:1", "busy:f"], 6)
+
+        run(scenario, Retention(count=1, bytes=2 * weight(draft("a"))))
+
+    def test_a_message_past_its_ttl_goes_and_does_not_move_the_floor(
+        self, run: Callable[..., None], clock: Clock
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            await append(store, draft("a", "short", ttl_s=10.0), draft("a", "long", ttl_s=100.0))
+            clock.now += 9
+            assert await kept(store) == (["a:short", "a:long"], 0)
+            clock.now += 1
+            assert await kept(store) == (["a:long"], 0)
+
+        run(scenario)
+
+    def test_of_one_key_in_one_channel_the_latest_is_kept_and_the_floor_does_not_move(
+        self, run: Callable[..., None]
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            await append(store, draft("a", "1", key="k"))
+            await append(store, draft("b", "2", key="k"))
+            await append(store, draft("a", "3", key="other"))
+            await append(store, draft("a", "4", key="k"))
+            assert await kept(store) == (["b:2", "a:3", "a:4"], 0)
+
+        run(scenario)
+
+    def test_a_key_never_pushes_anothers_history_out(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            await fill(store, "a", "1", "2")
+            for n in range(50):
+                await append(store, draft("a", f"signal {n}", key=""))
+            assert await kept(store) == (["a:1", "a:2", "a:signal 49"], 0)
+
+        run(scenario, Retention(count=3))
+
+    def test_what_a_key_has_replaced_does_not_come_back_when_the_later_ones_ttl_is_over(
+        self, run: Callable[..., None], clock: Clock
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            await append(store, draft("a", "earlier", key="k"))
+            await append(store, draft("a", "later", key="k", ttl_s=1.0))
+            clock.now += 2
+            assert await kept(store) == ([], 0)
+
+        run(scenario)
+
+    def test_what_is_retained_does_not_depend_on_who_follows(self, run: Callable[..., None], clock: Clock) -> None:
+        async def scenario(store: Store) -> None:
+            async with aclosing(Follower(store)) as lazy:
+                await fill(store, "a", "1")
+                await lazy.batch()
+                await fill(store, "a", "2", "3")
+                await append(store, draft("b", "4", ttl_s=1.0))
+                clock.now += 2
+                assert await kept(store) == (["a:3"], 2)
+                assert [m.sequence for m in await lazy.read(2)][:2] == [2, 3]
+
+        run(scenario, Retention(count=1))
+
+    def test_the_floor_never_sinks(self, run: Callable[..., None], clock: Clock) -> None:
+        async def scenario(store: Store) -> None:
+            await fill(store, "a", *"123")
+            assert await kept(store) == (["a:3"], 2)
+            await append(store, draft("a", "4", key="k"))
+            clock.now += 61
+            assert await kept(store) == ([], 4)
+            assert await kept(store) == ([], 4)
+            assert (await append(store, draft("a"))).sequence == 5
+
+        run(scenario, Retention(count=1, age_s=60))
+
+    # Following
+
+    @pytest.mark.parametrize("after", range(6))
+    def test_a_follower_gets_everything_after_its_place_in_order(self, run: Callable[..., None], after: int) -> None:
+        async def scenario(store: Store) -> None:
+            await append(store, draft("a", "1"), draft("b", "2"))
+            await fill(store, "a", "3", "4", "5")
+            async with aclosing(Follower(store, after)) as follower:
+                reading = asyncio.create_task(follower.read(6 - after))
+                await append(store, draft("b", "6"))
+                assert [m.sequence for m in await reading] == list(range(after + 1, 7))
+
+        run(scenario)
+
+    def test_a_follower_of_an_empty_log_waits_for_the_first(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            async with aclosing(Follower(store)) as follower:
+                reading = asyncio.create_task(follower.batch())
+                done, _ = await asyncio.wait([reading], timeout=0.01)
+                assert not done
+                await fill(store, "a", "1")
+                assert shown(await reading) == ["a:1"]
+
+        run(scenario)
+
+    def test_followers_miss_nothing_and_see_nothing_twice_while_others_append(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            async def publisher(name: str) -> None:
+                for n in range(25):
+                    await append(store, *(draft(name, f"{n}.{part}") for part in range(1 + n % 3)))
+                    await asyncio.sleep(0)
+
+            total = 4 * sum(1 + n % 3 for n in range(25))
+            publishers = [asyncio.create_task(publisher(name)) for name in "abcd"]
+            async with aclosing(Follower(store)) as one, aclosing(Follower(store)) as other:
+                logs = await asyncio.gather(one.read(total), other.read(total))
+            await asyncio.gather(*publishers)
+            for log in logs:
+                assert [m.sequence for m in log] == list(range(1, total + 1))
+                for name in "abcd":
+                    assert [m.data.decode() for m in log if m.channel == name] == [
+                        f"{n}.{part}" for n in range(25) for part in range(1 + n % 3)
+                    ]
+
+        run(scenario)
+
+    def test_a_follower_may_be_slower_than_another_and_still_gets_all(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            async with aclosing(Follower(store)) as quick, aclosing(Follower(store)) as slow:
+                for n in range(1, 10):
+                    await append(store, draft("a", str(n)))
+                    assert [m.sequence for m in await quick.batch()] == [n]
+                assert [m.sequence for m in await slow.read(9)] == list(range(1, 10))
+
+        run(scenario)
+
+    def test_a_follower_that_leaves_does_not_end_another(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            async with aclosing(Follower(store)) as stays:
+                async with aclosing(Follower(store)) as leaves:
+                    await fill(store, "a", "1")
+                    await leaves.batch()
+                await fill(store, "a", "2")
+                assert [m.sequence for m in await stays.read(2)] == [1, 2]
+
+        run(scenario)
+
+    def test_whoever_would_follow_from_below_what_was_trimmed_is_told_so(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            await self.trim(store)
+            _, floor = await store.retained()
+            assert floor > 1
+            async with aclosing(Follower(store, 1)) as late:
+                with pytest.raises(Lost):
+                    await late.batch()
+            epoch = store.epoch
+            async with aclosing(Follower(store, floor)) as follower:
+                assert (await follower.read(1))[0].sequence == floor + 1
+            assert store.epoch == epoch
+
+        run(scenario, Retention(count=1))
+
+    async def trim(self, store: Store) -> None:
+        """Makes the store really forget what it need not keep."""
+        raise NotImplementedError
