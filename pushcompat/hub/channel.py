@@ -50,7 +50,6 @@ class Channel:
         self._messages: list[Message] = []
         self._sequences: list[int] = []  # of _messages, for bisection
         self._keyed: dict[str, int] | None = None  # key → sequence number
-        self.start_over(floor)
         self.subscribers: set[Connection] = set()
         self.away: deque[int] | None = None  # when pollers that left between two polls cease to count
         # The pass under way; see fanout.
@@ -60,13 +59,15 @@ class Channel:
         self.target = floor
         self.memo: dict[tuple[Encoding, int], Chunk] | None = None
         self.waiting: deque[Callable[[], None]] | None = None  # publishes that wait for the pass
+        self.start_over(floor)
 
     def start_over(self, floor: int) -> None:
-        """Forgets all messages; nothing up to ``floor`` can be had any more."""
+        """Forgets all messages; nothing up to ``floor`` can be had any more. A pass under way visits everyone again."""
         self.floor = self.head = self.visited = floor
         self._messages.clear()
         self._sequences.clear()
         self._keyed = None
+        self.to_visit = None
 
     def __len__(self) -> int:
         return len(self._messages)

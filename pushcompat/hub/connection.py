@@ -26,6 +26,7 @@ one connection to the next.
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,7 @@ class Connection:
         self.channels: tuple[Channel, ...] = ()
         self.encoding: Encoding | None = None
         self.cursor = 0
-        self.forgiven = -1  # floors up to here are no loss: it asked for whatever there is
+        self.forgiven: Mapping[Channel, int] | None = None  # floors that are no loss: it asked for all there is
         self.client = ""
         self.since = now  # tick at which the first byte of its last request came
         self.joined = now  # tick at which it subscribed

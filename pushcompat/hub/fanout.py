@@ -89,16 +89,22 @@ class Fanout:
         self._passes.append(channel)
 
     def run(self, visits: int) -> None:
-        """Makes about that many visits."""
+        """Makes about that many visits. Those who are behind have a part of them, however busy the passes are."""
+        visits -= self._go_on(visits // 4)
         while self._passes and visits > 0:
             channel = self._passes.popleft()
             visits -= 1 + self._continue_pass(channel, min(visits, _SHARE))
             if channel.dirty:
                 self._passes.append(channel)
-        while self._behind and visits > 0:
-            visits -= 1
-            self.catch_up(self._behind.popleft())
+        self._go_on(visits)
         self._forget_memos()
+
+    def _go_on(self, visits: int) -> int:
+        """Sends more to that many of those who are behind, at most once to each."""
+        visits = max(0, min(visits, len(self._behind)))
+        for _ in range(visits):
+            self.catch_up(self._behind.popleft())
+        return visits
 
     def _continue_pass(self, channel: Channel, visits: int) -> int:
         if channel.to_visit is None:
@@ -123,7 +129,7 @@ class Fanout:
                 ):
                     encoding, cursor = connection.encoding, connection.cursor
                     chunk = self.chunk_after(connection)
-                    if connection.channels is not alone or connection.forgiven != UNKNOWN:
+                    if connection.channels is not alone or connection.forgiven is not None:
                         encoding = None  # not the next one's
                 if chunk is not None:
                     self.deliver(connection, chunk)
@@ -208,13 +214,13 @@ class Fanout:
             if channel.head <= cursor:
                 return None
             # First of all: what is in the memo may have been made for somebody who is forgiven.
-            if channel.floor > cursor and channel.floor > connection.forgiven:
+            if channel.floor > cursor and _has_hole(connection, owing):
                 return self._reset(owing, encoding)
             chunk = None if channel.memo is None else channel.memo.get((encoding, cursor))
             return self._chunk(channel, encoding, cursor) if chunk is None else chunk
         if not owing:
             return None
-        if max(channel.floor for channel in owing) > max(cursor, connection.forgiven):
+        if _has_hole(connection, owing):
             return self._reset(owing, encoding)
         return self._merge(owing, encoding, cursor)
 
@@ -304,3 +310,9 @@ class Fanout:
             self._metrics.delivered(transport, chunk.uses * chunk.count, chunk.uses * len(chunk.data))
             chunk.uses = 0
         self._used.clear()
+
+
+def _has_hole(connection: Connection, channels: Iterable[Channel]) -> bool:
+    """Whether something was evicted that the connection has yet to see; what was gone before it came is forgiven."""
+    cursor, forgiven = connection.cursor, connection.forgiven or {}
+    return any(channel.floor > cursor and channel.floor != forgiven.get(channel) for channel in channels)

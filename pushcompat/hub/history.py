@@ -31,7 +31,7 @@ class History:
         self._channels: dict[str, Channel] = {}
         self._idle: OrderedDict[str, Channel] = OrderedDict()  # of _channels, those kept for their floor alone
         self._by_age: deque[tuple[float, Message]] = deque()  # all that is retained, and some that is not any more
-        self._ending: list[tuple[float, int, Message]] = []  # heap of those with a ttl
+        self._ending: list[tuple[float, int, Message]] = []  # heap of those with a ttl, and some that are gone
         self.floor = 0
         self.head = 0
         self.count = 0
@@ -84,7 +84,11 @@ class History:
         return channel
 
     def load(self, messages: Iterable[Message], floor: int, wall_s: float) -> None:
-        """Starts (over) from what a store has retained; ``wall_s`` is now, as the messages' times tell it."""
+        """Starts (over) from what a store has retained; ``wall_s`` is now, as the messages' times tell it.
+
+        What a store evicts from a channel is older than what it keeps there. So a channel with messages has lost
+        nothing since the first of them, whatever went from others.
+        """
         self._by_age.clear()
         self._ending.clear()
         self.count = self.bytes = 0
@@ -92,10 +96,15 @@ class History:
         for channel in self:
             channel.start_over(floor)
         for message in messages:
-            channel = self.append(message, max(0.0, wall_s - message.time_ms / 1000))
+            channel = self.channel(message.channel)
+            if not len(channel):
+                channel.start_over(min(floor, message.sequence - 1))
+            self.append(message, max(0.0, wall_s - message.time_ms / 1000))
             channel.visited = message.sequence
+        self.head = max(self.head, floor)
         for channel in list(self):
             self.trim(channel)
+            self.release(channel)
 
     def trim(self, channel: Channel) -> None:
         """Evicts what is beyond the channel's count."""
@@ -133,6 +142,9 @@ class History:
             by_age.popleft()
         if len(by_age) > 2 * self.count + 1024:
             self._by_age = deque((born, m) for born, m in by_age if self._holds(m))
+        if len(self._ending) > 2 * self.count + 1024:
+            self._ending = [ending for ending in self._ending if self._holds(ending[2])]
+            heapq.heapify(self._ending)
 
     def _evict_through(self, channel: Channel, message: Message) -> bool:
         while channel.holds(message):

@@ -175,17 +175,19 @@ class Subscribing:
         self._latest = b"", 0
         for connection in self._sockets.connections():
             connection.cursor = UNKNOWN
+            connection.forgiven = None
 
     # Joining and leaving
 
     def _join(self, connection: Connection, request: Request, names: Sequence[str], encoding: Encoding) -> None:
         client = request.params.get("client", "")[:_MOST_CLIENT_CHARACTERS]
-        if tuple(channel.name for channel in connection.channels) != tuple(names):
+        before = None if connection.encoding is None else connection.encoding.transport
+        if before != encoding.transport or tuple(c.name for c in connection.channels) != tuple(names):
             self.leave(connection, "changed")
             self._enter(connection, names, encoding, client)
         connection.encoding = encoding
         connection.client = client
-        connection.forgiven = UNKNOWN
+        connection.forgiven = None
         connection.cursor = self._start(connection, policy.start(request))
 
     def _enter(self, connection: Connection, names: Sequence[str], encoding: Encoding, client: str) -> None:
@@ -204,9 +206,10 @@ class Subscribing:
         if not text:
             return self._history.head
         if text == "earliest":
-            floors = [channel.floor for channel in connection.channels]
-            connection.forgiven = max(floors)
-            return min(floors)
+            floors = {channel: channel.floor for channel in connection.channels}
+            if len(floors) > 1:
+                connection.forgiven = floors
+            return min(floors.values())
         self._metrics.resumes += 1
         cursor = parse_cursor(text)
         if cursor is None or cursor[0] != self._fanout.epoch:
