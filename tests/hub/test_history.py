@@ -1,0 +1,321 @@
+"""The retained window: what goes when, what stays for a pass, and that memory is bounded whatever comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pushcompat.hub.channel import Channel
+from pushcompat.hub.history import _IDLE_CHANNELS, History
+from pushcompat.limits import Retention
+from pushcompat.message import Message
+from pushcompat.store.base import weight
+
+
+class Log:
+    """A history that is appended to, with a clock of the test's own. Nobody subscribes: each pass is over at once."""
+
+    def __init__(self, retention: Retention) -> None:
+        self.now = 1000.0
+        self.history = History(retention, lambda: self.now)
+        self.sequence = 0
+
+    def append(self, name: str, data: bytes = b"x", *, key: str | None = None, ttl_s: float | None = None) -> Channel:
+        self.sequence += 1
+        message = Message(name, data, key=key, ttl_s=ttl_s, sequence=self.sequence)
+        return self.history.append(message)
+
+    def publish(self, name: str, data: bytes = b"x", *, key: str | None = None, ttl_s: float | None = None) -> Channel:
+        """Appends, and ends the pass."""
+        channel = self.append(name, data, key=key, ttl_s=ttl_s)
+        channel.visited = channel.head
+        self.history.trim(channel)
+        self.history.shrink()
+        return channel
+
+    def held(self, name: str) -> list[int]:
+        channel = self.history.find(name)
+        return [] if channel is None else [message.sequence for message in channel.after(0)]
+
+
+MakeLog = Callable[..., Log]
+
+
+@pytest.fixture
+def make_log() -> MakeLog:
+    return lambda **retention: Log(Retention(**retention))
+
+
+# Count
+
+
+def test_beyond_a_channels_count_the_oldest_go_and_the_floor_follows_them(make_log: MakeLog) -> None:
+    log = make_log(count=3)
+    for _ in range(5):
+        channel = log.publish("a")
+    assert log.held("a") == [3, 4, 5]
+    assert channel.floor == 2
+
+
+def test_what_a_pass_still_owes_to_somebody_stays(make_log: MakeLog) -> None:
+    log = make_log(count=2)
+    for _ in range(5):
+        channel = log.append("a")
+        log.history.trim(channel)
+    assert log.held("a") == [1, 2, 3, 4, 5]
+    channel.visited = 2
+    log.history.trim(channel)
+    assert log.held("a") == [3, 4, 5]
+    assert channel.floor == 2
+    channel.visited = 5
+    log.history.trim(channel)
+    assert log.held("a") == [4, 5]
+
+
+def test_a_channel_is_full_when_it_holds_twice_its_count_for_a_pass(make_log: MakeLog) -> None:
+    log = make_log(count=2)
+    for _ in range(3):
+        channel = log.append("a")
+    channel.dirty = True
+    assert not log.history.full(channel)
+    log.append("a")
+    assert log.history.full(channel)
+    channel.dirty = False
+    assert not log.history.full(channel)
+
+
+# Bytes
+
+
+def test_beyond_the_byte_budget_the_oldest_of_all_channels_go(make_log: MakeLog) -> None:
+    log = make_log(bytes=3 * weight(Message("a", b"x" * 100)))
+    for name in "abcd":
+        log.publish(name, b"x" * 100)
+    log.publish("b", b"x" * 100)
+    assert [log.held(name) for name in "abcd"] == [[], [5], [3], [4]]
+    b = log.history.find("b")
+    assert b is not None
+    assert b.floor == 2
+    assert log.history.channel("a").floor == 1
+    assert log.history.bytes == 3 * weight(Message("a", b"x" * 100))
+
+
+def test_the_byte_budget_does_not_take_what_a_pass_owes_and_is_crowded_at_twice_its_size(make_log: MakeLog) -> None:
+    log = make_log(bytes=2 * weight(Message("a", b"x" * 100)))
+    for name in "abc":
+        channel = log.append(name, b"x" * 100)
+        log.history.shrink()
+    assert [log.held(name) for name in "abc"] == [[1], [2], [3]]
+    assert not log.history.crowded
+    channel.dirty = True
+    assert not log.history.full(channel)
+    log.append("d", b"x" * 100)
+    assert log.history.crowded
+    assert log.history.full(channel)
+
+
+# Age
+
+
+def test_what_is_too_old_goes_once_a_second_looks_at_it(make_log: MakeLog) -> None:
+    log = make_log(age_s=60.0)
+    log.publish("a")
+    log.now += 30
+    log.publish("a")
+    log.now += 31
+    log.history.expire()
+    assert log.held("a") == [2]
+    log.now += 30
+    log.history.expire()
+    assert log.held("a") == []
+    assert log.history.channel("a").floor == 2
+
+
+def test_what_is_too_old_waits_for_its_pass(make_log: MakeLog) -> None:
+    log = make_log(age_s=60.0)
+    channel = log.append("a")
+    log.now += 61
+    log.history.expire()
+    assert log.held("a") == [1]
+    channel.visited = 1
+    log.history.expire()
+    assert log.held("a") == []
+
+
+# Keys and time to live
+
+
+def test_a_key_that_comes_again_replaces_the_earlier_one_and_moves_no_floor(make_log: MakeLog) -> None:
+    log = make_log(count=3)
+    for _ in range(50):
+        log.publish("a", key="k")
+        channel = log.publish("a", key="l")
+    log.publish("b", key="k")
+    assert log.held("a") == [99, 100]
+    assert log.held("b") == [101]
+    assert channel.floor == 0
+    assert log.history.count == 3
+
+
+def test_a_key_replaces_what_a_pass_still_owes(make_log: MakeLog) -> None:
+    log = make_log()
+    log.append("a", key="k")
+    log.append("a", key="k")
+    assert log.held("a") == [2]
+
+
+def test_a_key_is_free_again_when_its_message_was_evicted(make_log: MakeLog) -> None:
+    log = make_log(count=1)
+    log.publish("a", key="k")
+    log.publish("a")
+    log.publish("a", key="k")
+    assert log.held("a") == [3]
+    assert log.history.channel("a").floor == 2
+
+
+def test_a_message_past_its_ttl_goes_and_moves_no_floor(make_log: MakeLog) -> None:
+    log = make_log()
+    log.publish("a", ttl_s=5.0)
+    channel = log.publish("a", ttl_s=50.0)
+    log.append("b", ttl_s=5.0)  # a pass owes this one to somebody, for whom it is of no use any more
+    log.now += 5
+    log.history.expire()
+    assert (log.held("a"), log.held("b")) == ([2], [])
+    assert channel.floor == 0
+    assert log.history.count == 1
+
+
+# Floors of channels that are forgotten
+
+
+def test_a_channel_made_anew_starts_at_the_global_floor(make_log: MakeLog) -> None:
+    log = make_log()
+    assert log.history.channel("a").floor == 0
+    log.history.floor = 7
+    fresh = log.history.channel("b")
+    assert (fresh.floor, fresh.head) == (7, 7)
+
+
+def test_a_channel_that_lost_nothing_is_forgotten_at_once(make_log: MakeLog) -> None:
+    log = make_log()
+    log.history.release(log.history.channel("a"))
+    assert len(log.history) == 0
+    assert log.history.floor == 0
+
+
+def test_what_is_forgotten_about_whole_channels_is_folded_into_one_floor(make_log: MakeLog) -> None:
+    log = make_log(age_s=60.0)
+    many = _IDLE_CHANNELS + 5000
+    for number in range(many):
+        log.publish(f"c{number}")
+    assert len(log.history) == many
+    log.now += 61
+    log.history.expire()
+    assert log.history.count == log.history.bytes == 0
+    assert len(log.history) <= _IDLE_CHANNELS
+    assert log.history.floor >= many - _IDLE_CHANNELS
+    for number in range(many):  # the floor of none sank
+        assert log.history.channel(f"c{number}").floor >= number + 1
+
+
+def test_a_channel_that_is_used_again_is_not_among_the_forgotten(make_log: MakeLog) -> None:
+    log = make_log(age_s=60.0)
+    log.publish("used")
+    log.now += 61
+    log.history.expire()
+    used = log.history.channel("used")  # by a subscriber, who has not released it yet
+    for number in range(_IDLE_CHANNELS + 10):
+        log.publish(f"c{number}")
+    log.now += 61
+    log.history.expire()
+    assert log.history.floor > 0
+    assert log.history.find("used") is used
+
+
+def test_what_is_gone_early_is_not_held_until_its_time(make_log: MakeLog) -> None:
+    """Else a day's ttl would make a channel with a count of ten hold a day's messages."""
+    log = make_log(count=10)
+    for number in range(20_000):
+        log.publish("a", ttl_s=86_400.0)
+        log.publish("b", ttl_s=86_400.0, key=str(number % 3))
+    assert log.history.count == 13
+    assert len(log.history._ending) < 2000
+    assert len(log.history._by_age) < 2000
+
+
+def test_what_is_counted_is_what_is_held(make_log: MakeLog) -> None:
+    log = make_log(count=3, bytes=8000, age_s=60.0)
+    for number in range(500):
+        log.publish(
+            "abcde"[number % 5],
+            b"x" * (number % 90),
+            key=str(number % 4) if number % 3 else None,
+            ttl_s=7.0 if number % 7 == 0 else None,
+        )
+        log.now += number % 3
+        log.history.expire()
+        held = [message for channel in log.history for message in channel.after(0)]
+        assert log.history.count == len(held)
+        assert log.history.bytes == sum(map(weight, held))
+
+
+# Loading
+
+
+def load(log: Log, messages: list[Message], floor: int) -> None:
+    log.history.load(messages, floor, wall_s=5000.0)
+
+
+def stored(name: str, sequence: int, *, age_s: float = 0.0, ttl_s: float | None = None) -> Message:
+    return Message(name, b"x", ttl_s=ttl_s, time_ms=int((5000 - age_s) * 1000), sequence=sequence)
+
+
+def test_a_load_brings_back_what_the_store_has_kept(make_log: MakeLog) -> None:
+    log = make_log()
+    load(log, [stored("a", 4), stored("b", 5), stored("a", 9)], 3)
+    assert (log.held("a"), log.held("b")) == ([4, 9], [5])
+    assert (log.history.head, log.history.floor, log.history.count) == (9, 3, 3)
+    assert log.history.channel("new").floor == 3
+
+
+def test_a_channel_is_not_reset_for_what_the_store_evicted_from_others(make_log: MakeLog) -> None:
+    log = make_log()
+    load(log, [stored("quiet", 5), stored("busy", 1000)], 999)
+    quiet, busy = log.history.channel("quiet"), log.history.channel("busy")
+    assert (quiet.floor, quiet.head) == (4, 5)
+    assert (busy.floor, busy.head) == (999, 1000)
+    assert log.history.channel("without").floor == 999
+
+
+def test_the_head_is_never_below_the_floor(make_log: MakeLog) -> None:
+    """The store's last messages may all have been evicted, or be past their ttl."""
+    log = make_log()
+    load(log, [stored("a", 1)], 2)
+    assert log.history.head == 2
+
+
+def test_ages_and_times_to_live_go_on_where_they_were(make_log: MakeLog) -> None:
+    log = make_log(age_s=60.0)
+    load(log, [stored("a", 1, age_s=50.0), stored("a", 2, age_s=20.0, ttl_s=30.0), stored("a", 3)], 0)
+    log.now += 9
+    log.history.expire()
+    assert log.held("a") == [1, 2, 3]
+    log.now += 2
+    log.history.expire()
+    assert log.held("a") == [3]
+    assert log.history.channel("a").floor == 1
+
+
+def test_starting_over_forgets_what_was_and_makes_passes_visit_everyone_again(make_log: MakeLog) -> None:
+    log = make_log(age_s=60.0)
+    channel = log.append("a", ttl_s=1.0)
+    log.publish("gone")
+    channel.dirty, channel.target, channel.to_visit = True, 1, iter([])
+    load(log, [stored("a", 7)], 6)
+    assert (channel.floor, channel.head, channel.visited, channel.to_visit) == (6, 7, 7, None)
+    assert log.history.count == 1
+    assert log.history.find("gone") is None
+    log.now += 59
+    log.history.expire()
+    assert log.held("a") == [7]
