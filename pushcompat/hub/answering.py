@@ -38,7 +38,7 @@ class Answering:
 
     def answer(self, connection: Connection, request: Request, document: bytes) -> None:
         keep_alive = request.keep_alive
-        extra = policy.cors(request, self._origins)
+        extra = policy.cors(request, self._origins) if self._origins else b""
         self._sockets.offer(connection, http.document(document, keep_alive=keep_alive, extra=extra))
         self.answered(connection, keep_alive)
 

@@ -62,6 +62,7 @@ class Fanout:
         self._on_answered = on_answered
         self._time = clock
         self._passes: deque[Channel] = deque()
+        self._outgoing: list[tuple[Connection, Chunk]] = []  # what this turn's visits have to send
         self._behind: deque[Connection] = deque()  # with more to come than one send may take
         self._merged: dict[tuple[Encoding, int, tuple[Channel, ...]], Chunk] = {}
         self._touched: list[Channel] = []  # channels with a memo but no pass to end it
@@ -97,6 +98,9 @@ class Fanout:
             if channel.dirty:
                 self._passes.append(channel)
         self._go_on(visits)
+        outgoing, self._outgoing = self._outgoing, []
+        for connection, chunk in outgoing:
+            self.deliver(connection, chunk)
         self._forget_memos()
 
     def _go_on(self, visits: int) -> int:
@@ -111,7 +115,7 @@ class Fanout:
             channel.target = channel.head
             channel.to_visit = iter(list(channel.subscribers))
         visited = 0
-        alone, head = channel.alone, channel.head
+        alone, head, outgoing = channel.alone, channel.head, self._outgoing
         # Most subscribers stand where the one before them stood, and need the same bytes.
         encoding, cursor, chunk = None, UNKNOWN, None
         for connection in islice(channel.to_visit, visits):
@@ -132,7 +136,8 @@ class Fanout:
                     if connection.channels is not alone or connection.forgiven is not None:
                         encoding = None  # not the next one's
                 if chunk is not None:
-                    self.deliver(connection, chunk)
+                    connection.cursor = chunk.cursor
+                    outgoing.append((connection, chunk))
             except Exception:
                 self._sockets.defect(connection)
         if visited < visits:
@@ -226,6 +231,8 @@ class Fanout:
 
     def _chunk(self, channel: Channel, encoding: Encoding, cursor: int) -> Chunk:
         messages = channel.after(cursor)
+        if len(channel.subscribers) == 1:
+            return self._encode(messages, encoding)  # nobody to share it with
         # Whoever stands anywhere before the first of these messages is sent the same bytes.
         before = messages[0].sequence - 1 if messages else cursor
         if channel.memo is None:

@@ -104,17 +104,23 @@ class Requests:
     def _post(self, connection: Connection, request: Request, head: bytes) -> None:
         # Whatever can be refused by its head is, before the body is waited for.
         names = self._names(request)
-        policy.check_origin(request, self._origins)
-        policy.check_publisher(request, self._publish_keys)
+        publisher = request.findings.get("publisher") or self._check_publisher(request)
         http.check_length(request, self._publishing.body_limit(not names))
-        media_type(request)
         received, connection.inbox = connection.inbox, b""
-        if request.expects_continue and not received and request.has_body:
+        if not received and request.has_body and request.expects_continue:
             self._sockets.offer(connection, http.CONTINUE)
         connection.request = request
-        if not self._take_body(connection, request, received) and connection.state is State.HEAD:
+        if not self._take_body(connection, request, names, publisher, received) and connection.state is State.HEAD:
             connection.move(State.BODY)
             self._wheel.set(connection, self._wheel.now + int(self._limits.body_s))
+
+    def _check_publisher(self, request: Request) -> str:
+        """Who publishes, if they may, and say in which format: the same for all requests with these header fields."""
+        policy.check_origin(request, self._origins)
+        publisher = policy.check_publisher(request, self._publish_keys)
+        media_type(request)
+        request.findings["publisher"] = publisher
+        return publisher
 
     # Bodies
 
@@ -122,18 +128,20 @@ class Requests:
         request = connection.request
         assert request is not None
         try:
-            self._take_body(connection, request, data)
+            self._take_body(connection, request, self._names(request), request.findings["publisher"], data)
         except Refused as refused:
             self._answering.refuse(connection, request, refused)
 
-    def _take_body(self, connection: Connection, request: Request, data: bytes) -> bool:
+    def _take_body(
+        self, connection: Connection, request: Request, names: Sequence[str], publisher: str, data: bytes
+    ) -> bool:
         """Adds to the body; publishes and returns True when it is complete. What lies behind it goes to the inbox."""
         connection.inbox = request.feed(data)
-        names = self._names(request)
-        http.check_length(request, self._publishing.body_limit(not names))
+        if request.chunked:
+            http.check_length(request, self._publishing.body_limit(not names))
         if not request.complete:
             return False
-        self._publishing.submit(connection, request, names, "publisher")
+        self._publishing.submit(connection, request, names, publisher)
         return True
 
     # What the clock asks for

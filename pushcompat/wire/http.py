@@ -38,11 +38,12 @@ class Request:
     """One request: its head, and its body once that is complete.
 
     ``path`` is percent-decoded, ``params`` are the query's (the last of a repeated name counts), ``headers`` have
-    lower-case names and their values joined by commas where a name comes twice.
+    lower-case names and their values joined by commas where a name comes twice. ``findings`` is for what was found out
+    from the header fields alone: requests that have the same fields share it.
     """
 
     __slots__ = (
-        "_chunks", "body", "chunked", "complete", "content_length", "headers",
+        "_chunks", "body", "chunked", "complete", "content_length", "findings", "headers",
         "keep_alive", "method", "params", "path", "target", "version",
     )  # fmt: skip
 
@@ -56,6 +57,7 @@ class Request:
 
     def __init__(self) -> None:
         self.headers: dict[bytes, bytes] = {}
+        self.findings: dict[str, str] = {}
         self.target = b""
         self.body = bytearray()
         self.complete = False  # the body's end was seen
@@ -67,7 +69,8 @@ class Request:
     def again(self, method: bytes, target: bytes) -> Request:
         """Another request with the same header fields."""
         request = Request()
-        request.headers, request.version, request.keep_alive = self.headers, self.version, self.keep_alive
+        request.headers, request.findings = self.headers, self.findings
+        request.version, request.keep_alive = self.version, self.keep_alive
         request.chunked, request.content_length = self.chunked, self.content_length
         request.method, request.target = method.decode(), target
         request.path, request.params = parse_target(target)
@@ -206,7 +209,7 @@ def _check(request: Request) -> None:
 
 def parse_target(target: bytes) -> tuple[str, Params]:
     """The percent-decoded path and the parameters of a request target in origin or absolute form."""
-    if len(target) <= _CACHED_TARGET_BYTES:
+    if b"?" in target and len(target) <= _CACHED_TARGET_BYTES:
         return _parse_known_target(target)
     return _parse_target(target)
 
