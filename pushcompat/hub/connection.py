@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..wire.http import Request
     from ..wire.websocket import Input
     from .channel import Channel
+    from .subscribing import Repeat
 
 
 class State(IntEnum):  # of int for its hash: an Enum's own is a Python function, and states are looked up all the time
@@ -89,7 +90,7 @@ class Connection:
         self.quiet_since = now  # tick of the last byte said
         self.ends_at = NEVER  # tick at which a stream rotates, or the poll's window ends
         self.input: Input | None = None  # of a WebSocket that is in the middle of something
-        self.repeat: tuple[bytes, bytes, int] | None = None  # a poll's bytes before and behind its cursor; its hold
+        self.repeat: Repeat | None = None  # its last poll, to compare the next one with
 
     def move(self, state: State) -> None:
         if state not in TRANSITIONS[self.state]:

@@ -40,6 +40,45 @@ _STREAMS: dict[tuple[str, str], Encoding] = {
 _MOST_CLIENT_CHARACTERS = 64
 
 
+class Repeat:
+    """A poll that was parsed, to compare the next one with: all of it but its cursor must be the same.
+
+    Header fields are the same for many clients (and half a kilobyte, of a browser), so there is one copy of them. Where
+    clients say nothing of their own, the whole is shared; and those who were answered together come back with the same
+    cursor, so the line that came last is the line to expect.
+    """
+
+    __slots__ = ("after", "before", "cursor", "fields", "hold", "line")
+
+    def __init__(self, before: bytes, after: bytes, fields: bytes, hold: int) -> None:
+        self.before = before  # the request line, up to the cursor
+        self.after = after  # and behind it
+        self.fields = fields
+        self.hold = hold
+        self.line = b""
+        self.cursor = 0
+
+    def cursor_in(self, line: bytes) -> tuple[str, int] | None:
+        """The cursor in a request line, where it is this one but for that."""
+        at = len(self.before)
+        if len(line) != at + CURSOR_WIDTH + len(self.after):
+            return None
+        if not (line.startswith(self.before) and line.endswith(self.after)):
+            return None
+        return parse_cursor(line[at : at + CURSOR_WIDTH].decode("latin-1"))
+
+
+@lru_cache(256)
+def _shared_fields(fields: bytes) -> bytes:
+    return fields
+
+
+@lru_cache(256)
+def _shared_repeat(before: bytes, after: bytes, fields: bytes, hold: int, epoch: str) -> Repeat:
+    """One for all clients that say the same, in one epoch of the log."""
+    return Repeat(before, after, fields, hold)
+
+
 class Subscribing:
     def __init__(
         self,
@@ -62,7 +101,6 @@ class Subscribing:
         self._answering = answering
         self._answers: dict[tuple[bytes, bool], Answers] = {}  # by CORS lines and keep-alive
         self._away: deque[tuple[int, Channel]] = deque()  # all channels' pollers that left between two polls
-        self._latest = b"", 0  # the cursor that was read last, and its sequence number
         self.draining = False
 
     # A request
@@ -114,7 +152,7 @@ class Subscribing:
         start = policy.start(request)
         self._join(connection, request, names, self._poll_encoding(request))
         ticks = self._ticks(hold) if start or wait else 0
-        connection.repeat = _around_cursor(head, request, start, ticks)
+        connection.repeat = self._repeat_of(head, request, start, ticks)
         connection.move(State.POLLING)
         self.hold(connection, ticks)
 
@@ -141,39 +179,45 @@ class Subscribing:
 
         A poll parsed costs 12 µs more than a poll compared (bench: long-poll).
         """
-        assert connection.repeat is not None
-        before, behind, hold = connection.repeat
-        at = len(before)
-        cursor = data[at : at + CURSOR_WIDTH]
-        if cursor != self._latest[0] and not self._learn(cursor):
+        repeat = connection.repeat
+        assert repeat is not None
+        fields = repeat.fields
+        line = data[: -len(fields)]
+        if not data.endswith(fields) or (line != repeat.line and not self._learn(repeat, line)) or self.draining:
             return False
-        if not (data.startswith(before) and data.endswith(behind) and len(data) == at + CURSOR_WIDTH + len(behind)):
-            return False
-        channels = connection.channels
-        if self.draining or not channels:
-            return False
-        connection.cursor = self._latest[1]
+        channels, cursor, hold = connection.channels, repeat.cursor, repeat.hold
+        connection.cursor = cursor
         connection.since = now = self._wheel.now
         connection.move(State.POLLING)
-        if hold and len(channels) == 1 and channels[0].head <= connection.cursor:
+        if hold and len(channels) == 1 and channels[0].head <= cursor:
             connection.ends_at = now + hold  # nothing to say yet: what ``hold`` would come to
             self._wheel.set(connection, now + hold)
         else:
             self.hold(connection, hold)
         return True
 
-    def _learn(self, text: bytes) -> bool:
-        """Reads a cursor; all who were answered together come back with the same one. False: none of this epoch."""
-        cursor = parse_cursor(text.decode("latin-1"))
+    def _repeat_of(self, head: bytes, request: Request, start: str, hold: int) -> Repeat | None:
+        """What to compare the next poll with; None where more in it than its cursor could change its meaning."""
+        if len(start) != CURSOR_WIDTH or not request.keep_alive or b"last-event-id" in request.headers:
+            return None
+        line, end, fields = head.partition(b"\r\n")
+        before, found, after = line.partition(b"cursor=" + start.encode("latin-1"))
+        if not found or b"ursor" in after:  # a second one would count
+            return None
+        return _shared_repeat(before + b"cursor=", after, _shared_fields(end + fields), hold, self._fanout.epoch)
+
+    def _learn(self, repeat: Repeat, line: bytes) -> bool:
+        """Whether it is a repeat from another cursor of this epoch; if so, that is the line to expect from now on."""
+        cursor = repeat.cursor_in(line)
         if cursor is None or cursor[0] != self._fanout.epoch:
             return False
-        self._latest = text, cursor[1]
+        repeat.cursor, repeat.line = cursor[1], line
         return True
 
     def start_over(self) -> None:
         """The log is another one: nobody's cursor means anything any more."""
-        self._latest = b"", 0
         for connection in self._sockets.connections():
+            connection.repeat = None
             connection.cursor = UNKNOWN
             connection.forgiven = None
 
@@ -347,19 +391,3 @@ class Subscribing:
         data = encoding.ping(cursor) if retry_ms is None else encoding.rotate(cursor, retry_ms)
         self._sockets.offer(connection, data)
         self._answering.answered(connection, encoding.keep_alive)
-
-
-def _around_cursor(head: bytes, request: Request, start: str, hold: int) -> tuple[bytes, bytes, int] | None:
-    """A poll's bytes before and behind its cursor, where nothing else in them can change its meaning."""
-    if len(start) != CURSOR_WIDTH or not request.keep_alive or b"last-event-id" in request.headers:
-        return None
-    before, found, behind = head.partition(b"cursor=" + start.encode("latin-1"))
-    if not found or b"ursor" in request.target.partition(found)[2]:  # a second one would count
-        return None
-    return _same(before + b"cursor="), _same(behind), hold
-
-
-@lru_cache(1024)
-def _same(part: bytes) -> bytes:
-    """One copy for all clients that say the same; a browser's header fields are half a kilobyte."""
-    return part
