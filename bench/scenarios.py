@@ -62,8 +62,9 @@ def deliveries_per_cpu_s(report: Report) -> float:
     return float(report["delivered"] / report["run"]["server_cpu_s"])
 
 
-def publishes_per_s(report: Report) -> float:
-    return float(report["acked"] / report["run"]["wall_s"])
+def publishes_per_cpu_s(report: Report) -> float:
+    """What a server acknowledges in a second that it has a core to itself; unlike the wall's, it bears disturbance."""
+    return float(report["acked"] / report["run"]["server_cpu_s"])
 
 
 def publish_cpu_us(report: Report) -> float:
@@ -139,7 +140,7 @@ SCENARIOS = (
     against_nchan(
         "publish",
         Load(publishers=64, seconds=4),
-        Figure("64 publishers, nobody listening", "acknowledged per s", publishes_per_s, at_least(0.4)),
+        Figure("64 publishers, nobody listening", "acknowledged per CPU-s", publishes_per_cpu_s, at_least(0.4)),
     ),
     against_nchan(
         "channels",

@@ -61,10 +61,11 @@ void watch(struct connection *c, bool publisher)
 /* Connects and waits for it: on the loopback that is the time of the handshake in the kernel, no round trip. */
 void dial(struct connection *c)
 {
-	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(options.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(options.port)};
 	struct timeval limit = {.tv_sec = CONNECT_S};
 	struct linger abort_on_close = {.l_onoff = 1}; /* no TIME_WAIT: a run of ten thousand leaves no ports behind */
 
+	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (c->fd < 0)
 		die("socket: %s (raise `ulimit -n`)", strerror(errno));

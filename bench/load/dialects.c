@@ -11,7 +11,8 @@
 #define STREAM "Accept: text/event-stream\r\n"
 #define GET(target, headers) "GET " target " HTTP/1.1\r\nHost: 127.0.0.1\r\n" headers "\r\n"
 #define POST(target, headers)                                                                                          \
-	"POST " target " HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\nContent-Length: 32\r\n" headers "\r\n%s"
+	"POST " target " HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\n"                                  \
+	"Content-Length: 32\r\n" headers "\r\n%s"
 #define BUILD(...) ((size_t)snprintf(out, REQUEST_SIZE, __VA_ARGS__))
 
 /* --- pushcompat: JSON envelopes, one URL for everything ------------------------------------------------------- */
@@ -150,7 +151,8 @@ static void nchan_answer(struct connection *c, const struct head *head, const ch
 static const struct dialect dialects[] = {
 	{"pushcompat", true, pushcompat_publish, pushcompat_websocket, pushcompat_eventsource, pushcompat_longpoll,
 	 pushcompat_message, pushcompat_answer},
-	{"nchan", false, nchan_publish, nchan_websocket, nchan_eventsource, nchan_longpoll, nchan_message, nchan_answer},
+	{"nchan", false, nchan_publish, nchan_websocket, nchan_eventsource, nchan_longpoll,
+	 nchan_message, nchan_answer},
 };
 
 const struct dialect *find_dialect(const char *name)

@@ -17,10 +17,10 @@ static const char usage_text[] =
 	"load --port P --dialect pushcompat|nchan [options]        a load generator for push servers on 127.0.0.1\n"
 	"  --transport NAME     websocket (default), eventsource or longpoll\n"
 	"  --subscribers N      spread over the channels round-robin       --channels N      default 1\n"
-	"  --bystanders N       subscribers of a channel that stays quiet  --others N        channels with one message\n"
+	"  --bystanders N       subscribers of a quiet channel             --others N        channels with one message\n"
 	"  --channel NAME       what channels' names begin with            --key KEY         to publish with\n"
 	"  --in-flight N        handshakes at a time, default 128          --hold S          wait once all are open\n"
-	"  --publishers N       kept-alive connections, default 1          --rate R          publishes a second; 0: all they can\n"
+	"  --publishers N       kept-alive connections, default 1          --rate R          a second; 0: all they can\n"
 	"  --seconds S          how long to publish; 0: not at all         --count N         and at most so many\n"
 	"  --drain S            the longest wait for the last message, default 15\n"
 	"  --server-pid PID     whose CPU and memory to read; repeatable\n";
@@ -85,8 +85,8 @@ static void take_options(int count, char **arguments)
 	options.transport = find_transport("websocket");
 	while ((name = getopt_long(count, arguments, "", names, NULL)) != -1)
 		take_option(name, optarg);
-	if (!options.port || !options.dialect || !options.channels || !options.in_flight || options.pid_count > SERVER_PIDS ||
-	    strlen(options.channel) > 20 || strlen(options.key) > 200)
+	if (!options.port || !options.dialect || !options.channels || !options.in_flight ||
+	    options.pid_count > SERVER_PIDS || strlen(options.channel) > 20 || strlen(options.key) > 200)
 		take_option(0, NULL);
 }
 

@@ -2,7 +2,7 @@
  * Publishers: kept-alive connections with one request outstanding each.
  *
  * Without a rate, each publishes again as soon as it has its answer. With a rate, messages fall due at even intervals
- * and the first publisher that is free takes the next; one that fell due with nobody free goes out late, and is counted.
+ * and the first publisher that is free takes the next; one that finds nobody free goes out late, and is counted.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -41,7 +41,8 @@ static void post(struct connection *p, const char *channel, uint64_t number)
 	p->busy = true;
 	busy++;
 	p->sent_ns = now_ns();
-	snprintf(payload, sizeof payload, "%015llx-%016llx", (unsigned long long)number, (unsigned long long)p->sent_ns);
+	snprintf(payload, sizeof payload, "%015llx-%016llx", (unsigned long long)number,
+		 (unsigned long long)p->sent_ns);
 	transmit(p, request, options.dialect->publish(channel, payload, request));
 }
 

@@ -206,14 +206,15 @@ long server_memory_kib(void)
 
 static void print_phase(const char *name, struct usage from, struct usage to)
 {
-	printf("\"%s\":{\"wall_s\":%.6f,\"server_cpu_s\":%.6f,\"load_cpu_s\":%.6f},", name, (to.wall_ns - from.wall_ns) / 1e9,
-	       to.server_s - from.server_s, to.load_s - from.load_s);
+	printf("\"%s\":{\"wall_s\":%.6f,\"server_cpu_s\":%.6f,\"load_cpu_s\":%.6f},", name,
+	       (to.wall_ns - from.wall_ns) / 1e9, to.server_s - from.server_s, to.load_s - from.load_s);
 }
 
 static void print_histogram(const char *name, const struct histogram *h)
 {
 	printf("\"%s\":{\"count\":%llu,\"p50\":%.3f,\"p95\":%.3f,\"p99\":%.3f,\"max\":%.3f},", name,
-	       (unsigned long long)h->count, percentile_ms(h, 0.50), percentile_ms(h, 0.95), percentile_ms(h, 0.99), h->max / 1e6);
+	       (unsigned long long)h->count, percentile_ms(h, 0.50), percentile_ms(h, 0.95), percentile_ms(h, 0.99),
+	       h->max / 1e6);
 }
 
 static void print_count(const char *name, uint64_t value)
