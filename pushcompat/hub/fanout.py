@@ -100,7 +100,10 @@ class Fanout:
         self._go_on(visits)
         outgoing, self._outgoing = self._outgoing, []
         for connection, chunk in outgoing:
-            self.deliver(connection, chunk)
+            try:
+                self.deliver(connection, chunk)
+            except Exception:
+                self._sockets.defect(connection)
         self._forget_memos()
 
     def _go_on(self, visits: int) -> int:
@@ -117,7 +120,7 @@ class Fanout:
         visited = 0
         alone, head, outgoing = channel.alone, channel.head, self._outgoing
         # Most subscribers stand where the one before them stood, and need the same bytes.
-        encoding, cursor, chunk = None, UNKNOWN, None
+        encoding, cursor, chunk, waits = None, UNKNOWN, None, False
         for connection in islice(channel.to_visit, visits):
             visited += 1
             if connection.cursor >= head or connection.rest is not None:
@@ -133,11 +136,17 @@ class Fanout:
                 ):
                     encoding, cursor = connection.encoding, connection.cursor
                     chunk = self.chunk_after(connection)
+                    # Only who has no other visit in this turn: bytes must not overtake each other.
+                    waits = connection.channels is alone and chunk is not None and not chunk.partial
                     if connection.channels is not alone or connection.forgiven is not None:
                         encoding = None  # not the next one's
-                if chunk is not None:
+                if chunk is None:
+                    continue
+                if waits:
                     connection.cursor = chunk.cursor
                     outgoing.append((connection, chunk))
+                else:
+                    self.deliver(connection, chunk)
             except Exception:
                 self._sockets.defect(connection)
         if visited < visits:
