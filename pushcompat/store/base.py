@@ -61,7 +61,10 @@ class Store(Protocol):
         """What is still kept, oldest first, and the highest sequence number ever evicted (0: none)."""
 
     def follow(self, after: int) -> AsyncIterator[Sequence[Message]]:
-        """Every message appended after that one by anybody, in order, none missing, none twice. Raises Lost."""
+        """Every message appended after that one by anybody, in order, none missing, none twice.
+
+        Raises Lost, also where the epoch is another one since ``retained`` was asked.
+        """
 
     async def close(self) -> None: ...
 

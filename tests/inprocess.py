@@ -1,0 +1,60 @@
+"""A hub in this process, on real sockets: for what needs a look inside, or thousands of runs."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from pushcompat.hub import Hub, Settings
+from pushcompat.limits import Limits
+from pushcompat.metrics import Metrics
+from pushcompat.store.base import Store
+
+from .harness import KEY, PATIENCE_S
+
+
+class LocalHub(Hub):
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self.metrics = Metrics()
+        super().__init__(store, Settings(limits, [KEY.encode()]), self.metrics, _nobody)
+        self.port = 0
+
+    async def connect(self) -> socket.socket:
+        """A client's socket, for the loop's ``sock_…`` methods."""
+        sock = socket.socket()
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        return sock
+
+    async def until_quiet(self, head: int) -> None:
+        """Waits until the log is seen up to there, and delivered."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.history.head < head or self._fanout.busy or self._next_turn is not None:
+                await asyncio.sleep(0)
+
+    async def until_subscribed(self, sock: socket.socket) -> None:
+        """Waits until the client's request has become a subscription."""
+        address = sock.getsockname()
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(c.channels and c.address == address for c in self.sockets.connections()):
+                await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def running_hub(store: Store, limits: Limits) -> AsyncIterator[LocalHub]:
+    hub = LocalHub(store, limits)
+    listener = socket.create_server(("127.0.0.1", 0))
+    hub.port = listener.getsockname()[1]
+    await hub.start()
+    hub.door.listen([listener])
+    try:
+        yield hub
+    finally:
+        await hub.close()
+    assert not hub.failed.is_set()
+
+
+def _nobody(sock: socket.socket, address: object, received: bytes) -> None:
+    raise AssertionError(f"a request that is not the hub's: {received!r}")

@@ -1,0 +1,215 @@
+"""What a subscriber may be told, by a model of the log that knows nothing of passes, memos or sockets.
+
+The log is lists: all that was ever published, and for each channel what of it is retained and its floor. A subscriber
+is a cursor; every event it gets must lead from there to where it says:
+
+- a message is new to it, is what was published, and skips nothing that was still owed;
+- a cursor skips nothing that was still owed;
+- a reset comes only where history is gone, and names every channel in which something is skipped;
+- nothing of a log of another epoch comes before a reset.
+
+Owed is every message of its channels behind its cursor, but those past their ttl, and those whose key came again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pushcompat.message import Message, parse_cursor
+
+from .wires import Event
+
+CHANNELS = ("a", "b", "c")
+
+
+@dataclass(eq=False)
+class Entry:
+    sequence: int
+    channel: str
+    data: str
+    key: str | None = None
+    until: float | None = None  # when its ttl is over
+    born: float = 0.0
+    replaced: bool = False  # by a later one with its key
+
+
+class Log:
+    """One epoch's."""
+
+    def __init__(self, epoch: str, count: int) -> None:
+        self.epoch = epoch
+        self.head = 0
+        self.now = 0.0
+        self._count = count
+        self.entries: list[Entry] = []
+        self.windows: dict[str, list[Entry]] = {name: [] for name in CHANNELS}
+        self.floors = dict.fromkeys(CHANNELS, 0)
+
+    def publish(self, drafts: Sequence[Message]) -> None:
+        for draft in drafts:
+            self.head += 1
+            until = None if draft.ttl_s is None else self.now + draft.ttl_s
+            entry = Entry(self.head, draft.channel, draft.data.decode(), draft.key, until, self.now)
+            window = self.windows[draft.channel]
+            for earlier in window.copy():
+                if entry.key is not None and earlier.key == entry.key:
+                    earlier.replaced = True
+                    window.remove(earlier)
+            window.append(entry)
+            self.entries.append(entry)
+        for name in {draft.channel for draft in drafts}:
+            while len(self.windows[name]) > self._count:
+                self._evict(name)
+
+    def grow_older(self, seconds: float, age_s: float) -> None:
+        self.now += seconds
+        for name, window in self.windows.items():
+            window[:] = [entry for entry in window if not self._is_over(entry)]
+            while window and window[0].born < self.now - age_s:
+                self._evict(name)
+
+    def trim_unseen(self, count: int) -> None:
+        """Nobody here saw what they were, so there may have been some in each channel."""
+        for _ in range(count):
+            self.head += 1
+            self.entries += [Entry(self.head, name, "unseen") for name in CHANNELS]
+        for name in CHANNELS:
+            self.windows[name].clear()
+            self.floors[name] = self.head
+
+    def after_fail_over(self, epoch: str, kept: Iterable[Message], head: int) -> Log:
+        """The log that goes on under another epoch with what is left of this one."""
+        log = Log(epoch, self._count)
+        log.now, log.head = self.now, head
+        log.floors = dict.fromkeys(CHANNELS, head)  # at most: what was evicted before may be asked for
+        numbers = {message.sequence for message in kept}
+        log.entries = [entry for entry in self.entries if entry.sequence in numbers]
+        for entry in log.entries:
+            log.windows[entry.channel].append(entry)
+        return log
+
+    def reload(self, kept: Iterable[Message]) -> None:
+        """What is retained is what the store says."""
+        numbers = {message.sequence for message in kept}
+        for name in CHANNELS:
+            self.windows[name] = [e for e in self.entries if e.channel == name and e.sequence in numbers]
+
+    def _evict(self, name: str) -> None:
+        self.floors[name] = max(self.floors[name], self.windows[name].pop(0).sequence)
+
+    def _is_over(self, entry: Entry) -> bool:
+        return entry.until is not None and entry.until <= self.now
+
+    def owed(self, names: Iterable[str], after: int, through: int) -> list[Entry]:
+        return [
+            entry
+            for entry in self.entries
+            if after < entry.sequence <= through
+            and entry.channel in names
+            and not entry.replaced
+            and not self._is_over(entry)
+        ]
+
+
+class Logs:
+    """All epochs that there were."""
+
+    def __init__(self, log: Log) -> None:
+        self.now = log
+        self._by_epoch = {log.epoch: log}
+
+    def go_on(self, log: Log) -> None:
+        self.now = self._by_epoch[log.epoch] = log
+
+    def find(self, cursor: str) -> tuple[Log | None, int]:
+        epoch, sequence = parse_cursor(cursor) or ("", 0)
+        return self._by_epoch.get(epoch), sequence
+
+
+class Reader:
+    """Where a subscriber stands, and whether what it is told may be."""
+
+    def __init__(self, logs: Logs, channels: Sequence[str]) -> None:
+        self._logs = logs
+        self.channels = channels
+        self.cursor: str | None = None
+        self._forgiven: set[int] = set()  # was gone already when it asked for the earliest
+
+    def resume(self) -> None:
+        self._forgiven = set()
+
+    def start_now(self) -> None:
+        self.resume()
+        self.cursor = None
+
+    def start_at_the_earliest(self) -> None:
+        log = self._logs.now
+        kept = {entry.sequence for window in log.windows.values() for entry in window}
+        self._forgiven = {entry.sequence for entry in log.entries} - kept
+        self.cursor = f"{log.epoch}-{0:015d}"
+
+    @property
+    def owes(self) -> bool:
+        """Whether there is something that it must be told by and by."""
+        if self.cursor is None:
+            return True
+        log, sequence = self._logs.find(self.cursor)
+        return log is not self._logs.now or bool(self._owed(log, sequence, log.head))
+
+    def take(self, event: Event) -> None:
+        if event.kind == "reset":
+            self._reset(event)
+        elif event.kind == "message":
+            self._message(event)
+        elif event.cursor is not None:
+            self._stand(event.cursor)
+
+    def _owed(self, log: Log, after: int, through: int) -> list[Entry]:
+        return [entry for entry in log.owed(self.channels, after, through) if entry.sequence not in self._forgiven]
+
+    def _message(self, event: Event) -> None:
+        log, sequence, after = self._step(event)
+        (entry,) = [e for e in log.entries if e.sequence == sequence and e.data == event.data]
+        assert entry.channel in self.channels
+        assert event.channel in (entry.channel, None)
+        assert sequence > after, "a second time"
+        assert self._owed(log, after, sequence - 1) == [], "a silent hole"
+        self.cursor = event.cursor
+
+    def _stand(self, cursor: str) -> None:
+        if self.cursor is None:
+            log, sequence = self._logs.find(cursor)
+            assert log is not None
+            assert sequence <= log.head
+        elif self._logs.find(cursor)[0] is not None:
+            log, sequence, after = self._step(Event("", cursor))
+            assert sequence >= after, "back"
+            assert self._owed(log, after, sequence) == [], "a silent hole"
+        self.cursor = cursor
+
+    def _step(self, event: Event) -> tuple[Log, int, int]:
+        assert event.cursor is not None
+        assert self.cursor is not None
+        log, sequence = self._logs.find(event.cursor)
+        before, after = self._logs.find(self.cursor)
+        assert log is not None
+        assert log is before, "another log, and no reset"
+        return log, sequence, after
+
+    def _reset(self, event: Event) -> None:
+        assert event.cursor is not None
+        assert self.cursor is not None
+        log, sequence = self._logs.find(event.cursor)
+        before, after = self._logs.find(self.cursor)
+        assert log is not None
+        assert list(event.channels) == [name for name in self.channels if name in event.channels]
+        if log is not before:
+            assert tuple(event.channels) == tuple(self.channels)
+        else:
+            assert sequence >= after, "back"
+            assert any(log.floors[name] > after for name in self.channels), "a needless reset"
+            assert {entry.channel for entry in self._owed(log, after, sequence)} <= set(event.channels)
+            for name in event.channels:
+                assert log.floors[name] > after or any(e.channel == name and e.sequence > after for e in log.entries)
+        self.cursor = event.cursor
