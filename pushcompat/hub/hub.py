@@ -41,7 +41,7 @@ from .fanout import Fanout
 from .history import History
 from .publishing import Publishing
 from .requests import HandOver, Requests
-from .sockets import BLOCKED, READ_BYTES, Sockets
+from .sockets import BLOCKED, BODY_BYTES, READ_BYTES, Sockets
 from .subscribing import Subscribing
 
 _CROWD_PER_S = 200  # subscribers that may be told to come back within a second without being a crowd
@@ -273,7 +273,7 @@ class Hub:
                     self._flushed(connection)
                 continue
             try:
-                data = connection.socket.recv(READ_BYTES)
+                data = connection.socket.recv(READ_BYTES if connection.request is None else BODY_BYTES)
             except BLOCKED:
                 continue
             except OSError:

@@ -22,6 +22,7 @@ from .connection import Connection, State
 # All of these mean "would block".
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
+BODY_BYTES = 64 * 1024
 READ_BYTES = 4 * 1024  # in one go: more than nearly any head. A larger buffer costs half a microsecond each time
 
 
