@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -84,11 +85,22 @@ class Server:
 def _listen(config: Config) -> list[socket.socket]:
     try:
         if config.unix_socket is not None:
+            _check_free(config.unix_socket)
             return [bind_unix_socket(str(config.unix_socket), backlog=_BACKLOG)]
         return bind_sockets(config.port, config.host, backlog=_BACKLOG)
     except OSError as error:
         where = config.unix_socket or f"{config.host}:{config.port}"
         raise ConfigError(f"can not listen on {where}: {error.strerror or error}; {_advice(config)}") from None
+
+
+def _check_free(path: Path) -> None:
+    """Binding would take the socket away from a server that listens there; one that is left over may be replaced."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return
+    raise OSError(errno.EADDRINUSE, "somebody listens there already")
 
 
 def _advice(config: Config) -> str:
@@ -113,16 +125,14 @@ def _announce(config: Config, listeners: list[socket.socket]) -> None:
     else:
         base, curl = _url(config, listeners[0]), "curl"
         print(f"pushcompat {__version__} listens on {base}")
-    key = (
-        f'"Authorization: Bearer $(cat {_short(config.publish_key_file)})"'
-        if config.publish_key_file
-        else '"Authorization: Bearer KEY"'
-    )
-    if config.publish_key_file:
+    key = "KEY"
+    if config.publish_key_file is not None:
         print(f"The publish key is in {_short(config.publish_key_file)}")
-    print(f'  follow   {curl} -N "{base}/channels/chat?transport=eventsource"')
-    print(f"  publish  {curl} -H {key} -d hello {base}/channels/chat")
-    print(f"  look     {base}/", flush=True)
+        key = f"$(cat {_short(config.publish_key_file)})"
+    print("Follow a channel, publish to it, open the landing page:\n")
+    print(f'    {curl} -N "{base}/channels/chat?transport=eventsource"')
+    print(f'    {curl} -H "Authorization: Bearer {key}" -d hello {base}/channels/chat')
+    print(f"    {'python3 -m webbrowser' if config.unix_socket is None else curl} {base}/\n", flush=True)
 
 
 def _url(config: Config, listener: socket.socket) -> str:
