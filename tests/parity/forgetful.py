@@ -36,9 +36,14 @@ class ForgetfulStore(MemoryStore):
             else:
                 await news.wait()
 
-    def kept(self) -> list[Message]:
+    def kept(self) -> tuple[list[Message], int]:
         """What is retained, for the test to know."""
-        return retain(self._log, self._retention, int(self._clock() * 1000), self._floor)[0]
+        return retain(self._log, self._retention, int(self._clock() * 1000), self._floor)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether somebody has asked what is retained since something was lost."""
+        return self._told == self._losses
 
     @property
     def head(self) -> int:
@@ -57,8 +62,9 @@ class ForgetfulStore(MemoryStore):
 
     def fail_over(self, count: int) -> None:
         """The last messages are gone, and others will come under their numbers. The epoch tells."""
+        self._log, self._floor = self.kept()
         del self._log[max(0, len(self._log) - count) :]
-        self._head = self._log[-1].sequence if self._log else self._floor
+        self._head = max(self._floor, *(message.sequence for message in self._log), 0)
         self.epoch = new_epoch()
         self._ring()
 

@@ -51,13 +51,12 @@ class Log:
             self.head += 1
             until = None if draft.ttl_s is None else self.now + draft.ttl_s
             entry = Entry(self.head, draft.channel, draft.data.decode(), draft.key, until, self.now)
-            window = self.windows[draft.channel]
-            for earlier in window.copy():
-                if entry.key is not None and earlier.key == entry.key:
+            for earlier in self.entries:
+                if entry.key is not None and (earlier.channel, earlier.key) == (entry.channel, entry.key):
                     earlier.replaced = True
-                    window.remove(earlier)
-            window.append(entry)
             self.entries.append(entry)
+            window = self.windows[draft.channel]
+            window[:] = [e for e in window if not e.replaced] + [entry]
         for name in {draft.channel for draft in drafts}:
             while len(self.windows[name]) > self._count:
                 self._evict(name)
@@ -89,11 +88,13 @@ class Log:
             log.windows[entry.channel].append(entry)
         return log
 
-    def reload(self, kept: Iterable[Message]) -> None:
-        """What is retained is what the store says."""
+    def reload(self, kept: Iterable[Message], floor: int) -> None:
+        """What is retained is what the store says; of floors it knows one for all."""
         numbers = {message.sequence for message in kept}
         for name in CHANNELS:
-            self.windows[name] = [e for e in self.entries if e.channel == name and e.sequence in numbers]
+            window = self.windows[name] = [e for e in self.entries if e.channel == name and e.sequence in numbers]
+            own_floor = window[0].sequence - 1 if window else floor
+            self.floors[name] = max(self.floors[name], min(own_floor, floor))
 
     def _evict(self, name: str) -> None:
         self.floors[name] = max(self.floors[name], self.windows[name].pop(0).sequence)

@@ -196,15 +196,15 @@ class World:
     async def fail_over(self, count: int) -> None:
         await self.quiet()
         self.store.fail_over(count)
-        kept = self.store.kept()
+        kept, _ = self.store.kept()
         self.logs.go_on(self.logs.now.after_fail_over(self.store.epoch, kept, self.store.head))
-        await self._until_epoch()
+        await self._until_told()
 
     async def stumble(self) -> None:
         await self.quiet()
         self.store.stumble()
-        kept = self.store.kept()
-        self.logs.now.reload(kept)
+        self.logs.now.reload(*self.store.kept())
+        await self._until_told()
 
     async def restart(self) -> None:
         for subscriber in self.subscribers:
@@ -213,9 +213,9 @@ class World:
         await self._start()
         self.logs.go_on(self._new_log())
 
-    async def _until_epoch(self) -> None:
+    async def _until_told(self) -> None:
         async with asyncio.timeout(PATIENCE_S):
-            while self.hub._fanout.epoch != self.store.epoch:
+            while not self.store.is_told:
                 await asyncio.sleep(0)
 
 
