@@ -201,7 +201,7 @@ class Subscribing:
         if len(start) != CURSOR_WIDTH or not request.keep_alive or b"last-event-id" in request.headers:
             return None
         line, end, fields = head.partition(b"\r\n")
-        before, found, after = line.partition(b"cursor=" + start.encode("latin-1"))
+        before, found, after = line.partition(b"cursor=" + start.encode())
         if not found or b"ursor" in after:  # a second one would count
             return None
         return _shared_repeat(before + b"cursor=", after, _shared_fields(end + fields), hold, self._fanout.epoch)
