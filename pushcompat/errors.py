@@ -23,6 +23,7 @@ Close codes (RFC 6455 §7.4.2): 4000-4199 come back later, 4400-4499 do not come
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 
 
@@ -36,6 +37,11 @@ class Refused(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+    @property
+    def reason(self) -> str:
+        """What metrics call it: ``payload_too_large``."""
+        return re.sub("(?<!^)([A-Z])", r"_\1", type(self).__name__).lower()
 
 
 class BadRequest(Refused):

@@ -39,7 +39,7 @@ class Metrics:
         self.connections: Counter[str] = Counter()  # subscriptions open now, by transport
         self.deliveries: Counter[str] = Counter()  # messages × subscribers, by transport
         self.bytes: Counter[str] = Counter()
-        self.refused: Counter[str] = Counter()  # by status
+        self.refused: Counter[tuple[str, int]] = Counter()  # by reason and status
         self.messages = 0
         self.publishes = 0
         self.passes = Durations()
@@ -66,7 +66,10 @@ class _Collector:
         yield _labelled(GaugeMetricFamily, "connections", "Subscriptions open now", "transport", m.connections)
         yield _labelled(CounterMetricFamily, "deliveries", "Messages handed to subscribers", "transport", m.deliveries)
         yield _labelled(CounterMetricFamily, "delivered_bytes", "Bytes handed to subscribers", "transport", m.bytes)
-        yield _labelled(CounterMetricFamily, "refused", "Requests refused", "status", m.refused)
+        refused = CounterMetricFamily("pushcompat_refused", "Requests refused", labels=["reason", "status"])
+        for (reason, status), count in m.refused.items():
+            refused.add_metric([reason, str(status)], count)
+        yield refused
         for name, text, count in (
             ("publishes", "Publish requests that the log took", m.publishes),
             ("messages", "Messages seen in the log", m.messages),

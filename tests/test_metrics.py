@@ -21,14 +21,14 @@ def test_everything_that_is_counted_is_exposed() -> None:
     metrics = Metrics()
     metrics.connections["websocket"] += 2
     metrics.delivered("longpoll", 5, 700)
-    metrics.refused["401"] += 1
+    metrics.refused["unauthorized", 401] += 1
     for name in ("messages", "publishes", "resumes", "resets", "stripped_upgrades", "accept_pauses"):
         setattr(metrics, name, 7)
     got = samples(metrics)
     assert got["pushcompat_connections", "websocket"] == 2
     assert got["pushcompat_deliveries_total", "longpoll"] == 5
     assert got["pushcompat_delivered_bytes_total", "longpoll"] == 700
-    assert got["pushcompat_refused_total", "401"] == 1
+    assert got["pushcompat_refused_total", "unauthorized"] == 1
     for name in ("messages", "publishes", "resumes", "resets", "stripped_upgrades", "accept_pauses"):
         assert got[f"pushcompat_{name}_total", ""] == 7
     assert got["pushcompat_sockets", ""] == 3
@@ -64,7 +64,7 @@ def test_a_server_counts_what_its_clients_do(server: Server) -> None:
             'connections{transport="eventsource"}': 1,
             'connections{transport="longpoll"}': 1,  # between two polls
             'deliveries_total{transport="longpoll"}': 3,
-            'refused_total{status="401"}': 1,
+            'refused_total{reason="unauthorized",status="401"}': 1,
             "publishes_total": 3,
             "messages_total": 3,
             "resumes_total": 2,

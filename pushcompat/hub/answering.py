@@ -91,7 +91,7 @@ class Answering:
         self._sockets.end(connection, f"refused {int(refused.status)}")
 
     def _count(self, refused: Refused, request: Request | None) -> None:
-        self._metrics.refused[str(int(refused.status))] += 1
+        self._metrics.refused[refused.reason, int(refused.status)] += 1
         if isinstance(refused, UpgradeRequired):
             self._metrics.stripped_upgrades += 1
         if logs.enabled():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Chunk:
     """Encoded bytes, made once for everyone who needs them, and the cursor at which they leave a reader."""
 
-    __slots__ = ("count", "cursor", "data", "encoding", "partial", "uses")
+    __slots__ = ("count", "cursor", "data", "encoding", "is_reset", "partial", "uses")
 
     def __init__(self, encoding: Encoding, data: bytes, cursor: int, count: int, partial: bool = False) -> None:
         self.encoding = encoding
@@ -35,6 +35,7 @@ class Chunk:
         self.cursor = cursor
         self.count = count  # messages
         self.partial = partial  # there is more than one send may take
+        self.is_reset = False
         self.uses = 0
 
 

@@ -289,10 +289,11 @@ class Fanout:
     def _reset(self, channels: Sequence[Channel], encoding: Encoding) -> Chunk:
         """Says that history is gone, and goes on from the head: nothing older is sent."""
         head = self._history.head
-        self._metrics.resets += 1
         names = [channel.name for channel in channels]
         data = encoding.reset(format_cursor(self.epoch, head), names, self.spread_ms(channels))
-        return Chunk(encoding, data, head, 0)
+        chunk = Chunk(encoding, data, head, 0)
+        chunk.is_reset = True
+        return chunk
 
     def spread_ms(self, channels: Iterable[Channel]) -> int | None:
         """The window in which these channels' subscribers should spread their refetches; None: no need to."""
@@ -322,6 +323,7 @@ class Fanout:
         for chunk in self._used:
             transport = chunk.encoding.transport
             self._metrics.delivered(transport, chunk.uses * chunk.count, chunk.uses * len(chunk.data))
+            self._metrics.resets += chunk.uses * chunk.is_reset
             chunk.uses = 0
         self._used.clear()
 

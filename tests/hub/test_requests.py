@@ -150,7 +150,7 @@ def test_a_handshake_without_its_upgrade_is_refused_and_counted(shared_server: S
     shared_client.request("GET", "/channels/requests?transport=websocket")
     assert shared_client.problem()[0] == 426
     assert shared_server.metric("pushcompat_stripped_upgrades_total") == counted + 2
-    assert shared_server.metric('pushcompat_refused_total{status="426"}') == counted + 2
+    assert shared_server.metric('pushcompat_refused_total{reason="upgrade_required",status="426"}') == counted + 2
 
 
 # One after the other on one connection
