@@ -353,7 +353,7 @@ class Subscribing:
 
     def retry_ms(self) -> int:
         """When to come back after a stream ended: at random, so that a crowd does not come at once."""
-        return random.randint(500, 3000)
+        return 500 + int(2500 * random.random())
 
     # In
 

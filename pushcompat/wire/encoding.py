@@ -19,7 +19,7 @@ LONGPOLL = "longpoll"
 TRANSPORTS = (WEBSOCKET, EVENTSOURCE, LONGPOLL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Opening:
     """What a stream says first: where the client stands, and what it may expect of the server."""
 

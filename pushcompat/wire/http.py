@@ -29,6 +29,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _ALWAYS = b"Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
 _CACHED_TARGET_BYTES = 256
 _CACHED_FIELDS_BYTES = 1024
+_WEBSOCKET_KEY = re.compile(rb"Sec-WebSocket-Key: ([A-Za-z0-9+/]{22}==)\r\n")  # what no two handshakes share
 _USUAL_LINE = re.compile(rb"(GET|POST) (/[!-~]*) HTTP/1\.1")
 
 Params = Mapping[str, str]
@@ -159,9 +160,17 @@ def parse_head(head: bytes) -> Request:
     """The request whose head these bytes are, blank line included. Raises Refused."""
     line, _, fields = head.partition(b"\r\n")
     usual = _USUAL_LINE.fullmatch(line)
-    if usual is None or len(fields) > _CACHED_FIELDS_BYTES or b"Sec-WebSocket-Key" in fields:
+    if usual is None or len(fields) > _CACHED_FIELDS_BYTES:
         return _parse_head(head)
-    return _parse_known_fields(fields).again(*usual.groups())
+    key = _WEBSOCKET_KEY.search(fields)
+    if key is None:
+        return _parse_known_fields(fields).again(*usual.groups())
+    known = _parse_known_fields(fields[: key.start()] + fields[key.end() :])
+    if b"sec-websocket-key" in known.headers:
+        return _parse_head(head)  # it came twice
+    request = known.again(*usual.groups())
+    request.headers = {**known.headers, b"sec-websocket-key": key[1]}
+    return request
 
 
 def _parse_head(head: bytes) -> Request:

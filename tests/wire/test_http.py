@@ -368,3 +368,12 @@ def test_a_refusal_is_a_problem_document(refused: Refused, line: bytes) -> None:
         "status": refused.status,
         "detail": refused.detail,
     }
+
+
+def test_a_handshakes_key_is_read_whatever_else_was_read_before_and_never_twice() -> None:
+    head = b"GET /channels/a HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Key: %b\r\nX: y\r\n\r\n"
+    keys = [b"AAAAAAAAAAAAAAAAAAAAAA==", b"BBBBBBBBBBBBBBBBBBBBBA=="]
+    for key in keys:
+        assert http.parse_head(head % key).headers[b"sec-websocket-key"] == key
+    twice = head.replace(b"X: y", b"Sec-WebSocket-Key: " + keys[1]) % keys[0]
+    assert http.parse_head(twice).headers[b"sec-websocket-key"] == b", ".join(keys)
