@@ -133,7 +133,8 @@ class Fanout:
                 chunk = self.chunk_after(connection)
                 if chunk is None or chunk.partial or connection.channels is not alone or connection.forgiven:
                     encoding = None
-                    self.catch_up(connection)
+                    if chunk is not None:
+                        self.deliver(chunk, (connection,))
                     continue
                 encoding, cursor, end, together = connection.encoding, connection.cursor, chunk.cursor, []
                 self._outgoing.append((chunk, together))
