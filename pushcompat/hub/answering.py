@@ -15,6 +15,9 @@ from .clock import NEVER, Wheel
 from .connection import Connection, State
 from .sockets import Sockets
 
+# Looked up once: a poll's answer passes here, and an Enum's member costs as much as a call.
+_HEAD, _CLOSING, _GONE = State.HEAD, State.CLOSING, State.GONE
+
 
 class Answering:
     def __init__(
@@ -67,16 +70,20 @@ class Answering:
     def answered(self, connection: Connection, keep_alive: bool) -> None:
         """Nothing of the request is left to be said."""
         state = connection.state
-        if state is State.CLOSING or state is State.GONE:
+        if state is _CLOSING or state is _GONE:
             return
         connection.request = None
         connection.ends_at = NEVER
         if not keep_alive:
             self._sockets.end(connection, "answered")
             return
-        if state is not State.HEAD:
-            connection.move(State.HEAD)
-        self._wheel.set(connection, self._wheel.now + (self._grace if connection.channels else self._idle))
+        if state is not _HEAD:
+            connection.move(_HEAD)
+        deadline = self._wheel.now + (self._grace if connection.channels else self._idle)
+        if deadline < connection.bucket:
+            self._wheel.set(connection, deadline)
+        else:
+            connection.deadline = deadline  # what ``set`` would do
         if connection.inbox:
             self.early.append(connection)
             self._on_early()

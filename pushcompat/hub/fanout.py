@@ -176,7 +176,7 @@ class Fanout:
         """Sends the same bytes to each; their cursors are at the end of them, whatever the kernel takes."""
         data, now = chunk.data, self._wheel.now
         size, cursor = len(data), chunk.cursor
-        once, keep_alive = chunk.encoding.once, chunk.encoding.keep_alive
+        once, keep_alive, answered = chunk.encoding.once, chunk.encoding.keep_alive, self._on_answered
         for connection in connections:
             connection.cursor = cursor
             if not size:
@@ -192,7 +192,7 @@ class Fanout:
                 elif chunk.partial:
                     self._behind.append(connection)
                 if once:
-                    self._on_answered(connection, keep_alive)
+                    answered(connection, keep_alive)
             except OSError:
                 self._sockets.lose(connection, "reset")
             except Exception:

@@ -46,6 +46,7 @@ from .subscribing import Subscribing
 
 _CROWD_PER_S = 200  # subscribers that may be told to come back within a second without being a crowd
 _TURN_S = 0.01
+_HEAD, _GONE = State.HEAD, State.GONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Hub:
         self._tasks: list[asyncio.Task[None]] = []
         self.failed = asyncio.Event()  # the hub can not go on
         self._receive = {
-            State.HEAD: self._receive_head,
+            State.HEAD: self.door.receive,
             State.BODY: self._requests.receive_body,
             State.PUBLISHING: self._receive_early,
             State.POLLING: self._receive_early,
@@ -262,11 +263,11 @@ class Hub:
 
     def _serve(self, ready: Iterator[tuple[SelectorKey, int]]) -> int:
         served = 0
-        receive = self._receive
+        receive, repeat = self._receive, self._subscribing.repeat
         for key, events in ready:
             served += 1
             connection: Connection = key.data
-            if connection.state is State.GONE:
+            if connection.state is _GONE:
                 continue
             if connection.rest is not None:
                 if events & EVENT_WRITE and self.sockets.flush(connection):
@@ -283,7 +284,15 @@ class Hub:
                 self._half_closed(connection)
                 continue
             try:
-                receive[connection.state](connection, data)
+                state = connection.state
+                if (
+                    state is _HEAD
+                    and connection.repeat is not None
+                    and not connection.inbox
+                    and repeat(connection, data)
+                ):
+                    continue
+                receive[state](connection, data)
             except Exception:
                 self.sockets.defect(connection)
         return served
@@ -309,10 +318,6 @@ class Hub:
             self._answering.early.append(connection)
 
     # Bytes, by state
-
-    def _receive_head(self, connection: Connection, data: bytes) -> None:
-        if connection.repeat is None or connection.inbox or not self._subscribing.repeat(connection, data):
-            self.door.receive(connection, data)
 
     def _receive_early(self, connection: Connection, data: bytes) -> None:
         """A pipelined request waits its turn; a client that sends on and on is not read until then."""

@@ -38,6 +38,7 @@ _STREAMS: dict[tuple[str, str], Encoding] = {
     (EVENTSOURCE, "text"): eventsource.TextEvents(),
 }
 _MOST_CLIENT_CHARACTERS = 64
+_POLLING = State.POLLING
 
 
 class Repeat:
@@ -188,10 +189,13 @@ class Subscribing:
         channels, cursor, hold = connection.channels, repeat.cursor, repeat.hold
         connection.cursor = cursor
         connection.since = now = self._wheel.now
-        connection.move(State.POLLING)
+        connection.move(_POLLING)
         if hold and len(channels) == 1 and channels[0].head <= cursor:
-            connection.ends_at = now + hold  # nothing to say yet: what ``hold`` would come to
-            self._wheel.set(connection, now + hold)
+            connection.ends_at = deadline = now + hold  # nothing to say yet: what ``hold`` would come to
+            if deadline < connection.bucket:
+                self._wheel.set(connection, deadline)
+            else:
+                connection.deadline = deadline  # what ``set`` would do
         else:
             self.hold(connection, hold)
         return True
