@@ -261,6 +261,17 @@ def test_when_the_log_becomes_another_one_everyone_is_told(wire: str, names: str
     play(scenario, KEEPING_FEW)
 
 
+def test_whoever_asked_for_the_earliest_of_a_log_that_is_another_one_now_is_not_forgiven() -> None:
+    async def scenario(world: World) -> None:
+        visitor = await world.subscribed("websocket-json", "a,b", cursor="earliest")
+        await world.publish("a")
+        assert (await visitor.until("message")).data == "a"
+        world.store.fail_over(1)
+        assert (await visitor.event()).channels == ("a", "b")
+
+    play(scenario)
+
+
 def test_when_the_log_becomes_another_one_during_a_pass_everyone_is_told_too() -> None:
     async def scenario(world: World) -> None:
         crowd = [await world.subscribed("websocket-json", "a") for _ in range(20)]
