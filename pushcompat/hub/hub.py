@@ -109,8 +109,8 @@ class Hub:
 
     async def start(self) -> None:
         """Loads what the log has retained and follows it from there."""
-        self._fanout.epoch = self._store.epoch
         await self._load()
+        self._fanout.epoch = self._store.epoch
         IOLoop.current().add_handler(self.sockets.fileno(), lambda _fd, _events: self._on_ready(), IOLoop.READ)
         self._tasks = [asyncio.create_task(work()) for work in (self._follow, self._tick, self._publishing.run)]
         for task in self._tasks:

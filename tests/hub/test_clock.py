@@ -39,3 +39,37 @@ def test_somebody_who_never_has_a_deadline_again_is_forgotten_soon() -> None:
     assert gone() is not None
     assert list(wheel.advance(30)) == []
     assert gone() is None
+
+
+def places(wheel: Wheel[Deadline]) -> int:
+    return sum(map(len, wheel._buckets.values()))
+
+
+def test_moving_a_deadline_later_is_no_work_until_the_old_one_comes_up() -> None:
+    wheel: Wheel[Deadline] = Wheel(0)
+    timed = Deadline()
+    for deadline in range(5, 25):
+        wheel.set(timed, deadline)
+    assert places(wheel) == 1
+    assert list(wheel.advance(23)) == []
+    assert list(wheel.advance(24)) == [timed]
+    assert places(wheel) == 0
+
+
+def test_a_place_that_was_left_behind_calls_nobody() -> None:
+    wheel: Wheel[Deadline] = Wheel(0)
+    timed = Deadline()
+    for deadline in (9, 5, 2):
+        wheel.set(timed, deadline)
+    assert list(wheel.advance(2)) == [timed]
+    wheel.set(timed, 9)  # now twice in that bucket
+    assert list(wheel.advance(20)) == [timed]
+    assert places(wheel) == 0
+
+
+def test_a_deadline_that_is_over_comes_up_at_the_next_tick() -> None:
+    wheel: Wheel[Deadline] = Wheel(100)
+    timed = Deadline()
+    wheel.set(timed, 7)
+    assert list(wheel.advance(100)) == []
+    assert list(wheel.advance(101)) == [timed]

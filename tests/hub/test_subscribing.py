@@ -317,6 +317,25 @@ def test_when_nothing_was_lost_nobody_is_told() -> None:
     play(scenario, KEEPING_FEW)
 
 
+def test_a_log_that_becomes_another_one_while_it_is_loaded_is_called_what_it_is() -> None:
+    class Hasty(ForgetfulStore):
+        async def retained(self) -> tuple[list[Message], int]:
+            self.fail_over(1)
+            return await super().retained()
+
+    async def scenario() -> None:
+        store = Hasty(Retention())
+        earlier = store.epoch
+        await store.publish(Message("a", b"1"), Message("a", b"2"))
+        async with running_hub(store, Limits()) as hub:
+            world = World(hub, store)
+            visitor = await world.subscribed("longpoll-json", "a", cursor=format_cursor(earlier, 1))
+            assert await visitor.event() == Event("reset", format_cursor(store.epoch, 1), channels=("a",))
+            world.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_start_brings_back_what_the_store_has_and_resets_no_quiet_channel() -> None:
     async def scenario() -> None:
         store = ForgetfulStore(KEEPING_FEW.retention)
