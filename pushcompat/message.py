@@ -42,7 +42,8 @@ class Message:
     ``data`` is the payload's own bytes, valid UTF-8; ``json`` tells whether they are a JSON document or plain text.
     ``time_ms`` is milliseconds since 1970 by the clock of the server that took the message. ``ttl_s`` is the number of
     seconds after which the message is dropped. ``spread_ms`` is the window in which subscribers should spread their
-    refetches. A message that is not in the log yet is a draft: its ``sequence`` is 0.
+    refetches. A message that is not in the log yet is a draft: its ``sequence`` is 0. ``born`` is for the process that
+    holds it: when it was made, in seconds of a clock that nobody sets.
     """
 
     channel: str
@@ -54,3 +55,4 @@ class Message:
     spread_ms: int | None = None
     time_ms: int = 0
     sequence: int = 0
+    born: float = 0.0

@@ -42,7 +42,7 @@ class Chunk:
 class Channel:
     __slots__ = (
         "_keyed", "_messages", "_sequences", "alone", "away", "began", "dirty", "floor", "head",
-        "memo", "name", "subscribers", "target", "to_visit", "visited", "waiting",
+        "memo", "name", "queued", "subscribers", "target", "to_visit", "visited", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str, floor: int) -> None:
@@ -60,6 +60,7 @@ class Channel:
         self.target = floor
         self.memo: dict[tuple[Encoding, int], Chunk] | None = None
         self.waiting: deque[Callable[[], None]] | None = None  # publishes that wait for the pass
+        self.queued = False  # history knows that there are messages
         self.start_over(floor)
 
     def start_over(self, floor: int) -> None:
@@ -69,6 +70,7 @@ class Channel:
         self._sequences.clear()
         self._keyed = None
         self.to_visit = None
+        self.queued = False
 
     def __len__(self) -> int:
         return len(self._messages)

@@ -13,7 +13,7 @@ Times here are of the monotonic clock, so nobody's history depends on what a clo
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
 from ..limits import Retention
@@ -30,7 +30,9 @@ class History:
         self._clock = clock
         self._channels: dict[str, Channel] = {}
         self._idle: OrderedDict[str, Channel] = OrderedDict()  # of _channels, those kept for their floor alone
-        self._by_age: deque[tuple[float, Message]] = deque()  # all that is retained, and some that is not any more
+        # Heap of (sequence number of the oldest message, channel), once for each channel that has messages. It need not
+        # be right: an entry whose message is gone says so when it comes up. So most messages come and go without it.
+        self._oldest: list[tuple[int, Channel]] = []
         self._ending: list[tuple[float, int, Message]] = []  # heap of those with a ttl, and some that are gone
         self.floor = 0
         self.head = 0
@@ -57,7 +59,7 @@ class History:
 
     def release(self, channel: Channel) -> None:
         """Says that the caller needs the channel no more."""
-        if not channel.idle or channel.name in self._idle:
+        if not channel.idle or channel.name in self._idle or self._channels.get(channel.name) is not channel:
             return
         if channel.floor <= self.floor:
             del self._channels[channel.name]  # one made anew would be the same
@@ -69,7 +71,7 @@ class History:
             self.floor = max(self.floor, forgotten.floor)
 
     def append(self, message: Message, age_s: float = 0.0) -> Channel:
-        born = self._clock() - age_s
+        message.born = self._clock() - age_s
         channel = self._channels.get(message.channel)
         if channel is None or self._idle:
             channel = self.channel(message.channel)
@@ -78,9 +80,11 @@ class History:
         self._count(message, 1)
         if replaced is not None:
             self._count(replaced, -1)
-        self._by_age.append((born, message))
+        if not channel.queued:
+            channel.queued = True
+            heapq.heappush(self._oldest, (message.sequence, channel))
         if message.ttl_s is not None:
-            heapq.heappush(self._ending, (born + message.ttl_s, message.sequence, message))
+            heapq.heappush(self._ending, (message.born + message.ttl_s, message.sequence, message))
         return channel
 
     def load(self, messages: Iterable[Message], floor: int, wall_s: float) -> None:
@@ -89,7 +93,7 @@ class History:
         What a store evicts from a channel is older than what it keeps there. So a channel with messages has lost
         nothing since the first of them, whatever went from others.
         """
-        self._by_age.clear()
+        self._oldest.clear()
         self._ending.clear()
         self.count = self.bytes = 0
         self.floor = self.head = floor
@@ -133,25 +137,31 @@ class History:
 
     def shrink(self, born_before: float = float("-inf")) -> None:
         """Evicts the oldest of all, as long as they are born before then or the budget is overdrawn."""
-        by_age = self._by_age
-        while by_age and (by_age[0][0] < born_before or self.bytes > self._retention.bytes):
-            message = by_age[0][1]
-            channel = self._channels.get(message.channel)
-            if channel is not None and channel.holds(message) and not self._evict_through(channel, message):
+        oldest = self._oldest
+        while oldest:
+            sequence, channel = oldest[0]
+            message = channel.oldest
+            if message is None:
+                heapq.heappop(oldest)
+                channel.queued = False
+                self.release(channel)
+            elif message.sequence != sequence:
+                heapq.heapreplace(oldest, (message.sequence, channel))
+            elif message.born >= born_before and self.bytes <= self._retention.bytes:
+                break
+            elif not self._evict_oldest(channel):
                 break  # a pass owes it to somebody
-            by_age.popleft()
-        if len(by_age) > 2 * self.count + 1024:
-            self._by_age = deque((born, m) for born, m in by_age if self._holds(m))
+        self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        if len(self._oldest) > 2 * len(self._channels) + 1024:
+            self._oldest = [(m.sequence, channel) for channel in self if (m := channel.oldest)]
+            heapq.heapify(self._oldest)
+            for channel in self:
+                channel.queued = channel.oldest is not None
         if len(self._ending) > 2 * self.count + 1024:
             self._ending = [ending for ending in self._ending if self._holds(ending[2])]
             heapq.heapify(self._ending)
-
-    def _evict_through(self, channel: Channel, message: Message) -> bool:
-        while channel.holds(message):
-            if not self._evict_oldest(channel):
-                return False
-        self.release(channel)
-        return True
 
     def _evict_oldest(self, channel: Channel) -> bool:
         oldest = channel.oldest

@@ -241,7 +241,7 @@ def test_what_is_gone_early_is_not_held_until_its_time(make_log: MakeLog) -> Non
         log.publish("b", ttl_s=86_400.0, key=str(number % 3))
     assert log.history.count == 13
     assert len(log.history._ending) < 2000
-    assert len(log.history._by_age) < 2000
+    assert len(log.history._oldest) < 2000
 
 
 def test_what_is_counted_is_what_is_held(make_log: MakeLog) -> None:
@@ -319,3 +319,16 @@ def test_starting_over_forgets_what_was_and_makes_passes_visit_everyone_again(ma
     log.now += 59
     log.history.expire()
     assert log.held("a") == [7]
+
+
+def test_a_forgotten_channels_place_in_the_order_of_age_is_not_its_successors(make_log: MakeLog) -> None:
+    log = make_log(age_s=60.0)
+    log.publish("older")  # stays the oldest, so that the place of what follows does not come up
+    log.publish("a", ttl_s=1.0)
+    log.now += 2
+    log.history.expire()
+    assert log.history.find("a") is None
+    successor = log.history.channel("a")
+    log.now += 61
+    log.history.expire()
+    assert log.history.find("a") is successor
