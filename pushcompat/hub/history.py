@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from ..limits import Retention
 from ..message import Message
-from ..store.base import weight
+from ..store.base import Retained, weight
 from .channel import Channel
 
 _IDLE_CHANNELS = 10_000  # kept for their floors; about 700 bytes each
@@ -87,16 +87,17 @@ class History:
             heapq.heappush(self._ending, (message.born + message.ttl_s, message.sequence, message))
         return channel
 
-    def load(self, messages: Iterable[Message], floor: int, wall_s: float) -> None:
+    def load(self, retained: Retained, wall_s: float) -> None:
         """Starts (over) from what a store has retained; ``wall_s`` is now, as the messages' times tell it.
 
         What a store evicts from a channel is older than what it keeps there. So a channel with messages has lost
         nothing since the first of them, whatever went from others.
         """
+        messages, floor, head = retained
         self._oldest.clear()
         self._ending.clear()
         self.count = self.bytes = 0
-        self.floor = self.head = floor
+        self.floor = floor
         for channel in self:
             channel.start_over(floor)
         for message in messages:
@@ -105,7 +106,7 @@ class History:
                 channel.start_over(min(floor, message.sequence - 1))
             self.append(message, max(0.0, wall_s - message.time_ms / 1000))
             channel.visited = message.sequence
-        self.head = max(self.head, floor)
+        self.head = head
         for channel in list(self):
             self.trim(channel)
             self.release(channel)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..errors import KeyReused
 from ..limits import Retention
@@ -51,14 +51,25 @@ class Receipt:
     repeated: bool = False
 
 
+class Retained(NamedTuple):
+    """What is still kept, oldest first, the highest sequence number ever evicted, and the highest ever given (0: none).
+
+    The head is not the last message's number where that one's ttl is over. Whoever follows from there misses nothing,
+    and does not see again what is over.
+    """
+
+    messages: list[Message]
+    floor: int
+    head: int
+
+
 class Store(Protocol):
     epoch: str
 
     async def append(self, publishes: Sequence[Publish]) -> list[Receipt | KeyReused]:
         """One outcome for each publish. Raises Unavailable where nothing of the group was done."""
 
-    async def retained(self) -> tuple[list[Message], int]:
-        """What is still kept, oldest first, and the highest sequence number ever evicted (0: none)."""
+    async def retained(self) -> Retained: ...
 
     def follow(self, after: int) -> AsyncIterator[Sequence[Message]]:
         """Every message appended after that one by anybody, in order, none missing, none twice.

@@ -17,7 +17,7 @@ from operator import attrgetter
 from ..errors import KeyReused
 from ..limits import Retention
 from ..message import Message, new_epoch
-from .base import Idempotency, Lost, Publish, Receipt, retain
+from .base import Idempotency, Lost, Publish, Receipt, Retained, retain
 
 _TRIM_AT_LEAST = 4096
 _sequence = attrgetter("sequence")
@@ -52,8 +52,9 @@ class MemoryStore:
         news.set()
         return outcomes
 
-    async def retained(self) -> tuple[list[Message], int]:
-        return retain(self._log, self._retention, int(self._clock() * 1000), self._floor)
+    async def retained(self) -> Retained:
+        kept, floor = retain(self._log, self._retention, int(self._clock() * 1000), self._floor)
+        return Retained(kept, floor, self._head)
 
     async def follow(self, after: int) -> AsyncIterator[Sequence[Message]]:
         me = object()

@@ -10,7 +10,7 @@ from pushcompat.hub.channel import Channel
 from pushcompat.hub.history import _IDLE_CHANNELS, History
 from pushcompat.limits import Retention
 from pushcompat.message import Message
-from pushcompat.store.base import weight
+from pushcompat.store.base import Retained, weight
 
 
 class Log:
@@ -263,8 +263,8 @@ def test_what_is_counted_is_what_is_held(make_log: MakeLog) -> None:
 # Loading
 
 
-def load(log: Log, messages: list[Message], floor: int) -> None:
-    log.history.load(messages, floor, wall_s=5000.0)
+def load(log: Log, messages: list[Message], floor: int, head: int | None = None) -> None:
+    log.history.load(Retained(messages, floor, messages[-1].sequence if head is None else head), wall_s=5000.0)
 
 
 def stored(name: str, sequence: int, *, age_s: float = 0.0, ttl_s: float | None = None) -> Message:
@@ -288,11 +288,10 @@ def test_a_channel_is_not_reset_for_what_the_store_evicted_from_others(make_log:
     assert log.history.channel("without").floor == 999
 
 
-def test_the_head_is_never_below_the_floor(make_log: MakeLog) -> None:
-    """The store's last messages may all have been evicted, or be past their ttl."""
+def test_the_head_is_the_logs_though_its_last_messages_are_gone(make_log: MakeLog) -> None:
     log = make_log()
-    load(log, [stored("a", 1)], 2)
-    assert log.history.head == 2
+    load(log, [stored("a", 1)], 2, head=7)
+    assert (log.history.head, log.history.channel("a").head) == (7, 1)
 
 
 def test_ages_and_times_to_live_go_on_where_they_were(make_log: MakeLog) -> None:

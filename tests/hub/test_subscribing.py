@@ -12,6 +12,7 @@ import pytest
 
 from pushcompat.limits import Limits, Retention
 from pushcompat.message import Message, format_cursor
+from pushcompat.store.base import Retained
 
 from ..harness import PATIENCE_S
 from ..inprocess import LocalHub, running_hub
@@ -317,9 +318,27 @@ def test_when_nothing_was_lost_nobody_is_told() -> None:
     play(scenario, KEEPING_FEW)
 
 
+def test_a_start_does_not_bring_back_what_was_over_before() -> None:
+    async def scenario() -> None:
+        store = ForgetfulStore(Retention())
+        await store.publish(Message("a", b"1"), Message("a", b"2", ttl_s=60.0), Message("b", b"3", ttl_s=60.0))
+        store.grow_older(61)
+        async with running_hub(store, Limits()) as hub:
+            world = World(hub, store)
+            visitor = await world.subscribed("longpoll-json", "a,b")
+            assert (await visitor.event()).cursor == format_cursor(store.epoch, 3)
+            await world.publish("b")
+            await visitor.subscribe("longpoll-json", "a,b", cursor="earliest")
+            assert [(await visitor.event()).data for _ in "1b"] == ["1", "b"]
+            assert (await visitor.event()).cursor == format_cursor(store.epoch, 4)
+            world.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_log_that_becomes_another_one_while_it_is_loaded_is_called_what_it_is() -> None:
     class Hasty(ForgetfulStore):
-        async def retained(self) -> tuple[list[Message], int]:
+        async def retained(self) -> Retained:
             self.fail_over(1)
             return await super().retained()
 

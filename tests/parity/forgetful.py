@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from pushcompat.message import Message, new_epoch
-from pushcompat.store.base import Lost, Publish, Receipt, retain
+from pushcompat.store.base import Lost, Publish, Receipt, Retained, retain
 from pushcompat.store.memory import MemoryStore
 
 
@@ -14,7 +14,7 @@ class ForgetfulStore(MemoryStore):
     _losses = 0
     _told = 0  # of which losses it was when somebody last asked what is retained
 
-    async def retained(self) -> tuple[list[Message], int]:
+    async def retained(self) -> Retained:
         self._told = self._losses
         return await super().retained()
 

@@ -77,8 +77,8 @@ def shown(messages: Sequence[Message]) -> list[str]:
 
 
 async def kept(store: Store) -> tuple[list[str], int]:
-    messages, floor = await store.retained()
-    return shown(messages), floor
+    retained = await store.retained()
+    return shown(retained.messages), retained.floor
 
 
 class Contract:
@@ -110,7 +110,7 @@ class Contract:
 
     def test_a_log_starts_empty_under_an_epoch_of_fixed_width(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
-            assert await store.retained() == ([], 0)
+            assert await store.retained() == ([], 0, 0)
             assert len(store.epoch) == EPOCH_WIDTH
 
         run(scenario)
@@ -119,7 +119,11 @@ class Contract:
         async def scenario(store: Store) -> None:
             receipts = [await append(store, draft(channel)) for channel in ("a", "b", "a")]
             assert [r.sequence for r in receipts] == [1, 2, 3]
-            assert [(m.channel, m.sequence) for m in (await store.retained())[0]] == [("a", 1), ("b", 2), ("a", 3)]
+            assert [(m.channel, m.sequence) for m in (await store.retained()).messages] == [
+                ("a", 1),
+                ("b", 2),
+                ("a", 3),
+            ]
 
         run(scenario)
 
@@ -147,7 +151,7 @@ class Contract:
         async def scenario(store: Store) -> None:
             said = draft("a", '{"ü": "\u2028"}', json=True, key="k", type="t", ttl_s=60.0, spread_ms=250)
             await append(store, replace(said))
-            (message,), _ = await store.retained()
+            (message,), *_ = await store.retained()
             assert message.time_ms == int(clock.now * 1000)
             for name in ("channel", "data", "json", "key", "type", "ttl_s", "spread_ms"):
                 assert getattr(message, name) == getattr(said, name)
@@ -158,7 +162,7 @@ class Contract:
         async def scenario(store: Store) -> None:
             receipts = await asyncio.gather(*(append(store, draft("a", str(n)), draft("b", str(n))) for n in range(20)))
             assert sorted(r.sequence for r in receipts) == list(range(2, 42, 2))
-            messages, _ = await store.retained()
+            messages = (await store.retained()).messages
             for one, other in zip(messages[::2], messages[1::2], strict=True):
                 assert (one.channel, other.channel, one.data) == ("a", "b", other.data)
 
@@ -254,7 +258,7 @@ class Contract:
         async def scenario(store: Store) -> None:
             await fill(store, "a", "1" * 100, "2" * 100)
             await fill(store, "b", "3" * 100)
-            messages, floor = await store.retained()
+            messages, floor, _ = await store.retained()
             assert ([m.sequence for m in messages], floor) == ([2, 3], 1)
 
         run(scenario, Retention(bytes=2 * weight(draft("a", "x" * 100))))
@@ -336,6 +340,20 @@ class Contract:
 
         run(scenario, Retention(count=1, age_s=60))
 
+    def test_the_head_is_the_last_number_given_though_its_message_is_over(
+        self, run: Callable[..., None], clock: Clock
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            await append(store, draft("a", "1"), draft("a", "2", ttl_s=1.0))
+            clock.now += 2
+            retained = await store.retained()
+            assert (shown(retained.messages), retained.floor, retained.head) == (["a:1"], 0, 2)
+            async with aclosing(Follower(store, retained.head)) as follower:
+                await fill(store, "a", "3")
+                assert shown(await follower.read(1)) == ["a:3"]
+
+        run(scenario)
+
     # Following
 
     @pytest.mark.parametrize("after", range(6))
@@ -406,7 +424,7 @@ class Contract:
     def test_whoever_would_follow_from_below_what_was_trimmed_is_told_so(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
             await self.trim(store)
-            _, floor = await store.retained()
+            floor = (await store.retained()).floor
             assert floor > 1
             async with aclosing(Follower(store, 1)) as late:
                 with pytest.raises(Lost):
