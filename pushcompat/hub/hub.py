@@ -20,8 +20,10 @@ import random
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from selectors import EVENT_WRITE, SelectorKey
 
 from tornado.ioloop import IOLoop
 
@@ -37,7 +39,6 @@ from .connection import Connection, State
 from .door import Door
 from .fanout import Fanout
 from .history import History
-from .poller import HANGUP
 from .publishing import Publishing
 from .requests import HandOver, Requests
 from .sockets import BLOCKED, BODY_BYTES, READ_BYTES, Sockets
@@ -83,7 +84,7 @@ class Hub:
         )  # fmt: skip
         self.door = Door(self.sockets, wheel, limits, metrics, self._requests.route, self._answering.refuse)
         self._next_turn: asyncio.Handle | None = None
-        self._again: list[tuple[Connection, int]] = []  # to be read once more without being reported
+        self._ready: Iterator[tuple[SelectorKey, int]] = iter(())
         self._due: deque[Connection] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self.failed = asyncio.Event()  # the hub can not go on
@@ -185,8 +186,7 @@ class Hub:
     # The log
 
     async def _load(self) -> None:
-        messages, floor = await self._store.retained()
-        self.history.load(messages, floor, time.time())
+        self.history.load(await self._store.retained(), time.time())
 
     async def _follow(self) -> None:
         while True:
@@ -240,7 +240,7 @@ class Hub:
         self._next_turn = None
         most = self._limits.visits
         # While a pass is under way its visits come first: who was visited asks for nothing that is late.
-        more = self._read(max(1, most // 16) if self._fanout.busy else most)
+        more = self._read(most // 4 if self._fanout.busy else most)
         early = self._answering.early
         for _ in range(min(len(early), most)):
             self._do(self._resume, early.popleft())
@@ -254,24 +254,26 @@ class Hub:
 
     def _read(self, most: int) -> bool:
         """Serves that many sockets that are ready. True where there may be more."""
-        again, self._again = self._again, []
-        self._serve([item for item in again if item[0] not in self.sockets.paused])
-        ready = self.sockets.ready(most)
-        self._serve(ready)
-        return bool(self._again) or len(ready) >= most
+        served = self._serve(islice(self._ready, most))
+        if served < most:
+            self._ready = iter(self.sockets.ready())
+            served += self._serve(islice(self._ready, most - served))
+        return served >= most
 
-    def _serve(self, ready: Sequence[tuple[Connection, int]]) -> None:
+    def _serve(self, ready: Iterator[tuple[SelectorKey, int]]) -> int:
+        served = 0
         receive, repeat = self._receive, self._subscribing.repeat
-        for connection, events in ready:
+        for key, events in ready:
+            served += 1
+            connection: Connection = key.data
             if connection.state is _GONE:
                 continue
             if connection.rest is not None:
-                if self.sockets.flush(connection):
+                if events & EVENT_WRITE and self.sockets.flush(connection):
                     self._flushed(connection)
                 continue
-            size = READ_BYTES if connection.request is None else BODY_BYTES
             try:
-                data = connection.socket.recv(size)
+                data = connection.socket.recv(READ_BYTES if connection.request is None else BODY_BYTES)
             except BLOCKED:
                 continue
             except OSError:
@@ -280,8 +282,6 @@ class Hub:
             if not data:
                 self._half_closed(connection)
                 continue
-            if events & HANGUP or len(data) == size:
-                self._again.append((connection, events))
             try:
                 state = connection.state
                 if (
@@ -294,6 +294,7 @@ class Hub:
                 receive[state](connection, data)
             except Exception:
                 self.sockets.defect(connection)
+        return served
 
     def _do(self, what: Callable[[Connection], None], connection: Connection) -> None:
         try:
