@@ -20,10 +20,8 @@ import random
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from selectors import EVENT_WRITE, SelectorKey
 
 from tornado.ioloop import IOLoop
 
@@ -39,6 +37,7 @@ from .connection import Connection, State
 from .door import Door
 from .fanout import Fanout
 from .history import History
+from .poller import HANGUP
 from .publishing import Publishing
 from .requests import HandOver, Requests
 from .sockets import BLOCKED, BODY_BYTES, READ_BYTES, Sockets
@@ -84,7 +83,7 @@ class Hub:
         )  # fmt: skip
         self.door = Door(self.sockets, wheel, limits, metrics, self._requests.route, self._answering.refuse)
         self._next_turn: asyncio.Handle | None = None
-        self._ready: Iterator[tuple[SelectorKey, int]] = iter(())
+        self._again: list[tuple[Connection, int]] = []  # to be read once more without being reported
         self._due: deque[Connection] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self.failed = asyncio.Event()  # the hub can not go on
@@ -240,7 +239,7 @@ class Hub:
         self._next_turn = None
         most = self._limits.visits
         # While a pass is under way its visits come first: who was visited asks for nothing that is late.
-        more = self._read(most // 4 if self._fanout.busy else most)
+        more = self._read(max(1, most // 4) if self._fanout.busy else most)
         early = self._answering.early
         for _ in range(min(len(early), most)):
             self._do(self._resume, early.popleft())
@@ -254,26 +253,24 @@ class Hub:
 
     def _read(self, most: int) -> bool:
         """Serves that many sockets that are ready. True where there may be more."""
-        served = self._serve(islice(self._ready, most))
-        if served < most:
-            self._ready = iter(self.sockets.ready())
-            served += self._serve(islice(self._ready, most - served))
-        return served >= most
+        again, self._again = self._again, []
+        self._serve([item for item in again if item[0] not in self.sockets.paused])
+        ready = self.sockets.ready(most)
+        self._serve(ready)
+        return bool(self._again) or len(ready) >= most
 
-    def _serve(self, ready: Iterator[tuple[SelectorKey, int]]) -> int:
-        served = 0
+    def _serve(self, ready: Sequence[tuple[Connection, int]]) -> None:
         receive, repeat = self._receive, self._subscribing.repeat
-        for key, events in ready:
-            served += 1
-            connection: Connection = key.data
+        for connection, events in ready:
             if connection.state is _GONE:
                 continue
             if connection.rest is not None:
-                if events & EVENT_WRITE and self.sockets.flush(connection):
+                if self.sockets.flush(connection):
                     self._flushed(connection)
                 continue
+            size = READ_BYTES if connection.request is None else BODY_BYTES
             try:
-                data = connection.socket.recv(READ_BYTES if connection.request is None else BODY_BYTES)
+                data = connection.socket.recv(size)
             except BLOCKED:
                 continue
             except OSError:
@@ -282,6 +279,8 @@ class Hub:
             if not data:
                 self._half_closed(connection)
                 continue
+            if events & HANGUP or len(data) == size:
+                self._again.append((connection, events))
             try:
                 state = connection.state
                 if (
@@ -294,7 +293,6 @@ class Hub:
                 receive[state](connection, data)
             except Exception:
                 self.sockets.defect(connection)
-        return served
 
     def _do(self, what: Callable[[Connection], None], connection: Connection) -> None:
         try:

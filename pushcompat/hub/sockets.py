@@ -1,7 +1,6 @@
-"""The hub's sockets: one selector for all of them, and the few things that are done to a socket.
+"""The hub's sockets: one poller for all of them, and the few things that are done to a socket.
 
-The selector is one of ``selectors``, nested in the IOLoop by its own file descriptor: a hundred thousand sockets cost
-the IOLoop one handler.
+The poller is nested in the IOLoop by its own file descriptor: a hundred thousand sockets cost the IOLoop one handler.
 
 Bytes once offered never change. What the kernel does not take is the connection's *rest*; it goes out before anything
 else, control frames included. While there is a rest the connection is watched for writing only: a client that does not
@@ -13,11 +12,11 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable
-from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector, SelectorKey
 
 from .. import logs
 from .clock import NEVER, Wheel
 from .connection import Connection, State
+from .poller import READ, WRITE, make_poller
 
 # All of these mean "would block".
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -30,27 +29,27 @@ class Sockets:
     """``on_ended(connection, reason)`` is told once when a connection's last words are said, or it is lost."""
 
     def __init__(self, wheel: Wheel[Connection], close_s: float, on_ended: Callable[[Connection, str], None]) -> None:
-        self._selector = DefaultSelector()
+        self._poller = make_poller()
         self.paused: set[Connection] = set()
         self._wheel = wheel
         self._close_s = max(1, int(close_s))
         self._on_ended = on_ended
 
     def __len__(self) -> int:
-        return len(self._selector.get_map()) + len(self.paused)
+        return len(self.connections())
 
     def connections(self) -> list[Connection]:
-        return [*(key.data for key in self._selector.get_map().values()), *self.paused]
+        return [*self._poller.connections(), *self.paused]
 
     def fileno(self) -> int:
-        """What the IOLoop watches. Raises where the platform's selector has no file descriptor of its own."""
-        return int(self._selector.fileno())
+        """What the IOLoop watches."""
+        return self._poller.fileno()
 
-    def ready(self) -> list[tuple[SelectorKey, int]]:
-        return self._selector.select(0)
+    def ready(self, most: int) -> list[tuple[Connection, int]]:
+        return self._poller.ready(most)
 
     def watch(self, connection: Connection) -> None:
-        self._selector.register(connection.socket, EVENT_READ, connection)
+        self._poller.watch(connection, READ)
 
     def release(self, connection: Connection) -> socket.socket:
         """Gives the open socket away: it is no longer the hub's."""
@@ -62,7 +61,7 @@ class Sockets:
     def pause(self, connection: Connection) -> None:
         """Reads no more from the connection for now."""
         if connection not in self.paused:
-            self._selector.unregister(connection.socket)
+            self._poller.forget(connection)
             self.paused.add(connection)
 
     def resume(self, connection: Connection) -> None:
@@ -74,7 +73,7 @@ class Sockets:
         if connection in self.paused:
             self.paused.remove(connection)
         else:
-            self._selector.unregister(connection.socket)
+            self._poller.forget(connection)
 
     def offer(self, connection: Connection, data: bytes) -> None:
         """Sends ``data`` behind whatever is still unsent."""
@@ -94,8 +93,8 @@ class Sockets:
     def keep(self, connection: Connection, rest: memoryview) -> None:
         connection.rest = rest
         connection.quiet_since = self._wheel.now
-        self._unwatch(connection)
-        self._selector.register(connection.socket, EVENT_WRITE, connection)
+        self.paused.discard(connection)
+        self._poller.watch(connection, WRITE)
 
     def flush(self, connection: Connection) -> bool:
         """Goes on with the rest. True when nothing is left of it."""
@@ -114,7 +113,7 @@ class Sockets:
             connection.rest = rest[sent:]
             return False
         connection.rest = None
-        self._selector.modify(connection.socket, EVENT_READ, connection)
+        self._poller.watch(connection, READ)
         if connection.state is State.CLOSING:
             self._wheel.set(connection, self._wheel.now + self._close_s)
             self.shut(connection)
@@ -165,4 +164,4 @@ class Sockets:
     def close(self) -> None:
         for connection in self.connections():
             self.lose(connection, "stopped")
-        self._selector.close()
+        self._poller.close()
