@@ -42,6 +42,7 @@ class Metrics:
         self.refused: Counter[tuple[str, int]] = Counter()  # by reason and status
         self.messages = 0
         self.publishes = 0
+        self.publish_waits = 0
         self.passes = Durations()
         self.resumes = 0
         self.resets = 0
@@ -72,6 +73,7 @@ class _Collector:
         yield refused
         for name, text, count in (
             ("publishes", "Publish requests that the log took", m.publishes),
+            ("publish_waits", "Times that a publish waited for the pass of a crowded channel", m.publish_waits),
             ("messages", "Messages seen in the log", m.messages),
             ("resumes", "Subscriptions that went on from a cursor", m.resumes),
             ("resets", "Times that subscribers were told that history is gone", m.resets),

@@ -154,6 +154,7 @@ class Publishing:
         for name in pending.names if self._fanout.busy else ():
             channel = self._history.find(name)
             if channel is not None and self._history.full(channel):
+                self._metrics.publish_waits += 1
                 self._waiting[pending.connection] = pending
                 self._wheel.set(pending.connection, pending.connection.since + int(self._wait_s))
                 if channel.waiting is None:
