@@ -1,4 +1,10 @@
-/* Sockets and the epoll loop: opening within bounds, reading, and keeping what is not whole yet. */
+/*
+ * Sockets and the epoll loop: opening within bounds, reading, and keeping what is not whole yet.
+ *
+ * When a message arrived is the kernel's word (SO_TIMESTAMPNS), taken as it put the bytes into the socket. What a message
+ * then waits until this one thread, which plays thousands of clients, comes round to read it is no latency of the server's:
+ * it would grow with every client that answers at once, and make the server look slow that wakes the most of them.
+ */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -21,17 +27,25 @@ enum {
 struct connection *subscribers;
 unsigned subscriber_count;
 
+uint64_t arrived_ns;
+
 static char input[INPUT_SIZE + 1];
+static uint64_t wall_offset_ns; /* CLOCK_REALTIME, which the kernel stamps with, less CLOCK_MONOTONIC */
 static int everyone, publishers_only; /* the second is watched by the first, so that a publisher never queues behind
                                          thousands of readable subscribers */
 static unsigned next_to_open, opening;
+
+static uint64_t ns(struct timespec t)
+{
+	return (uint64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
 
 uint64_t now_ns(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+	return ns(t);
 }
 
 static void add(int epoll, int fd, void *tag)
@@ -64,6 +78,7 @@ void dial(struct connection *c)
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(options.port)};
 	struct timeval limit = {.tv_sec = CONNECT_S};
 	struct linger abort_on_close = {.l_onoff = 1}; /* no TIME_WAIT: a run of ten thousand leaves no ports behind */
+	int yes = 1;
 
 	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -71,6 +86,7 @@ void dial(struct connection *c)
 		die("socket: %s (raise `ulimit -n`)", strerror(errno));
 	setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 	setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &abort_on_close, sizeof abort_on_close);
+	setsockopt(c->fd, SOL_SOCKET, SO_TIMESTAMPNS, &yes, sizeof yes);
 	if (connect(c->fd, (struct sockaddr *)&to, sizeof to))
 		die("connect to port %d: %s", options.port, strerror(errno));
 }
@@ -144,11 +160,33 @@ static void keep_rest(struct connection *c, const char *from, size_t size)
 	c->rest_size = size;
 }
 
+/* As recv() does, and sets `arrived_ns` to when the last of these bytes came. */
+static ssize_t receive_stamped(int fd, char *buffer, size_t size)
+{
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(struct timespec))];
+	} control;
+	struct iovec data = {.iov_base = buffer, .iov_len = size};
+	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+	ssize_t got = recvmsg(fd, &message, MSG_DONTWAIT);
+	struct cmsghdr *header = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+	struct timespec stamp;
+
+	if (header && header->cmsg_type == SCM_TIMESTAMPNS) {
+		memcpy(&stamp, CMSG_DATA(header), sizeof stamp);
+		arrived_ns = ns(stamp) - wall_offset_ns;
+	} else {
+		arrived_ns = now_ns();
+	}
+	return got;
+}
+
 static void receive(struct connection *c)
 {
 	if (c->rest_size)
 		memcpy(input, c->rest, c->rest_size);
-	ssize_t got = recv(c->fd, input + c->rest_size, INPUT_SIZE - c->rest_size, MSG_DONTWAIT);
+	ssize_t got = receive_stamped(c->fd, input + c->rest_size, INPUT_SIZE - c->rest_size);
 	if (got < 0 && errno == EAGAIN)
 		return;
 	if (got <= 0) {
@@ -168,6 +206,10 @@ static void receive_from(int epoll, int timeout_ms)
 {
 	struct epoll_event ready[BATCH];
 	int count = epoll_wait(epoll, ready, BATCH, timeout_ms);
+	struct timespec wall;
+
+	clock_gettime(CLOCK_REALTIME, &wall);
+	wall_offset_ns = ns(wall) - now_ns();
 
 	for (int i = 0; i < count; i++) {
 		struct connection *c = ready[i].data.ptr;

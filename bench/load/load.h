@@ -107,6 +107,7 @@ const char *header(const struct head *, const char *name, size_t *size);
 
 /* connection.c */
 uint64_t now_ns(void);
+extern uint64_t arrived_ns; /* when the kernel had what is being parsed; CLOCK_MONOTONIC */
 void setup_loop(void);
 void watch(struct connection *, bool publisher);
 void dial(struct connection *);

@@ -112,7 +112,7 @@ void arrived(struct connection *c, const char *payload, size_t size)
 	if (!number)
 		return;
 	tally.last_ns = now_ns();
-	note(&latency, tally.last_ns - sent);
+	note(&latency, arrived_ns - sent);
 	c->count++;
 	c->sum += hash(number);
 	tally.disordered += number <= c->last;
