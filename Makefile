@@ -1,4 +1,4 @@
-# make run    a server on http://127.0.0.1:8888
+# make run    a server on http://127.0.0.1:8888, with the demo chat
 # make test   everything that must hold
 # make bench  the figures, against Nchan (about eleven minutes)
 # A distribution's own Python is built with profile-guided optimisation, others often are not: a fifth of the speed.
@@ -14,7 +14,7 @@ help:
 	@sed -n 's/^# //p' Makefile
 
 run: $(VENV)/installed
-	$(BIN)/python -m pushcompat $(ARGS)
+	$(BIN)/python -m pushcompat --demo $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest $(ARGS)

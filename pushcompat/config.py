@@ -49,6 +49,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     log_format: str = "text"
     log_level: str = "info"
+    demo: bool = False
 
     def __post_init__(self) -> None:
         checked_key(self.publish_key, "--publish-key")
@@ -91,15 +92,19 @@ def normal_origin(text: str) -> str:
     return f"{url.scheme}://{host}" if own_port else f"{url.scheme}://{host}:{port}"
 
 
-def read_toml(path: Path, options: Collection[str]) -> dict[str, str | list[str]]:
-    """The file's settings by option name. ConfigError for one that is no option."""
+def read_toml(path: Path, options: Collection[str], switches: Collection[str] = ()) -> dict[str, str | list[str]]:
+    """The file's settings by option name; of the options, ``switches`` are on or off. ConfigError for what is none."""
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"can not read --config {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path} is not valid TOML: {error}") from error
-    return {_option_name(key, options, path): _scalar(key, value, path) for key, value in table.items()}
+    settings = {}
+    for key, value in table.items():
+        name = _option_name(key, options, path)
+        settings[name] = (_switch if name in switches else _scalar)(key, value, path)
+    return settings
 
 
 def _option_name(key: str, options: Collection[str], path: Path) -> str:
@@ -116,6 +121,12 @@ def _scalar(key: str, value: object, path: Path) -> str | list[str]:
     if all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in values):
         return [str(item) for item in values] if isinstance(value, list) else str(value)
     raise ConfigError(f"{path}: {key} must be a text or a number")
+
+
+def _switch(key: str, value: object, path: Path) -> str:
+    if isinstance(value, bool):
+        return str(value)
+    raise ConfigError(f"{path}: {key} must be true or false")
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

@@ -139,8 +139,9 @@ def _take_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     if path is None:
         return
     ctx.meta[_CONFIG_PATH] = path
-    names = {option.flag: option.name for option in ctx.command.params if isinstance(option, Setting)}
-    settings = read_toml(path, names.keys() - {"config"})
+    known = [option for option in ctx.command.params if isinstance(option, Setting)]
+    names = {option.flag: option.name for option in known}
+    settings = read_toml(path, names.keys() - {"config"}, {option.flag for option in known if option.is_flag})
     ctx.default_map = {**(ctx.default_map or {}), **{str(names[flag]): settings[flag] for flag in settings}}
 
 
@@ -250,6 +251,10 @@ _OBSERVATION = (
     Setting("log-level", "The least that is logged.", type=_LEVELS, default="info", show_default=True),
 )
 
+_PAGES = (
+    Setting("demo", "Serve a chat at /demo/chat, to try it all out. Anyone who reaches it can write.", is_flag=True),
+)
+
 _CONFIGURATION = (
     Setting(
         "config",
@@ -267,6 +272,7 @@ SERVER: Groups = {
     "Platform and windows": _WINDOWS,
     "History": _HISTORY,
     "Limits": _LIMITS,
+    "Pages": _PAGES,
     "Observation": _OBSERVATION,
     "Configuration": _CONFIGURATION,
 }

@@ -10,8 +10,10 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 from tornado.netutil import bind_sockets, bind_unix_socket
+from tornado.routing import URLSpec
 
 from . import __version__, logs
 from .config import Config
@@ -19,6 +21,7 @@ from .errors import ConfigError
 from .hub import Hub, Settings
 from .metrics import Metrics, exposition
 from .store import open_store
+from .web import demo
 from .web.app import Views, make_application
 from .web.handover import Handover
 
@@ -42,9 +45,9 @@ class Server:
         store = open_store(config.store, config.limits.retention)
         metrics = Metrics()
         settings = Settings(config.limits, [config.publish_key.encode()], config.cors_origins, config.prefix)
-        views = Views(__version__, config.prefix, lambda: expose(), lambda: hub.draining)
+        views = Views(__version__, config.prefix, lambda: expose(), lambda: hub.draining, config.demo)
         handover = Handover(
-            make_application(views),
+            make_application(views, *_demo_pages(config, listeners[0])),
             f"{config.prefix}/channels",
             config.limits.idle_s,
             config.limits.head_bytes,
@@ -80,6 +83,13 @@ class Server:
         if self._stop.is_set():
             os._exit(128 + number)  # asked twice: at once
         self._stop.set()
+
+
+def _demo_pages(config: Config, listener: socket.socket) -> list[URLSpec]:
+    if not config.demo:
+        return []
+    comments = demo.Comments(config.state_dir / "demo.sqlite")
+    return demo.routes(demo.Chat(comments, config.prefix, _own_url(config, listener), config.publish_key))
 
 
 def _listen(config: Config) -> list[socket.socket]:
@@ -129,10 +139,18 @@ def _announce(config: Config, listeners: list[socket.socket]) -> None:
     if config.publish_key_file is not None:
         print(f"The publish key is in {_short(config.publish_key_file)}")
         key = f"$(cat {_short(config.publish_key_file)})"
-    print("Follow a channel, publish to it, open the landing page:\n")
+    page, path = ("demo chat", "/demo/chat") if config.demo else ("landing page", "/")
+    print(f"Follow a channel, publish to it, open the {page}:\n")
     print(f'    {curl} -N "{base}/channels/chat?transport=eventsource"')
     print(f'    {curl} -H "Authorization: Bearer {key}" -d hello {base}/channels/chat')
-    print(f"    {'python3 -m webbrowser' if config.unix_socket is None else curl} {base}/\n", flush=True)
+    print(f"    {'python3 -m webbrowser' if config.unix_socket is None else curl} {base}{path}\n", flush=True)
+
+
+def _own_url(config: Config, listener: socket.socket) -> str:
+    """What an application on this machine would call the server."""
+    if config.unix_socket is not None:
+        return f"http+unix://{quote(str(config.unix_socket.absolute()), safe='')}{config.prefix}"
+    return _url(config, listener)
 
 
 def _url(config: Config, listener: socket.socket) -> str:

@@ -127,6 +127,18 @@ def test_every_option_can_come_from_a_file(command: Command, tmp_path: Path) -> 
     assert config.limits.idle_s == 70000
 
 
+def test_a_switch_can_be_set_everywhere(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "push.toml"
+    file.write_text("demo = true")
+    assert command.config("--demo").demo
+    assert command.config("--config", str(file)).demo
+    monkeypatch.setenv("PUSHCOMPAT_DEMO", "false")
+    assert not command.config("--config", str(file)).demo
+    monkeypatch.setenv("PUSHCOMPAT_DEMO", "1")
+    file.write_text("demo = false")
+    assert command.config("--config", str(file)).demo
+
+
 def test_flag_beats_environment_beats_file_beats_platform_beats_default(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

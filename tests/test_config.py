@@ -118,6 +118,13 @@ def test_a_file_that_can_not_be_taken_is_refused_in_one_line(tmp_path: Path, tex
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("text", ['demo = "true"', "demo = 1", "demo = [true]"])
+def test_a_switch_in_a_file_is_true_or_false(tmp_path: Path, text: str) -> None:
+    assert read_toml(toml(tmp_path, "demo = true"), {"demo"}, {"demo"}) == {"demo": "True"}
+    with pytest.raises(ConfigError, match="demo must be true or false"):
+        read_toml(toml(tmp_path, text), {"demo"}, {"demo"})
+
+
 def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "push.toml"
     path.write_bytes(b'host = "\xff"')

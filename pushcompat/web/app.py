@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from tornado.escape import json_encode
+from tornado.routing import URLSpec
 from tornado.web import Application, HTTPError, RedirectHandler, RequestHandler, StaticFileHandler, url
 
 from ..assets import STATIC, TEMPLATES
 
-_NO_STORE = ("Cache-Control", "no-store")
+NO_STORE = ("Cache-Control", "no-store")
 _DETAILS = {
     404: "there is nothing at this address; channels are under /channels, the landing page links what else there is",
-    405: "this address is for GET and HEAD",
+    405: "this address is for other methods: Allow names them",
 }
 
 
@@ -26,25 +27,32 @@ class Views:
     prefix: str
     metrics: Callable[[], bytes]
     draining: Callable[[], bool]
+    demo: bool = False
 
 
-class _Handler(RequestHandler):
+class Handler(RequestHandler):
+    methods = "GET, HEAD"
+
     def set_default_headers(self) -> None:
         self.set_header("Server", "pushcompat")
         self.set_header("X-Content-Type-Options", "nosniff")
 
     def write_error(self, status_code: int, **kwargs: object) -> None:
-        """A problem document (RFC 9457), like those of the hub."""
-        self.set_header(*_NO_STORE)
-        self.set_header("Content-Type", "application/problem+json")
         if status_code == 405:
-            self.set_header("Allow", "GET, HEAD")
-        title = HTTPStatus(status_code).phrase
-        detail = _DETAILS.get(status_code, f"{title}: see the server's log")
-        self.finish(json_encode({"type": "about:blank", "title": title, "status": status_code, "detail": detail}))
+            self.set_header("Allow", self.methods)
+        phrase = HTTPStatus(status_code).phrase
+        self.problem(status_code, _DETAILS.get(status_code, f"{phrase}: see the server's log"))
+
+    def problem(self, status: int, detail: str) -> None:
+        """Answers with a problem document (RFC 9457), like those of the hub."""
+        self.set_status(status)
+        self.set_header(*NO_STORE)
+        self.set_header("Content-Type", "application/problem+json")
+        title = HTTPStatus(status).phrase
+        self.finish(json_encode({"type": "about:blank", "title": title, "status": status, "detail": detail}))
 
 
-class _Page(_Handler):
+class _Page(Handler):
     def initialize(self, views: Views) -> None:
         self.views = views
 
@@ -70,7 +78,7 @@ class Health(_Page):
     """Whether the process runs."""
 
     def get(self) -> None:
-        self.set_header(*_NO_STORE)
+        self.set_header(*NO_STORE)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish("ok\n")
 
@@ -79,7 +87,7 @@ class Ready(_Page):
     """Whether new subscribers should come here: not while the server is on its way out."""
 
     def get(self) -> None:
-        self.set_header(*_NO_STORE)
+        self.set_header(*NO_STORE)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         if self.views.draining():
             self.set_status(503)
@@ -88,24 +96,24 @@ class Ready(_Page):
 
 class Exposition(_Page):
     def get(self) -> None:
-        self.set_header(*_NO_STORE)
+        self.set_header(*NO_STORE)
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.finish(self.views.metrics())
 
 
-class Missing(_Handler):
+class Missing(Handler):
     def prepare(self) -> None:
         raise HTTPError(404)
 
 
-class Static(_Handler, StaticFileHandler):
+class Static(Handler, StaticFileHandler):
     pass
 
 
-def make_application(views: Views) -> Application:
+def make_application(views: Views, *more: URLSpec) -> Application:
     base = views.prefix
     pages = [("/", Landing), ("/healthz", Health), ("/readyz", Ready), ("/metrics", Exposition)]
-    routes = [url(base + path, page, {"views": views}) for path, page in pages]
+    routes = [*(url(base + path, page, {"views": views}) for path, page in pages), *more]
     if base:
         routes.append(url(base, RedirectHandler, {"url": f"{base}/"}))
     routes.append(url(rf"{base}/static/(.*)", Static, {"path": str(STATIC)}))

@@ -1,0 +1,181 @@
+"""The chat, as an example of what an application does: it keeps comments, and says when there is a new one.
+
+    a comment is posted ──► saved ──► publish("chat"), the bare signal ──► 303, back to the page
+    pages hear UPDATED (static/chat.js) ──► they fetch the newest twenty again
+
+That is all there is to it. What an application publishes with is ``from pushcompat import publish_async``, and so does
+this: by HTTP, with the publish key, though the server is this very process. The signal carries no data, so pages that
+come late, hear it twice or were told ``reset`` do the same thing, and what they show is what is in the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tornado.escape import url_escape, url_unescape
+from tornado.routing import URLSpec
+from tornado.web import url
+
+from .. import PublishError, publish_async
+from ..errors import BadRequest, ConfigError, Refused
+from ..logs import log
+from .app import NO_STORE, Handler
+
+CHANNEL = "chat"
+SHOWN = 20
+KEPT = 2000  # comments; older ones are deleted
+LONGEST = {"name": 40, "text": 1000}  # characters
+
+_POLICY = "; ".join(
+    ["default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"]
+    + [f"{kind} 'self'" for kind in ("script-src", "style-src", "img-src", "connect-src", "form-action")]
+)
+
+
+class Comments:
+    """Comments in a file of SQLite's. Each call waits for the disk, so it belongs in a thread: the loop has subscribers
+    to serve. It opens a connection of its own, which costs half a millisecond and needs no lock.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._database() as database:
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("BEGIN IMMEDIATE")  # what can not be written fails now, not at the first comment
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS comment (id INTEGER PRIMARY KEY, name TEXT NOT NULL,"
+                    " text TEXT NOT NULL, time TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')))"
+                )
+        except (OSError, sqlite3.Error) as error:
+            advice = "name another --state-dir, or leave out --demo"
+            raise ConfigError(f"can not keep the demo's comments in {path}: {error}; {advice}") from error
+
+    def add(self, name: str, text: str) -> None:
+        with self._database() as database:
+            added = database.execute("INSERT INTO comment (name, text) VALUES (?, ?)", (name, text)).lastrowid
+            database.execute("DELETE FROM comment WHERE id <= ? - ?", (added, KEPT))
+
+    def newest(self) -> list[dict[str, str | int]]:
+        """The last twenty, oldest first."""
+        with self._database() as database:
+            rows = database.execute("SELECT * FROM comment ORDER BY id DESC LIMIT ?", (SHOWN,)).fetchall()
+        return [dict(row) for row in reversed(rows)]
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        database = sqlite3.connect(self._path)
+        database.row_factory = sqlite3.Row
+        try:
+            with database:  # a transaction
+                yield database
+        finally:
+            database.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """What the handlers are given: where comments are kept, and the push server that is to know of them."""
+
+    comments: Comments
+    prefix: str
+    push_url: str
+    publish_key: str
+
+
+class _ChatHandler(Handler):
+    methods = "GET, HEAD, POST"
+
+    def initialize(self, chat: Chat) -> None:
+        self.chat = chat
+
+    def prepare(self) -> None:
+        self.set_header(*NO_STORE)
+        if self.request.method == "POST" and not self._is_own_page():
+            self.problem(403, "comments are taken from the chat's own page only")
+
+    def _is_own_page(self) -> bool:
+        """Browsers say which site a form was on, and pages can not change what they say."""
+        site, origin = (self.request.headers.get(name) for name in ("Sec-Fetch-Site", "Origin"))
+        if site:
+            return site == "same-origin"
+        hosts = (self.request.host, self.request.headers.get("X-Forwarded-Host"))
+        return origin is None or origin.partition("://")[2] in hosts
+
+    async def newest(self) -> list[dict[str, str | int]]:
+        return await asyncio.to_thread(self.chat.comments.newest)
+
+    async def save(self) -> None:
+        """Keeps the comment that was posted, and tells everyone. Raises Refused."""
+        name, text = self._field("name") or "anonymous", self._field("text")
+        if not text:
+            raise BadRequest("write something first")
+        await asyncio.to_thread(self.chat.comments.add, name, text)
+        self.set_cookie("name", url_escape(name), path=f"{self.chat.prefix}/demo", httponly=True, samesite="Lax")
+        try:
+            await publish_async(CHANNEL, url=self.chat.push_url, key=self.chat.publish_key)
+        except PublishError as error:  # the comment is safe, and comes with the next signal
+            log.warning("a comment was saved, but nobody told of it: %s", error)
+
+    def _field(self, name: str) -> str:
+        value = self.get_body_argument(name, "").replace("\r\n", "\n")
+        if len(value) > LONGEST[name]:
+            raise BadRequest(f"the {name} may have {LONGEST[name]} characters, not {len(value)}")
+        return value
+
+
+class Page(_ChatHandler):
+    async def get(self) -> None:
+        await self._show()
+
+    head = get  # Tornado leaves the body out
+
+    async def post(self) -> None:
+        try:
+            await self.save()
+        except Refused as refused:
+            self.set_status(refused.status)
+            await self._show(refused.detail)
+        else:
+            self.redirect(f"{self.chat.prefix}/demo/chat", status=303)
+
+    async def _show(self, error: str = "") -> None:
+        self.set_header("Content-Security-Policy", _POLICY)
+        await self.render(
+            "chat.html",
+            prefix=self.chat.prefix,
+            channel=CHANNEL,
+            comments=await self.newest(),
+            longest=LONGEST,
+            name=self.get_body_argument("name", url_unescape(self.get_cookie("name", ""))),
+            text=self.get_body_argument("text", ""),
+            error=error,
+        )
+
+
+class Newest(_ChatHandler):
+    """The same for scripts: JSON, and problem documents."""
+
+    async def get(self) -> None:
+        self.finish({"comments": await self.newest()})
+
+    head = get
+
+    async def post(self) -> None:
+        try:
+            await self.save()
+        except Refused as refused:
+            self.problem(refused.status, refused.detail)
+        else:
+            self.set_status(204)
+
+
+def routes(chat: Chat) -> list[URLSpec]:
+    base = f"{chat.prefix}/demo/chat"
+    return [url(base, Page, {"chat": chat}), url(f"{base}/comments", Newest, {"chat": chat})]
