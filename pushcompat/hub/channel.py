@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..message import Message
@@ -56,7 +56,7 @@ class Channel:
         # The pass under way; see fanout.
         self.dirty = False
         self.began = 0.0
-        self.to_visit: Iterator[Connection] | None = None
+        self.to_visit: deque[Connection] | None = None
         self.target = floor
         self.memo: dict[tuple[Encoding, int], Chunk] | None = None
         self.waiting: deque[Callable[[], None]] | None = None  # publishes that wait for the pass

@@ -2,8 +2,9 @@
 
 A pass. An update makes its channel dirty; a pass then visits the channel's subscribers, and whoever is visited gets
 everything up to the head in one send. So updates that come faster than a pass merge by themselves, and throughput rises
-with load. A turn of the loop makes a bounded number of visits, round-robin over the dirty channels. Updates that come
-while a pass is under way make it start over when it is through: those it has visited since then cost it one comparison.
+with load. A turn of the loop makes a bounded number of visits, round-robin over the dirty channels. Whoever is owed
+more than one send may take is visited again, so a pass that is through has served everyone who reads. Updates that come
+while it is under way make it start over then: those it has visited since cost it one comparison.
 
 Encoded once. ``chunk_after`` makes the bytes for (channel, encoding, first message … head) and keeps them in the
 channel's memo, where everyone else who needs them finds them under their own cursor. A memo dies with its pass, or when
@@ -20,7 +21,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import merge
-from itertools import islice
 from operator import attrgetter
 
 from ..limits import Limits
@@ -113,7 +113,8 @@ class Fanout:
     def _continue_pass(self, channel: Channel, visits: int) -> int:
         if channel.to_visit is None:
             channel.target = channel.head
-            channel.to_visit = iter(list(channel.subscribers))
+            channel.to_visit = deque(channel.subscribers)
+        to_visit = channel.to_visit
         visited = 0
         alone, head = channel.alone, channel.head
         # Most subscribers stand where the one before them stood, and need the same bytes. They are sent to at the end
@@ -122,7 +123,8 @@ class Fanout:
         encoding: Encoding | None = None
         cursor, end = UNKNOWN, UNKNOWN
         together: list[Connection] = []
-        for connection in islice(channel.to_visit, visits):
+        while to_visit and visited < visits:
+            connection = to_visit.popleft()
             visited += 1
             if connection.cursor >= head or connection.rest is not None:
                 continue
@@ -139,6 +141,8 @@ class Fanout:
                     encoding = None
                     if chunk is not None:
                         self.deliver(chunk, (connection,))
+                        if chunk.cursor < channel.target:
+                            to_visit.append(connection)  # one send was not enough: the pass still owes it the rest
                     continue
                 encoding, cursor, end, together = connection.encoding, connection.cursor, chunk.cursor, []
                 self._outgoing.append((chunk, together))
@@ -147,7 +151,7 @@ class Fanout:
                 continue
             connection.cursor = end
             together.append(connection)
-        if visited < visits:
+        if not to_visit:
             self._finish_pass(channel)
         return visited
 

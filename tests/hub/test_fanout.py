@@ -412,6 +412,15 @@ def test_a_message_that_is_larger_than_one_send_may_be_goes_alone(make_rig: Make
     assert subscriber.cursor == 2
 
 
+def test_nothing_is_evicted_before_one_who_reads_was_sent_it_in_however_many_sends(make_rig: MakeRig) -> None:
+    rig = make_rig(send_bytes=10, retention=Retention(count=2))
+    reader = rig.subscribe("a")
+    rig.publish(*["a"] * 6, data=b"0123456789")
+    rig.run()
+    assert rig.read(reader) == [f"{number}0123456789" for number in range(1, 7)]
+    assert len(rig.history.channel("a")) == 2
+
+
 def test_whoever_is_behind_gets_on_while_passes_never_end(make_rig: MakeRig) -> None:
     rig = make_rig(send_bytes=10)
     for _ in range(100):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -310,7 +311,7 @@ def test_starting_over_forgets_what_was_and_makes_passes_visit_everyone_again(ma
     log = make_log(age_s=60.0)
     channel = log.append("a", ttl_s=1.0)
     log.publish("gone")
-    channel.dirty, channel.target, channel.to_visit = True, 1, iter([])
+    channel.dirty, channel.target, channel.to_visit = True, 1, deque()
     load(log, [stored("a", 7)], 6)
     assert (channel.floor, channel.head, channel.visited, channel.to_visit) == (6, 7, 7, None)
     assert log.history.count == 1
