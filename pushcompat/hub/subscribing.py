@@ -136,6 +136,10 @@ class Subscribing:
         connection.move(State.STREAMING)
         self._sockets.offer(connection, head + encoding.opening(opening))
         connection.quiet_since = self._wheel.now
+        if transport == EVENTSOURCE:
+            # As if it had been quiet for long: a proxy may hold what came with the head until something comes behind it
+            # (Varnish does), so there is a ping at the next tick, well before a client gives the stream up as silent.
+            connection.quiet_since -= int(self._limits.heartbeat_s)
         self.set_heartbeat(connection)
         self._fanout.catch_up(connection)
         if self.draining:

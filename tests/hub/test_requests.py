@@ -499,3 +499,10 @@ def test_a_refusal_is_one_line_of_the_log_whatever_the_client_sent(
     assert "status=400" in line
     assert "\x1b" not in line
     assert not any(entry.startswith("2026-01-01 INFO") or "secret-token" in entry for entry in shared_server.log)
+
+
+def test_a_quiet_event_stream_says_something_behind_its_opening(shared_client: Client) -> None:
+    """Long before a heartbeat is due: a proxy may hold back what came with the head until then."""
+    shared_client.request("GET", "/channels/quiet?transport=eventsource")
+    shared_client.head()
+    assert [json.loads(shared_client.event()["data"])["control"] for _ in range(3)] == ["open", "ping", "ping"]
