@@ -107,7 +107,8 @@ class Missing(Handler):
 
 
 class Static(Handler, StaticFileHandler):
-    pass
+    def set_extra_headers(self, path: str) -> None:
+        self.set_header("Access-Control-Allow-Origin", "*")  # else no page of another origin could import the module
 
 
 def make_application(views: Views, *more: URLSpec) -> Application:

@@ -77,6 +77,17 @@ def test_metrics_are_what_prometheus_reads(shared_client: Client) -> None:
     assert {"pushcompat_sockets", "pushcompat_log_bytes", "pushcompat_draining"} <= families.keys()
 
 
+@pytest.mark.parametrize("name", ["pushcompat.js", "pushcompat.mjs"])
+def test_the_client_can_be_loaded_by_pages_of_any_origin(shared_client: Client, name: str) -> None:
+    shared_client.request("GET", f"/static/{name}", Origin="https://app.example")
+    status, headers, body = shared_client.response()
+    assert (status, headers["access-control-allow-origin"]) == (200, "*")
+    assert headers["content-type"].startswith(("text/javascript", "application/javascript"))
+    assert b"PushCompat" in body
+    shared_client.request("GET", f"/static/{name}", If_None_Match=headers["etag"])
+    assert shared_client.response()[0] == 304
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/static/nothing.js", "/static/../setup.cfg", "/static/%2e%2e/setup.cfg"])
 def test_what_is_not_there_is_a_problem_document(shared_client: Client, path: str) -> None:
     shared_client.request("GET", path)
