@@ -1,0 +1,114 @@
+"""The applications in examples/, as processes of their own: what is posted to them reaches subscribers.
+
+Flask's always runs; Django's and PHP's do where there is a Django or a PHP.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, build_opener
+
+import pytest
+
+from .chromium import PROGRAM, browser
+from .harness import KEY, MS, PATIENCE_S, Server, running
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+COMMANDS = {
+    "flask": [sys.executable, "-m", "flask", "--app", str(EXAMPLES / "flask_chat.py"), "run", "--port", "{port}"],
+    "django": [sys.executable, str(EXAMPLES / "django_chat.py"), "runserver", "--noreload", "{port}"],
+    "php": ["php", "-S", "127.0.0.1:{port}", str(EXAMPLES / "chat.php")],
+}
+MISSING = {"django": find_spec("django") is None, "php": shutil.which("php") is None}
+needs = [
+    pytest.param(name, marks=pytest.mark.skipif(MISSING.get(name, False), reason=f"there is no {name} here"))
+    for name in COMMANDS
+]
+
+
+@contextmanager
+def application(name: str, port: int, push_url: str, folder: Path) -> Iterator[str]:
+    """An example that serves on that port. Yields its URL."""
+    command = [word.format(port=port) for word in COMMANDS[name]]
+    env = {"PUSHCOMPAT_URL": push_url, "PUSHCOMPAT_PUBLISH_KEY": KEY, "TMPDIR": str(folder)}
+    with (folder / "log").open("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **env})
+        try:
+            wait_for_listener(process, port)
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            process.kill()
+            process.wait(PATIENCE_S)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def wait_for_listener(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
+            return
+        except OSError:
+            assert process.poll() is None, "it ended"
+            assert time.monotonic() < deadline, "it does not listen"
+            time.sleep(20 * MS)  # a process can not tell when it listens
+
+
+def post(url: str, text: str) -> str:
+    """Fills in the form as a browser does, and returns the page it leads to."""
+    opener = build_opener(HTTPCookieProcessor())
+    hidden = re.search(
+        r'name="csrfmiddlewaretoken" value="(\w+)"', opener.open(url, timeout=PATIENCE_S).read().decode()
+    )
+    form = {"text": text, **({"csrfmiddlewaretoken": hidden[1]} if hidden else {})}
+    answer = opener.open(url, urlencode(form).encode(), PATIENCE_S)
+    assert (answer.status, answer.url) == (200, url)
+    page: str = answer.read().decode()
+    return page
+
+
+@pytest.mark.parametrize("name", needs)
+def test_a_comment_that_is_posted_reaches_subscribers(name: str, server: Server, tmp_path: Path) -> None:
+    with server.connect() as subscriber, application(name, free_port(), server.url, tmp_path) as url:
+        assert subscriber.upgrade("/channels/chat") == 101
+        page = post(url, "<b>hello</b>")
+        assert subscriber.frame() == (0x81, b"UPDATED")
+        assert "&lt;b&gt;hello&lt;/b&gt;" in page
+
+
+@pytest.mark.parametrize("name", needs)
+def test_without_a_push_server_comments_are_kept_all_the_same(name: str, tmp_path: Path) -> None:
+    with application(name, free_port(), f"http://127.0.0.1:{free_port()}", tmp_path) as url:
+        assert "<li>hello</li>" in post(url, "hello")
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
+@pytest.mark.parametrize("name", needs)
+def test_open_pages_show_what_was_posted(name: str, tmp_path: Path) -> None:
+    port = free_port()
+    for server in running(tmp_path / "state", "--cors-origin", f"http://127.0.0.1:{port}"):
+        with (
+            application(name, port, server.url, tmp_path) as url,
+            browser(tmp_path / "profile") as chromium,
+            chromium.profile() as profile,
+        ):
+            page = profile.open(url)
+            server.wait_for_metric('pushcompat_connections{transport="websocket"}', 1)
+            post(url, "hello")
+            page.wait_for("(document.querySelector('li') || {}).textContent == 'hello'")
