@@ -351,11 +351,14 @@
 
     /** Something happened that may have ended the connection unnoticed, or may have made one possible. */
     wake: function (networkChanged) {
+      if (networkChanged) { // what was learned of the last one is no news of this one
+        this._last = null;
+        this._strikes = {};
+        this._upgrades = 0;
+      }
       if (!this._current) {
-        if (this._timers.has("retry")) this._connect();
-      } else if (this._env.now() - this._heardAt > this._patience()) {
-        this._lost(this._current, "the page slept");
-      } else if (networkChanged) {
+        if (networkChanged || this._timers.has("retry")) this._connect();
+      } else if (networkChanged || this._env.now() - this._heardAt > this._patience()) {
         this._race(this._order());
       }
     },
@@ -392,7 +395,6 @@
     _race: function (names) {
       this._endRound();
       this._timers.clear("retry");
-      this._timers.clear("upgrade");
       this._round = {waiting: names.slice(), racing: [], failed: []};
       this._next();
     },
@@ -469,20 +471,23 @@
       this._current = null;
     },
 
+    /** What is planned stays planned when a connection takes the place of another. */
     _planUpgrade: function () {
-      var self = this, waits = this._settings.upgradeAfter;
-      var better = this._names.slice(0, this._names.indexOf(this._current.name));
-      if (!better.length) {
-        this._upgrades = 0;
-        return;
-      }
+      var self = this, waits = this._settings.upgradeAfter, better = this._better();
+      if (!better.length) this._timers.clear("upgrade");
+      if (!better.length || this._timers.has("upgrade")) return;
       // One that had worked here was probably just down for a moment.
-      var soon = !this._upgrades && better.some(function (name) { return self._worked[name] && !self._isDemoted(name); });
+      var soon = better.some(function (name) { return self._worked[name] && !self._isDemoted(name); });
       var wait = waits[Math.min(this._upgrades, waits.length - 1)];
       this._timers.set("upgrade", soon ? Math.min(SOON, wait) : wait, function () {
-        self._upgrades++;
-        self._race(better);
+        if (soon) self._worked = {};
+        else self._upgrades++;
+        if (self._current) self._race(self._better());
       });
+    },
+
+    _better: function () {
+      return this._names.slice(0, this._names.indexOf(this._current.name));
     },
 
     // A connection
@@ -519,7 +524,10 @@
     _heard: function () {
       var self = this, current = this._current;
       this._heardAt = this._env.now();
-      if (this._lasted) this._strikes[current.name] = 0;
+      if (this._lasted) {
+        this._strikes[current.name] = 0;
+        if (current.name === this._names[0]) this._upgrades = 0;
+      }
       this._timers.set("watchdog", this._patience(), function () {
         self._strike(current.name);
         self._lost(current, current.name + " fell silent");
@@ -548,7 +556,6 @@
     _ended: function () {
       var name = this._current.name;
       this._leave();
-      this._timers.clear("upgrade");
       if (this._lasted) this._failures = 0;
       else this._strike(name);
       if (this._round.racing.length) this._say("connecting", null);
@@ -570,6 +577,7 @@
 
     _remember: function (name) {
       this._last = name;
+      if (name === this._remembered()) return; // else it would be for ever, for who opens pages often
       try {
         this._env.storage.setItem(MEMORY, name + " " + this._env.now());
       } catch (error) {
@@ -603,7 +611,6 @@
       this._moveTo(message.cursor);
       if (this._lasted) this._failures = 0;
       this._leave();
-      this._timers.clear("upgrade");
       if (this._round.racing.length) return;
       this._timers.set("retry", message.retry, function () { self._race(self._order()); });
     }
