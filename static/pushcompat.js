@@ -48,6 +48,7 @@
   var SLACK = 5; // s that a lifetime may be late
   var HEARTBEAT = 15; // s, where the server has not said
   var MEMORY = "pushcompat.transport"; // in localStorage
+  var EARLIEST = "earliest"; // as a cursor: all that the server has kept
 
   /* --- Small things ------------------------------------------------------------------------------------------- */
 
@@ -129,7 +130,7 @@
 
   /** Where one stands after the server has named a cursor that is no message's: another epoch's waits for its reset. */
   function moved(cursor, named) {
-    return !cursor || (sameEpoch(named, cursor) && named > cursor) ? named : cursor;
+    return !cursor || cursor === EARLIEST || (sameEpoch(named, cursor) && named > cursor) ? named : cursor;
   }
 
   /* --- Transports -----------------------------------------------------------------------------------------------
@@ -221,8 +222,6 @@
   /** One poll after the other, told as if it were a stream. The first is answered at once, so that it proves itself. */
   function LongPollTransport(env) {
     this._env = env;
-    this._timers = new Timers(env);
-    this._opened = false;
   }
 
   LongPollTransport.prototype = {
@@ -239,7 +238,6 @@
 
     close: function () {
       var request = this._request;
-      this._timers.clearAll();
       this._request = null;
       if (request) request.abort();
     },
@@ -263,20 +261,15 @@
     },
 
     _tell: function (answer, request) {
-      var self = this, i;
-      if (!this._opened) {
-        this._opened = true;
-        this.onmessage({control: "open", cursor: "", heartbeat: HOLD, lifetime: HOLD + SLACK});
-      }
+      var cursor = answer.cursor, i;
+      if (!this._cursor) this.onmessage({control: "open", cursor: "", heartbeat: HOLD, lifetime: HOLD + SLACK});
+      this._cursor = cursor;
       if (answer.reset) {
-        this.onmessage({control: "reset", cursor: answer.cursor, channels: answer.reset, spread: answer.spread});
+        this.onmessage({control: "reset", cursor: cursor, channels: answer.reset, spread: answer.spread});
       }
       for (i = 0; i < answer.messages.length; i++) this.onmessage(answer.messages[i]);
-      this.onmessage({control: "ping", cursor: answer.cursor});
-      if (this._request !== request) return; // somebody who was told has closed it
-      this._cursor = answer.cursor;
-      if (answer.retry) this._timers.set("retry", answer.retry, function () { self._poll(HOLD); });
-      else this._poll(HOLD);
+      this.onmessage({control: answer.retry ? "rotate" : "ping", cursor: cursor, retry: answer.retry});
+      if (this._request === request) this._poll(HOLD); // else somebody who was told has closed it
     }
   };
 
@@ -779,7 +772,7 @@
 
   /** Whether somebody who stands at `cursor` would miss something of a line that stands at `place`. */
   function isBehind(cursor, place) {
-    return !!cursor && !!place && place !== "earliest" && isNews(place, cursor);
+    return !!cursor && !!place && place !== EARLIEST && isNews(place, cursor);
   }
 
   /* --- Subscription: what the page has --------------------------------------------------------------------------- */
