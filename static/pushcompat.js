@@ -778,7 +778,7 @@
   /* --- Subscription: what the page has --------------------------------------------------------------------------- */
 
   function Subscription(url, options) {
-    var parts = /^([^?#]*\/)([^\/?#]+)(\?[^#]*)?/.exec(absolute(url, options.env.location));
+    var parts = /^([^?#]*\/)([^\/?#]+)(\?[^#]*)?(#|$)/.exec(absolute(url, options.env.location));
     if (!parts) throw new Error("PushCompat: use a URL like /channels/chat, not " + url);
     this.state = "connecting";
     this.transport = null;
@@ -792,7 +792,7 @@
     this._refusals = 0; // of tokens, in a row
     this._pending = []; // calls that wait for their turn
     this._source = null;
-    this._turn = 0; // counts starts, so that a token that comes late is known
+    this._turn = 0; // counts stops, so that a token that comes late is known
     this._paused = this._over = false;
     this._listen("addEventListener");
     this._start();
@@ -824,7 +824,7 @@
     _change: function (channels) {
       var changed = channels.length !== this.channels.length;
       this.channels = channels;
-      if (this._over || !changed) return;
+      if (this._over || this._paused || !changed) return;
       if (channels.length) this._restart();
       else this._end("closed", "no channels are left");
     },
@@ -847,10 +847,8 @@
     },
 
     _start: function () {
-      var self = this, turn = ++this._turn;
-      this._askToken(function (token) {
-        if (turn === self._turn) self._open(token);
-      });
+      if (this.state !== "open") this._changeState({state: "connecting", transport: null, reason: null});
+      this._askToken();
     },
 
     _open: function (token) {
@@ -883,19 +881,18 @@
       this._timers.set("token", delay, function () { self._start(); });
     },
 
-    _askToken: function (use) {
-      var self = this, token = this._options.token, asked = true;
+    _askToken: function () {
+      var self = this, turn = this._turn, token = this._options.token;
+      function isAsked() { return turn === self._turn && !self._source; } // it may come late, or twice
       function got(value) {
-        if (asked) use(value);
-        asked = false;
+        if (isAsked()) self._open(value);
       }
       function failed(error) {
-        if (asked) self._renewToken("no token: " + (error && error.message || error));
-        asked = false;
         report(self._env, error);
+        if (isAsked()) self._renewToken("no token: " + (error && error.message || error));
       }
       if (typeof token !== "function") {
-        use(token);
+        got(token);
         return;
       }
       try {
