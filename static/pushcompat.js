@@ -315,6 +315,7 @@
     this._names = settings.transports.filter(function (name) { return makeTransport(name, env).usable(); });
     this._round = {waiting: [], racing: [], failed: []}; // names, transports, names
     this._current = null;
+    this._confirmed = false; // whether the server, on this connection, has named the epoch of the cursor
     this._failures = 0; // rounds that failed, and connections that did not last, in a row
     this._strikes = {}; // by transport
     this._worked = {}; // on this page
@@ -335,9 +336,11 @@
       this._timers.clearAll();
     },
 
-    /** Goes back to an earlier cursor, for somebody who stands there. */
+    /** Goes back to an earlier cursor, for somebody who stands there. Of two epochs the server has to say which is gone. */
     rewind: function (cursor) {
+      if (!this._confirmed && !sameEpoch(cursor, this.cursor)) return;
       this._leave();
+      this._confirmed = false;
       this.cursor = cursor;
       this._race(this._order());
     },
@@ -448,7 +451,7 @@
       var self = this;
       this._current = transport;
       this._open = open;
-      this._lasted = false;
+      this._lasted = this._confirmed = false;
       this._timers.set("lasted", SHORT, function () { self._lasted = true; });
       this._worked[transport.name] = true;
       this.status.heartbeat = open.heartbeat || HEARTBEAT;
@@ -499,14 +502,17 @@
       var before = this.cursor;
       if (!isNews(message.id, before)) return;
       this.cursor = message.id;
+      this._confirmed = true;
       this.onevent({kind: "message", message: message, before: before});
     },
 
+    /** Told also when it is where it was: other tabs shall know that this one lives. */
     _moveTo: function (named) {
       var before = this.cursor;
-      if (!named || moved(before, named) === before) return;
-      this.cursor = named;
-      this.onevent({kind: "cursor", cursor: named, before: before});
+      this.cursor = moved(before, named);
+      if (!named || !sameEpoch(named, this.cursor)) return;
+      this._confirmed = true;
+      this.onevent({kind: "cursor", cursor: this.cursor, before: before});
     },
 
     _patience: function () {
@@ -595,6 +601,7 @@
 
     reset: function (message) {
       this.cursor = message.cursor;
+      this._confirmed = true;
       this.onevent({kind: "reset", message: message});
     },
 
@@ -710,7 +717,7 @@
       this._line.cursor = this._position();
       this._line.onevent = function (event) {
         self._post(event);
-        self.onevent(event);
+        self._take(event);
       };
       this._beat();
       this._line.start();
@@ -740,10 +747,19 @@
         return;
       }
       if (event.kind === "hello") return;
+      if (event.kind === "leader") this._heartbeat = event.status.heartbeat;
       this._watch();
       if (event.kind === "leader") this._recognise(event);
-      else if (event.before !== undefined && isBehind(this._position(), event.before)) this._greet();
-      else this.onevent(event);
+      else this._take(event);
+    },
+
+    /** Passes an event on, unless there is something between it and where this tab stands. */
+    _take: function (event) {
+      var position = this._position(), from = event.before;
+      if (from === "") from = event.cursor; // what was before is not known
+      if (!isBehind(position, from)) this.onevent(event);
+      else if (this._leading) this._line.rewind(position);
+      else this._greet();
     },
 
     _answer: function (cursor) {
@@ -752,16 +768,20 @@
     },
 
     _recognise: function (event) {
-      this._heartbeat = event.status.heartbeat;
       if (!this._position() && event.cursor) this.onevent({kind: "cursor", cursor: event.cursor, before: ""});
       this.onevent(event.status);
       if (isBehind(this._position(), event.cursor)) this._greet();
     },
 
+    /** Not more than once in a second: whoever is behind hears many events before he is answered. */
     _greet: function () {
-      if (this._timers.has("greeting")) return;
-      this._timers.set("greeting", 1000, nothing); // whoever is behind hears many events before he is answered
+      var self = this;
+      this._again = this._timers.has("greeting");
+      if (this._again) return;
       this._post({kind: "hello", cursor: this._position()});
+      this._timers.set("greeting", 1000, function () {
+        if (self._again) self._greet();
+      });
     },
 
     _watch: function () {
@@ -772,7 +792,7 @@
 
   /** Whether somebody who stands at `cursor` would miss something of a line that stands at `place`. */
   function isBehind(cursor, place) {
-    return !!cursor && !!place && place !== EARLIEST && isNews(place, cursor);
+    return !!cursor && !!place && isNews(place, cursor);
   }
 
   /* --- Subscription: what the page has --------------------------------------------------------------------------- */
@@ -855,7 +875,8 @@
       var self = this, options = this._options, base = this._path + this.channels.join(",") + this._query;
       if (token) base += "token=" + encodeURIComponent(token) + "&";
       var source = new Line(options, base, this.cursor);
-      if (options.shareTabs && Shared.usable(this._env)) {
+      // From the earliest on it is alone: others would not be told of what is gone by then.
+      if (options.shareTabs && this.cursor !== EARLIEST && Shared.usable(this._env)) {
         source = new Shared(source, options, options.transports + " " + base, function () { return self.cursor; });
       }
       this._source = source;

@@ -1,0 +1,180 @@
+"""The client in a real browser: tabs that share a connection, the class of 2009 and its successor, the module."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..chromium import PROGRAM, Browser, Page, Profile, browser
+from ..harness import Server, running
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
+
+CLIENT = (Path(__file__).parents[2] / "static" / "pushcompat.js").read_text()
+CONNECTIONS = 'pushcompat_connections{transport="websocket"}'
+
+# What a page of 2009 had: a bare WebSocket that shows what comes, compares it, and sends something against NAT.
+CLASS_OF_2009 = """
+function UpdateCheckSocket(host, port, resource, statusElement, callback) {
+  var socket = new WebSocket("ws://" + host + ":" + port + resource);
+  socket.onopen = function () { statusElement.innerHTML = "connected"; };
+  socket.onclose = function () { statusElement.innerHTML = "closed"; };
+  socket.onmessage = function (event) {
+    statusElement.innerHTML = event.data;
+    if (event.data == "UPDATED") callback();
+  };
+  this.send = function (text) { socket.send(text); };
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def browser_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def chromium(browser_process: Browser) -> Iterator[Profile]:
+    with browser_process.profile() as profile:
+        yield profile
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from running(tmp_path_factory.mktemp("state"), "--heartbeat", "1")
+
+
+def page_of(server: Server, chromium: Profile, script: str) -> Page:
+    """A page of the server's origin, without a policy of its own, that has run the script."""
+    page = chromium.open(f"{server.url}/healthz")
+    page.evaluate(script)
+    return page
+
+
+def tab(server: Server, chromium: Profile, channel: str, options: str = "") -> Page:
+    page = page_of(
+        server,
+        chromium,
+        f"""{CLIENT}
+        var seen = [], subscription = PushCompat.subscribe("/channels/{channel}", {{
+          {options} onMessage: function (message) {{ seen.push(message.data); }}
+        }}); 0""",
+    )
+    page.wait_for("subscription.state == 'open' && subscription.cursor")
+    return page
+
+
+def has_seen(page: Page, *texts: str) -> None:
+    page.wait_for(f"seen.length >= {len(texts)}")
+    assert page.evaluate("seen") == list(texts)
+
+
+def test_tabs_share_one_connection_and_the_next_goes_on_when_its_holder_leaves(
+    server: Server, chromium: Profile
+) -> None:
+    before = server.metric(CONNECTIONS)
+    tabs = [tab(server, chromium, "leaving") for _ in range(3)]
+    assert server.metric(CONNECTIONS) == before + 1
+    server.publish("leaving", "one")
+    for page in tabs:
+        has_seen(page, "one")
+    for number in range(2):
+        tabs.pop(0).call("Page.close")
+        server.publish("leaving", f"while nobody leads {number}")
+        server.publish("leaving", f"after {number}")
+    has_seen(tabs[0], "one", *(text for n in range(2) for text in (f"while nobody leads {n}", f"after {n}")))
+    server.wait_for_metric(CONNECTIONS, before + 1, before + 1)
+
+
+def test_a_tab_that_has_come_to_a_halt_loses_the_lead_and_has_missed_nothing_when_it_goes_on(
+    server: Server, chromium: Profile
+) -> None:
+    leader, follower = tab(server, chromium, "halting"), tab(server, chromium, "halting")
+    leader.call("Debugger.enable")
+    leader.call("Debugger.pause")
+    server.publish("halting", "unheard by the leader")
+    has_seen(follower, "unheard by the leader")
+    leader.call("Debugger.disable")
+    server.publish("halting", "heard by both")
+    for page in (leader, follower):
+        has_seen(page, "unheard by the leader", "heard by both")
+
+
+def test_a_frozen_tab_hands_on_the_lead_and_catches_up(server: Server, chromium: Profile) -> None:
+    leader, follower = tab(server, chromium, "freezing"), tab(server, chromium, "freezing")
+    leader.call("Page.setWebLifecycleState", state="frozen")
+    server.publish("freezing", "one")
+    has_seen(follower, "one")
+    leader.call("Page.setWebLifecycleState", state="active")
+    has_seen(leader, "one")
+
+
+def test_a_tab_that_does_not_share_has_its_own_connection(server: Server, chromium: Profile) -> None:
+    before = server.metric(CONNECTIONS)
+    tabs = [tab(server, chromium, "apart", "shareTabs: false,") for _ in range(2)]
+    assert server.metric(CONNECTIONS) == before + 2
+    server.publish("apart", "one")
+    for page in tabs:
+        has_seen(page, "one")
+
+
+def updates(server: Server, chromium: Profile, channel: str, script: str) -> Page:
+    """A page of 2009 on top of ``script``, with NOOPs and all."""
+    return page_of(
+        server,
+        chromium,
+        f"""{script}
+        document.body.innerHTML = "<p id=status></p>";
+        var calls = 0, noops = 0, updates = new UpdateCheckSocket("{server.host}", {server.port}, "/channels/{channel}",
+          document.getElementById("status"), function () {{ calls++; }});
+        setInterval(function () {{ updates.send("NOOP"); noops++; }}, 50); 0""",
+    )
+
+
+def status(page: Page, text: str) -> None:
+    page.wait_for(f"document.getElementById('status').textContent == {json.dumps(text)}")
+
+
+def test_the_class_of_2009_works_as_it_was(server: Server, chromium: Profile) -> None:
+    page = updates(server, chromium, "as-it-was", CLASS_OF_2009)
+    status(page, "connected")
+    page.wait_for("noops > 5")
+    server.publish("as-it-was", "some text")
+    status(page, "some text")
+    assert page.evaluate("calls") == 0
+    server.publish("as-it-was")
+    page.wait_for("calls == 1")
+    status(page, "UPDATED")
+
+
+@pytest.mark.parametrize(
+    ("missing", "transport"),
+    [("", "websocket"), ("WebSocket", "eventsource"), ("WebSocket = window.EventSource", "longpoll")],
+)
+def test_a_page_of_2009_needs_only_another_script_and_no_websocket(
+    server: Server, chromium: Profile, missing: str, transport: str
+) -> None:
+    channel = f"drop-in-{transport}"
+    page = updates(server, chromium, channel, (f"window.{missing} = null;" if missing else "") + CLIENT)
+    status(page, f"open ({transport})")
+    page.wait_for("noops > 5")
+    server.publish(channel, "some text")
+    status(page, "some text")
+    assert page.evaluate("calls") == 0
+    server.publish(channel)
+    page.wait_for("calls == 1")
+    status(page, "UPDATED")
+
+
+def test_the_module_is_the_same_client(server: Server, chromium: Profile) -> None:
+    page = chromium.open(f"{server.url}/healthz")
+    imported = page.evaluate(
+        """import("/static/pushcompat.mjs").then(function (module) {
+          return [typeof module.subscribe, typeof module.UpdateCheckSocket, module.default === PushCompat];
+        })"""
+    )
+    assert imported == ["function", "function", True]
