@@ -48,7 +48,7 @@ class Comments:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._database() as database:
                 database.execute("PRAGMA journal_mode = WAL")
-                database.execute("BEGIN IMMEDIATE")  # what can not be written fails now, not at the first comment
+                database.execute("PRAGMA user_version = 1")  # fails now, not at the first comment, if it can not write
                 database.execute(
                     "CREATE TABLE IF NOT EXISTS comment (id INTEGER PRIMARY KEY, name TEXT NOT NULL,"
                     " text TEXT NOT NULL, time TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')))"

@@ -13,6 +13,8 @@ import pytest
 
 from ..harness import PATIENCE_S, Client, Server, running
 
+ROOT = Path(__file__).parents[2]
+
 pytestmark = pytest.mark.options("--demo")
 
 
@@ -50,6 +52,11 @@ def test_without_the_option_there_is_no_demo(shared_client: Client, path: str) -
     shared_client.request("GET", path)
     assert shared_client.problem()[0] == 404
     assert "/demo/chat" not in page(shared_client, "/")
+
+
+def test_make_run_has_it_on() -> None:
+    shown = subprocess.run(["make", "--dry-run", "run"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert "-m pushcompat --demo" in shown.stdout
 
 
 def test_the_landing_page_leads_to_the_chat(client: Client) -> None:
@@ -252,7 +259,8 @@ def test_a_server_on_a_unix_socket_tells_itself(tmp_path: Path) -> None:
         assert [message["data"] for message in json.loads(kept)["messages"]] == ["UPDATED"]
     finally:
         process.terminate()
-        errors = process.communicate(timeout=PATIENCE_S)[1]
+        output, errors = process.communicate(timeout=PATIENCE_S)
+    assert b"/push/demo/chat\n" in output
     assert b"Traceback" not in errors
     assert process.returncode == 0
 
