@@ -319,6 +319,7 @@
     this._failures = 0; // rounds that failed, and connections that did not last, in a row
     this._strikes = {}; // by transport
     this._worked = {}; // on this page
+    this._opened = 0; // connections
     this._upgrades = 0; // tries to get back from the fallback
     this._last = this._remembered();
   }
@@ -402,7 +403,7 @@
     },
 
     _discard: function (transport) {
-      this._timers.clear("open " + transport.name);
+      this._timers.clear(transport.limit);
       transport.onmessage = transport.onclose = nothing;
       transport.close();
     },
@@ -414,7 +415,8 @@
       round.racing.push(transport);
       transport.onmessage = function (message) { self._receive(transport, message); };
       transport.onclose = function (why, refusal) { self._lost(transport, why, refusal); };
-      this._timers.set("open " + name, this._settings.openTimeout, function () {
+      transport.limit = "open " + ++this._opened; // not its name: a current one may have that, too
+      this._timers.set(transport.limit, this._settings.openTimeout, function () {
         self._lost(transport, name + " delivered nothing");
       });
       try {
@@ -439,7 +441,7 @@
         self._discard(loser);
       });
       this._round.failed.forEach(function (name) { self._strike(name); });
-      this._timers.clear("open " + transport.name);
+      this._timers.clear(transport.limit);
       this._endRound();
       if (this._current && this._current.name !== transport.name) this.status.reason = transport.name + " works again";
       this._leave();

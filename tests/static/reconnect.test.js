@@ -252,6 +252,14 @@ scenario("`online` replaces a connection that may be dead, and hears it while it
   assert.deepEqual([tab.data, tab.states, old.isOpen], [[2, 3], ["open websocket"], false]);
 });
 
+scenario("the end of the one that is replaced takes nothing from the time limit of the one that replaces it", async (world) => {
+  const tab = connected(world), [old] = world.live;
+  tab.happens("online");
+  old.end();
+  await world.pass(10000);
+  assert.deepEqual([tab.subscription.state, tab.reasons.at(-1)], ["waiting", "websocket delivered nothing"]);
+});
+
 scenario("a clock that is set forward or back has no effect", async (world) => {
   const tab = connected(world);
   for (const jump of [86400000, -86400000 * 9, 86400000]) {

@@ -33,6 +33,7 @@ class World {
     this.errors = []; // what went to a console
     this.connections = []; // all that ever were
     this.onconnect = () => {}; // a model server's
+    this.onrun = () => {}; // called with a tab in which something has happened
     this.storage = storage();
     this.locks = new Locks(this);
     this.channels = new Set();
@@ -243,6 +244,7 @@ class Tab {
     this.page = new EventTarget();
     this.document = new EventTarget();
     this.alive = true;
+    this.isHeardBy = () => true; // what it posted before it was gone
     this.data = []; // of the messages that its page was called with
     this.resets = [];
     this.states = []; // "open websocket", "waiting" …
@@ -294,6 +296,7 @@ class Tab {
       if (error instanceof assert.AssertionError) throw error;
       this.world.errors.push(error.message);
     }
+    this.world.onrun(this);
   }
 
   _setTimeout(action, ms) {

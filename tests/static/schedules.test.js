@@ -1,0 +1,218 @@
+/* Tabs, networks and a server that do what they will, by a seed: whatever happens, each tab sees each message of its
+ * channels once and in order, or is told of a reset. One seed again: SEED=17 node tests/static/schedules.test.js
+ */
+"use strict";
+
+const {World, assert, cursor, test} = require("./world.js");
+const {OTHERS, Server} = require("./server.js");
+
+const SEEDS = process.env.SEED ? [Number(process.env.SEED)] : Array.from({length: Number(process.env.SEEDS || 100)}, (_, seed) => seed + 1);
+const CHANNELS = ["a", "b"];
+const STEPS = 60;
+
+/** Mulberry32. */
+function randomOf(seed) {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+class Schedule {
+  constructor(seed) {
+    const world = this.world = new World(), random = world.random = randomOf(seed);
+    this.seed = seed;
+    this.trace = [];
+    this.isLossy = random() < 0.4; // history is short, and may be lost
+    this.server = new Server(world, {
+      retained: this.isLossy ? 3 : Infinity,
+      lifetime: this.chance(0.3) ? 25 : null,
+      heartbeat: this.chance(0.5) ? 15 : 5
+    });
+    this.tabs = [];
+    world.onrun = (tab) => {
+      tab.start ||= tab.cursor;
+      if (tab.isNew && this.isLossy) tab.start = tab.forgiven = this.server.head; // what is gone by then is not missed
+      tab.isNew = tab.cursor === "earliest";
+    };
+  }
+
+  chance(probability) {
+    return this.world.random() < probability;
+  }
+
+  pick(list) {
+    return list[Math.floor(this.world.random() * list.length)];
+  }
+
+  note(text) {
+    this.trace.push(`${(this.world.now / 1000).toFixed(3)} ${text}`);
+  }
+
+  /** Tabs that are as they should be, and so can be harmed. */
+  get running() {
+    return this.tabs.filter((tab) => tab.alive && !tab.isAway);
+  }
+
+  openTab() {
+    if (this.running.length > 3) return;
+    const start = this.pick(["", this.server.head, this.server.head, "earliest"]);
+    const names = this.chance(0.8) ? CHANNELS : ["a"], log = [["channels", names]];
+    const shares = this.chance(0.85), tab = this.world.open({
+      cursor: start,
+      shareTabs: shares,
+      onMessage: (message) => this.see(tab, "message", message),
+      onReset: (reset) => this.see(tab, "reset", reset.cursor)
+    }, `/channels/${names}`);
+    Object.assign(tab, {log, isNew: start === "earliest", shares: shares && start !== "earliest", forgiven: "", start: start === "earliest" ? cursor(0, this.server.epoch) : start});
+    tab.name = `tab ${this.tabs.push(tab)}`;
+    this.note(`${tab.name} opens, from ${start || "now"}`);
+  }
+
+  see(tab, what, value) {
+    if (!tab.start) tab.start = what === "reset" ? value : cursor(value.data - 1, value.id.slice(0, 8));
+    tab.log.push([what, value]);
+    this.note(`    ${tab.name}: ${what} ${value.id || value}`);
+  }
+
+  /** Does one thing, or nothing. */
+  step() {
+    const tab = this.pick(this.running), {server, world} = this, transport = this.pick(Object.keys(server.ways));
+    const happen = (name) => {
+      this.note(`${tab.name}: ${name}`);
+      tab.happens(name);
+    };
+    const actions = {
+      publish: () => {
+        const names = Array.from({length: 1 + Math.floor(world.random() * 4)}, () => this.pick([...CHANNELS, OTHERS]));
+        this.note(`publish ${names}`);
+        names.forEach((name) => server.publish(name));
+      },
+      cut: () => {
+        this.note(`cut ${transport}`);
+        server.cut(transport);
+      },
+      kill: () => {
+        this.note("kill all connections silently");
+        server.kill();
+      },
+      restart: () => {
+        this.note("restart");
+        server.restart(500);
+      },
+      lose: () => {
+        if (!this.isLossy) return;
+        this.note("a new epoch");
+        server.begin(`epoch${String(Object.keys(server.logs).length + 1).padStart(3, "0")}`);
+        server.cut();
+      },
+      change: () => {
+        server.ways[transport] = this.pick(["open", "open", "refused", "silent"]);
+        this.note(`${transport} is ${server.ways[transport]}`);
+      },
+      open: () => this.openTab(),
+      close: () => {
+        this.note(`${tab.name} closes`);
+        tab.subscription.close();
+        tab.alive = false;
+      },
+      crash: () => {
+        this.note(`${tab.name} crashes`);
+        tab.crash(() => this.chance(0.5));
+      },
+      freeze: () => {
+        this.note(`${tab.name} freezes`);
+        tab.freeze();
+        tab.isAway = true;
+        world.later(world.random() * 90000, () => {
+          this.note(`${tab.name} thaws`);
+          tab.isAway = false;
+          tab.thaw();
+        });
+      },
+      leave: () => {
+        happen("pagehide");
+        tab.isAway = true;
+        world.later(world.random() * 20000, () => {
+          tab.isAway = false;
+          happen("pageshow");
+        });
+      },
+      online: () => happen(this.pick(["online", "visibilitychange"])),
+      channels: () => {
+        const {subscription} = tab;
+        if (subscription.channels.length > 1) subscription.remove("b");
+        else subscription.add("b");
+        tab.log.push(["channels", subscription.channels.slice(), tab.cursor]);
+        this.note(`${tab.name} follows ${subscription.channels}`);
+      }
+    };
+    const often = ["publish", "publish", "publish", "publish", "cut", "cut", "change", "open"];
+    const name = this.pick([...often, ...Object.keys(actions)]);
+    if (tab || ["publish", "cut", "kill", "restart", "lose", "change", "open"].includes(name)) actions[name]();
+  }
+
+  async run() {
+    const {server, world} = this;
+    this.openTab();
+    for (let step = 0; step < STEPS; step++) {
+      await world.pass(this.pick([0, 20, 300, 3000, 12000]) * world.random());
+      this.step();
+    }
+    this.note("peace");
+    Object.keys(server.ways).forEach((transport) => { server.ways[transport] = "open"; });
+    await world.pass(180000);
+    CHANNELS.forEach((name) => server.publish(name));
+    await world.pass(60000);
+    this.tabs.forEach((tab) => this.judge(tab));
+    this.judgeSharing();
+    assert.deepEqual(world.errors, []);
+  }
+
+  judge(tab) {
+    const {logs, head, epoch} = this.server;
+    let place = tab.start, channels;
+    const next = () => logs[place.slice(0, 8)].find(({id, channel}) => id > place && channels.includes(channel));
+    for (const [what, value, at] of tab.log) {
+      if (what === "channels") {
+        if (at) {
+          assert(!(next()?.id <= at), `${tab.name}: at ${at}, but nothing since ${place}`);
+          if (at > place) place = at;
+        }
+        channels = value;
+      } else if (what === "reset") {
+        assert(this.isLossy, `${tab.name}: a reset, and nothing was lost`);
+        assert(place.slice(0, 8) !== value.slice(0, 8) || value >= place, `${tab.name}: a reset back to ${value}`);
+        place = value;
+      } else {
+        if (value.id <= tab.forgiven) continue;
+        assert.equal(value.id, next()?.id, `${tab.name}: after ${place}`);
+        place = value.id;
+      }
+    }
+    if (!tab.alive) return;
+    assert.equal(place.slice(0, 8), epoch, `${tab.name} does not know of the new epoch`);
+    assert.equal(next(), undefined, `${tab.name} stands at ${place}, the log at ${head}`);
+  }
+
+  /** Tabs with the same channels have one connection. */
+  judgeSharing() {
+    const holders = this.running.filter((tab) => this.world.live.some((each) => each.tab === tab));
+    const sharing = holders.filter((tab) => tab.shares).map((tab) => `${tab.subscription.channels}`);
+    assert.equal(sharing.length, new Set(sharing).size, "two tabs that could share are connected");
+  }
+}
+
+for (const seed of SEEDS) {
+  test(`schedule ${seed}: each tab sees each message once and in order, or is told of a reset`, async () => {
+    const schedule = new Schedule(seed);
+    try {
+      await schedule.run();
+    } catch (error) {
+      console.error(schedule.trace.join("\n"));
+      throw error;
+    }
+  });
+}
