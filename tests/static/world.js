@@ -42,8 +42,13 @@ class World {
   }
 
   /** A tab of https://app.example whose page follows a channel. */
-  open(options, url = "/channels/chat") {
-    return new Tab(this).follow(url, options);
+  open(options, url) {
+    return this.tab().follow(options, url);
+  }
+
+  /** One whose page follows nothing yet. */
+  tab() {
+    return new Tab(this);
   }
 
   /** One that shares its connection with no other tab. */
@@ -265,7 +270,7 @@ class Tab {
     };
   }
 
-  follow(url, {env, ...options} = {}) {
+  follow({env, ...options} = {}, url = "/channels/chat") {
     this.subscription = PushCompat.subscribe(url, {
       onMessage: (message) => this.data.push(message.data),
       onReset: (reset) => this.resets.push(reset),
@@ -286,10 +291,11 @@ class Tab {
   /** Whatever happens in a tab happens through here. */
   run(action) {
     if (!this.alive) return;
-    if (this._frozen) {
-      this._frozen.push(action);
-      return;
-    }
+    if (this._frozen) this._frozen.push(action);
+    else this._execute(action);
+  }
+
+  _execute(action) {
     try {
       action();
     } catch (error) {
@@ -321,9 +327,13 @@ class Tab {
   }
 
   thaw() {
-    const missed = this._frozen || [];
-    this._frozen = null;
-    missed.forEach((action) => this.run(action));
+    const action = this._frozen?.shift();
+    if (!action) {
+      this._frozen = null;
+      return;
+    }
+    this.world.later(0, () => this.thaw());
+    this._execute(action);
   }
 
   /** Is gone at once. Of what it posted last, some others may not hear. */
@@ -410,7 +420,7 @@ class Locks {
   _release(request) {
     if (this._held.get(request.name) !== request) return; // it was stolen
     this._held.delete(request.name);
-    this._world.later(0, () => this._grant(request.name));
+    this._world.later(2, () => this._grant(request.name));
   }
 
   forget(tab) {

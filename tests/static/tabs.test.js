@@ -1,0 +1,323 @@
+"use strict";
+
+const {assert, cursor, envelope, scenario, throwing} = require("./world.js");
+
+const PATIENCE = 33750; // ms: two heartbeats of 15 s, and half of what is added at random
+
+/** So many tabs of one origin, the first of which has the connection. */
+async function tabs(world, count, options) {
+  const all = [];
+  while (all.length < count) {
+    all.push(world.open({cursor: cursor(1), ...options}));
+    await world.pass(10);
+    if (all.length === 1) world.last("websocket").works(cursor(1));
+  }
+  return all;
+}
+
+async function tell(world, ...numbers) {
+  world.last("websocket").tell(...numbers.map((number) => envelope(number)));
+  await world.pass(10);
+}
+
+function data(all) {
+  return all.map((tab) => tab.data);
+}
+
+scenario("several tabs have one connection, and each sees every message", async (world) => {
+  const all = await tabs(world, 3);
+  await tell(world, 2, 3);
+  assert.deepEqual([world.connections.length, data(all)], [1, [[2, 3], [2, 3], [2, 3]]]);
+  assert.deepEqual(all.map((tab) => tab.cursor), [cursor(3), cursor(3), cursor(3)]);
+});
+
+scenario("a tab that comes late learns at once how things are", async (world) => {
+  await tabs(world, 1);
+  await tell(world, 2);
+  const late = world.open();
+  await world.pass(2);
+  assert.deepEqual([late.states, late.cursor, world.connections.length], [["open websocket"], cursor(2), 1]);
+  await tell(world, 3);
+  assert.deepEqual(late.data, [3]);
+});
+
+scenario("what happens to the connection, all tabs are told", async (world) => {
+  const all = await tabs(world, 2);
+  world.last("websocket").end(1011, "the server fell over");
+  await world.pass(500);
+  world.last("websocket").works(cursor(1));
+  await world.pass(10);
+  assert.deepEqual(all[1].states, ["open websocket", "waiting", "connecting", "open websocket"]);
+  assert.deepEqual(all[1].states, all[0].states);
+  assert.equal(all[1].reasons[1], "the server fell over");
+});
+
+for (const [how, leave] of [
+  ["is closed", (tab) => tab.subscription.close()],
+  ["crashes", (tab) => tab.crash()],
+  ["is left for another page", (tab) => tab.happens("pagehide")]
+]) {
+  scenario(`when the leader ${how}, the next goes on from its cursor: nothing is lost or repeated`, async (world) => {
+    const [leader, ...others] = await tabs(world, 3);
+    await tell(world, 2);
+    leave(leader);
+    assert.equal(world.live.length, 0);
+    await world.pass(10);
+    assert.deepEqual([world.live.length, world.last("websocket").query.cursor], [1, cursor(2)]);
+    world.last("websocket").works(cursor(2));
+    await tell(world, 3, 4);
+    assert.deepEqual(data(others), [[2, 3, 4], [2, 3, 4]]);
+  });
+}
+
+scenario("nor when it died after one had heard a message and before another had", async (world) => {
+  const [leader, second, third] = await tabs(world, 3);
+  world.last("websocket").tell(envelope(2));
+  leader.crash((tab) => tab === second);
+  await world.pass(1200); // the third asks again, since its first question may be on its way
+  assert.deepEqual([data([second, third]), world.using.length], [[[2], []], 1]);
+  assert.equal(world.last("websocket").query.cursor, cursor(1));
+  world.last("websocket").works(cursor(1));
+  await tell(world, 2, 3);
+  assert.deepEqual(data([second, third]), [[2, 3], [2, 3]]);
+});
+
+scenario("a tab that is behind makes the leader go back, and nobody sees anything twice", async (world) => {
+  const all = await tabs(world, 2);
+  await tell(world, 2, 3, 4);
+  const behind = world.open({cursor: cursor(2)});
+  await world.pass(10);
+  assert.deepEqual([world.live.length, world.last("websocket").query.cursor], [1, cursor(2)]);
+  world.last("websocket").works(cursor(2));
+  await tell(world, 3, 4, 5);
+  assert.deepEqual(data([...all, behind]), [[2, 3, 4, 5], [2, 3, 4, 5], [3, 4, 5]]);
+  assert.deepEqual(all[0].states, ["open websocket"]);
+});
+
+scenario("one that knows where it stands loses nothing to a leader that began from now", async (world) => {
+  const leader = world.open(), other = world.open({cursor: cursor(5)});
+  await world.pass(10);
+  world.last("websocket").works(cursor(9));
+  await world.pass(1000);
+  assert.equal(world.last("websocket").query.cursor, cursor(5));
+  world.last("websocket").works(cursor(5));
+  await tell(world, 6, 9, 10);
+  assert.deepEqual(data([leader, other]), [[10], [6, 9, 10]]);
+});
+
+scenario("a tab that comes back from a log that is gone is told of the reset, the others are not", async (world) => {
+  const all = await tabs(world, 2);
+  const old = world.open({cursor: cursor(70, "00oldlog")});
+  await world.pass(10);
+  world.last("websocket").works("00000000-000000000000000").reset(cursor(1));
+  await tell(world, 2);
+  assert.deepEqual([...all, old].map((tab) => tab.resets.length), [0, 0, 1]);
+  assert.deepEqual(data([...all, old]), [[2], [2], [2]]);
+});
+
+scenario("a leader that comes back from a log that is gone is told of the reset, though others know the new one", async (world) => {
+  const leader = world.open({cursor: cursor(70, "00oldlog")}), other = world.open({cursor: cursor(1)});
+  await world.pass(10);
+  world.last("websocket").works("00000000-000000000000000").reset(cursor(1));
+  await tell(world, 2);
+  assert.deepEqual([leader.resets.length, other.resets.length, data([leader, other])], [1, 0, [[2], [2]]]);
+});
+
+scenario("who asks for the earliest has a connection of its own: what it is forgiven, others would not be told", async (world) => {
+  await tabs(world, 1);
+  const tab = world.open({cursor: "earliest"});
+  await world.pass(10);
+  assert.deepEqual(world.live.map(({query}) => query.cursor), [cursor(1), "earliest"]);
+  assert(world.live[1].tab === tab);
+});
+
+for (const [what, options, url] of [
+  ["another channel", {}, "/channels/news"],
+  ["another query", {}, "/channels/chat?tenant=7"],
+  ["another token", {token: "t2"}],
+  ["other transports", {transports: ["websocket", "longpoll"]}],
+  ["`shareTabs: false`", {shareTabs: false}]
+]) {
+  scenario(`a tab with ${what} does not share`, async (world) => {
+    await tabs(world, 1, {token: "t1"});
+    world.open({token: "t1", ...options}, url);
+    await world.pass(10);
+    assert.equal(world.live.length, 2);
+  });
+}
+
+for (const [what, env] of [
+  ["without Web Locks", {locks: null}],
+  ["without BroadcastChannel", {BroadcastChannel: null}],
+  ["where BroadcastChannel throws", {BroadcastChannel: throwing("opaque origin")}],
+  ["where locks are refused", {locks: {request: async () => throwing("SecurityError")()}}]
+]) {
+  scenario(`${what}, each tab has a connection of its own`, async (world) => {
+    const all = [world.open({env}), world.open({env})];
+    await world.pass(10);
+    assert.equal(world.live.length, 2);
+    world.live.forEach((connection) => connection.works(cursor(1)).tell(envelope(2)));
+    assert.deepEqual(data(all), [[2], [2]]);
+    await world.pass(100000);
+    all.forEach((tab) => tab.subscription.close());
+    assert.deepEqual(world.live, []);
+  });
+}
+
+// A leader that says nothing
+
+scenario("a leader that was silent for two heartbeats, its tab frozen, loses the lock", async (world) => {
+  const [leader, other] = await tabs(world, 2);
+  await tell(world, 2);
+  leader.freeze();
+  await world.pass(PATIENCE - 20);
+  assert(world.locks.holder() === leader);
+  await world.pass(20);
+  assert(world.locks.holder() === other);
+  world.last("websocket").works(cursor(2));
+  await tell(world, 3);
+  assert.deepEqual([other.data, world.last("websocket").query.cursor], [[2, 3], cursor(2)]);
+});
+
+scenario("when it thaws it follows, and hears what it has missed", async (world) => {
+  const [leader, other] = await tabs(world, 2);
+  leader.freeze();
+  await world.pass(PATIENCE);
+  world.last("websocket").works(cursor(1));
+  await tell(world, 2, 3);
+  leader.thaw();
+  await world.pass(10);
+  assert.deepEqual(world.live.map(({tab, query}) => [tab === other, query.cursor]), [[true, cursor(1)]]);
+  world.last("websocket").works(cursor(1));
+  await tell(world, 2, 3, 4);
+  assert.deepEqual([leader.data, leader.subscription.state], [[2, 3, 4], "open"]);
+  other.subscription.close();
+  await world.pass(10);
+  assert(world.locks.holder() === leader);
+});
+
+scenario("a leader that does not answer a new tab for 2.5 s loses the lock to it", async (world) => {
+  const [leader] = await tabs(world, 1);
+  leader.freeze();
+  const fresh = world.open({cursor: cursor(1)});
+  await world.pass(2499);
+  assert(world.locks.holder() === leader);
+  await world.pass(10);
+  assert(world.locks.holder() === fresh);
+});
+
+scenario("of many tabs only one takes the lock, and the others hear of it in time", async (world) => {
+  const moments = [0.9, 0.2, 0.7];
+  const [leader, ...others] = await tabs(world, 4);
+  world.random = () => moments[0] = (moments[0] + 0.37) % 1;
+  await tell(world, 2);
+  leader.freeze();
+  await world.pass(60000);
+  assert.equal(others.filter((tab) => world.connections.some((each) => each.tab === tab)).length, 1);
+});
+
+scenario("a leader whose timers the browser slows down is known to live by what the server says", async (world) => {
+  const leader = world.tab(), {setTimeout} = leader.env;
+  leader.env.setTimeout = (action, ms) => setTimeout(action, Math.max(ms, 240000));
+  leader.follow();
+  await world.pass(10);
+  world.last("websocket").works(cursor(1));
+  world.open();
+  for (let ping = 0; ping < 12; ping++) {
+    await world.pass(15000);
+    world.last("websocket").ping(cursor(1));
+  }
+  assert(world.locks.holder() === leader);
+});
+
+scenario("a leader that can not connect says that it lives", async (world) => {
+  world.onconnect = (connection) => world.later(1, () => connection.end());
+  const leader = world.open();
+  await world.pass(10);
+  const other = world.open();
+  await world.pass(300000);
+  assert(world.locks.holder() === leader);
+  assert.match(other.subscription.state, /waiting|connecting/);
+});
+
+// Locks and channels are given back
+
+scenario("“pagehide” gives up lock and channel: they too keep a page out of the back-forward cache", async (world) => {
+  const [leader, other] = await tabs(world, 2);
+  other.happens("pagehide");
+  await world.pass(10);
+  assert.equal(world.channels.size, 1);
+  leader.happens("pagehide");
+  await world.pass(100000);
+  assert.deepEqual([world.channels.size, world.locks.holder(), world.live], [0, undefined, []]);
+  other.happens("pageshow");
+  await world.pass(10);
+  assert(world.locks.holder() === other);
+  leader.happens("pageshow");
+  await world.pass(10);
+  world.last("websocket").works(cursor(1));
+  await tell(world, 2);
+  assert.deepEqual([data([leader, other]), world.live.length], [[[2], [2]], 1]);
+});
+
+scenario("a tab that is closed while it waits takes nothing with it", async (world) => {
+  const [leader, second, third] = await tabs(world, 3);
+  second.subscription.close();
+  leader.subscription.close();
+  await world.pass(10);
+  assert(world.locks.holder() === third);
+  third.subscription.close();
+  await world.pass(100000);
+  assert.deepEqual([world.channels.size, world.locks.holder(), world.live], [0, undefined, []]);
+});
+
+scenario("a tab that is closed just when it is given the lock gives it back", async (world) => {
+  const [leader, second, third] = await tabs(world, 3);
+  leader.subscription.close();
+  second.freeze();
+  await world.pass(10); // it has the lock and does not know it
+  second.subscription.close();
+  second.thaw();
+  await world.pass(10);
+  assert(world.locks.holder() === third);
+});
+
+scenario("tabs add channels for themselves", async (world) => {
+  const [leader, other] = await tabs(world, 2);
+  other.subscription.add("news");
+  await world.pass(10);
+  world.last("websocket").works(cursor(1)).tell(envelope(2, {channel: "news"}));
+  await world.pass(10);
+  assert.deepEqual([data([leader, other]), world.live.length], [[[], [2]], 2]);
+  leader.subscription.add("news");
+  await world.pass(10);
+  assert.equal(world.live.length, 1);
+});
+
+// Refusals
+
+scenario("what the server refuses for good is refused to all tabs", async (world) => {
+  const all = await tabs(world, 2);
+  world.last("websocket").refuse(403, "not from here");
+  await world.pass(100000);
+  assert.deepEqual(all.map((tab) => [tab.states.at(-1), tab.reasons.at(-1)]), Array(2).fill(["closed", "not from here"]));
+  assert.deepEqual(world.live, []);
+});
+
+scenario("when a token has expired each tab asks for one, and they share again", async (world) => {
+  let token = "t1";
+  const all = await tabs(world, 2, {token: () => token});
+  token = "t2";
+  world.last("websocket").refuse(401, "the token has expired");
+  await world.pass(10);
+  assert.deepEqual([world.live.length, world.last("websocket").query.token], [1, "t2"]);
+  world.last("websocket").works(cursor(1));
+  await tell(world, 2);
+  assert.deepEqual(data(all), [[2], [2]]);
+});
+
+scenario("“online” in any tab is the leader's to act on", async (world) => {
+  const all = await tabs(world, 2);
+  all.forEach((tab) => tab.happens("online"));
+  assert.deepEqual(world.live.map(({tab}) => tab === all[0]), [true, true]);
+});
