@@ -113,10 +113,10 @@ class _ChatHandler(Handler):
 
     async def save(self) -> None:
         """Keeps the comment that was posted, and tells everyone. Raises Refused."""
-        name, text = self._field("name") or "anonymous", self._field("text")
+        name, text = self._field("name"), self._field("text")
         if not text:
             raise BadRequest("write something first")
-        await asyncio.to_thread(self.chat.comments.add, name, text)
+        await asyncio.to_thread(self.chat.comments.add, name or "anonymous", text)
         self.set_cookie("name", url_escape(name), path=f"{self.chat.prefix}/demo", httponly=True, samesite="Lax")
         try:
             await publish_async(CHANNEL, url=self.chat.push_url, key=self.chat.publish_key)

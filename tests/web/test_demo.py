@@ -55,7 +55,8 @@ def test_without_the_option_there_is_no_demo(shared_client: Client, path: str) -
 
 
 def test_make_run_has_it_on() -> None:
-    shown = subprocess.run(["make", "--dry-run", "run"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    command = ["make", "--dry-run", "run", f"PYTHON={sys.executable}"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert "-m pushcompat --demo" in shown.stdout
 
 
