@@ -167,7 +167,7 @@ scenario("an outage, in which nothing works, demotes nobody", async (world) => {
   await world.pass(60 * MINUTE);
   assert(world.connections.length > 300);
   world.onconnect = () => {};
-  while (!world.live.length) await world.pass(1000);
+  await world.untilNext();
   assert.deepEqual(world.using, ["websocket"]);
   world.last("websocket").works(cursor(1));
   assert.equal(tab.subscription.transport, "websocket");
@@ -183,9 +183,7 @@ scenario("what delivered nothing while another did, three times, is not soon tri
     await world.pass(500);
     world.last("websocket").end(); // refused, and the event stream delivers
     world.last("eventsource").works(cursor(1), {heartbeat: 1000});
-    const since = world.now;
-    while (!world.last("websocket").isOpen) await world.pass(1000);
-    waits.push(world.now - since);
+    waits.push(await world.untilNext());
   }
   assert.deepEqual(waits, [5000, 5000, 60000, 300000]);
 });

@@ -60,13 +60,28 @@ class World {
   async pass(ms) {
     const end = this.now + ms;
     await rest();
-    while (this._timers.length && this._timers[0].time <= end) {
-      const timer = this._timers.shift();
-      this.now = timer.time;
-      timer.action();
-      await rest();
-    }
+    while (this._timers.length && this._timers[0].time <= end) await this._step();
     this.now = end;
+  }
+
+  /** Lets time pass until something is so. */
+  async until(isSo) {
+    await rest();
+    while (!isSo()) await this._step();
+  }
+
+  async _step() {
+    const timer = this._timers.shift();
+    this.now = timer.time;
+    timer.action();
+    await rest();
+  }
+
+  /** Lets time pass until there is another connection. Returns how long that took. */
+  async untilNext() {
+    const {length} = this.connections, since = this.now;
+    await this.until(() => this.connections.length > length);
+    return this.now - since;
   }
 
   later(ms, action) {

@@ -1,0 +1,47 @@
+"use strict";
+
+const fs = require("node:fs");
+const path = require("node:path");
+const vm = require("node:vm");
+const zlib = require("node:zlib");
+
+const acorn = require("acorn");
+const uglify = require("uglify-js");
+const walk = require("acorn-walk");
+
+const {assert, test} = require("./world.js");
+const {SOURCE, later, laterGlobals} = require("./es5.js");
+
+const MOST_BYTES = 6 * 1024;
+const GUARDED = ["AbortController", "Promise"]; // by a look for Web Locks, which want both
+const OF_BROWSERS = ["AbortController", "URL", "URLSearchParams", "fetch", "structuredClone", "queueMicrotask"];
+
+function names(tree) {
+  const found = {variables: new Set(), members: new Set()};
+  walk.full(tree, (node) => {
+    if (node.type === "Identifier") found.variables.add(node.name);
+    if (node.type === "MemberExpression") found.members.add(node.property.name ?? node.property.value);
+  });
+  return found;
+}
+
+test("the client is ECMAScript 5, read as a script", () => {
+  acorn.parse(SOURCE, {ecmaVersion: 5, sourceType: "script"});
+});
+
+test("it uses nothing of later libraries, but for what it has looked for", () => {
+  const realm = vm.runInNewContext("this"), {variables, members} = names(acorn.parse(SOURCE, {ecmaVersion: 5}));
+  const globals = new Set([...laterGlobals(realm), ...OF_BROWSERS]), methods = new Set(later(realm).flatMap(({names}) => names));
+  assert.deepEqual([...variables].filter((name) => globals.has(name)), []);
+  assert.deepEqual([...members].filter((name) => globals.has(name)).sort(), GUARDED);
+  assert.deepEqual([...members].filter((name) => methods.has(name)), []);
+});
+
+test("minified and gzipped it is under 6 KiB, and as large as its documentation says", (context) => {
+  const {code} = uglify.minify(SOURCE, {compress: true, mangle: true}), kib = (bytes) => (bytes / 1024).toFixed(1);
+  const gzipped = zlib.gzipSync(code, {level: 9}).length;
+  context.diagnostic(`${code.length} bytes minified, ${gzipped} gzipped`);
+  assert(gzipped < MOST_BYTES, `${gzipped} bytes`);
+  const documentation = fs.readFileSync(path.join(__dirname, "../../docs/client.md"), "utf8");
+  assert(documentation.includes(`${Math.round(code.length / 1024)} KiB minified, ${kib(gzipped)} KiB of that gzipped`));
+});
