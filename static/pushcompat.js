@@ -472,12 +472,15 @@
     /** What is planned stays planned when a connection takes the place of another. */
     _planUpgrade: function () {
       var self = this, waits = this._settings.upgradeAfter, better = this._better();
-      if (!better.length) this._timers.clear("upgrade");
-      if (!better.length || this._timers.has("upgrade")) return;
-      // One that had worked here was probably just down for a moment.
+      // One that had worked here was probably just down for a moment: no need to wait for what was planned without it.
       var soon = better.some(function (name) { return self._worked[name] && !self._isDemoted(name); });
-      var wait = waits[Math.min(this._upgrades, waits.length - 1)];
-      this._timers.set("upgrade", soon ? Math.min(SOON, wait) : wait, function () {
+      var wait = waits[Math.min(this._upgrades, waits.length - 1)], plan = soon ? "return" : "upgrade";
+      if (!better.length) {
+        this._timers.clear("upgrade");
+        this._timers.clear("return");
+      }
+      if (!better.length || this._timers.has(plan)) return;
+      this._timers.set(plan, soon ? Math.min(SOON, wait) : wait, function () {
         if (soon) self._worked = {};
         else self._upgrades++;
         if (self._current) self._race(self._better());

@@ -105,6 +105,20 @@ scenario("one that had worked on this page is tried again after 5 s, and then as
   assert.deepEqual(waits.slice(1), [0, 5000, 5000 + MINUTE, 5000 + 6 * MINUTE]);
 });
 
+scenario("what had worked is tried again after 5 s, however far away the next try of anything better is", async (world) => {
+  refusing(world, "websocket");
+  world.openAlone();
+  await world.pass(0);
+  world.last("eventsource").works(cursor(1), QUIET);
+  await world.pass(10 * MINUTE); // the next try of WebSocket is in 26
+  world.last("eventsource").end();
+  await world.pass(250 + 2500); // the event stream says nothing, and here is the long-poll
+  world.last("longpoll").works(cursor(1));
+  const before = tries(world, "eventsource").length;
+  await world.pass(5000);
+  assert.equal(tries(world, "eventsource").length, before + 1);
+});
+
 scenario("a WebSocket that again and again delivers and dies at once is tried less and less", async (world) => {
   const tab = await onEventStream(world);
   world.onconnect = (connection) => world.later(10, () => {
