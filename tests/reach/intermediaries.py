@@ -1,0 +1,164 @@
+"""What stands between browsers and servers: Debian's proxies, each in the foreground with a configuration of its own.
+
+Where it is configured at all, it is as the README says: the snippets are read from there. Three know one server only
+(or any, as a forward proxy): there the test's page is of another origin than the channels.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .relay import EVENTSOURCE, LONGPOLL, TRANSPORTS
+
+README = Path(__file__).parents[2] / "README.md"
+SQUID = Path("/etc/squid/squid.conf")
+BEHIND = "push.test"  # the server's name where only the forward proxy can reach it
+
+
+@dataclass(frozen=True)
+class Ports:
+    own: int
+    push: int  # the server, with everything under /push
+    app: int  # the page
+
+
+@dataclass(frozen=True)
+class Intermediary:
+    name: str
+    package: str | None  # of Debian
+    program: str | None
+    passes: tuple[str, ...]  # transports, the best first
+    command: Callable[[Path, Ports], list[str]] = lambda folder, ports: []
+    routes: bool = False  # the page comes through it too
+    forward: bool = False  # the browser knows of it, as its proxy
+
+    def missing(self) -> str | None:
+        return self.package if self.program and shutil.which(self.program) is None else None
+
+
+def _readme(language: str) -> str:
+    """The README's snippet for this proxy."""
+    found = re.search(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+    assert found, f"the README has no snippet for {language}"
+    return found[1]
+
+
+def _write(folder: Path, text: str) -> str:
+    path = folder / "configuration"
+    path.write_text(text)
+    return str(path)
+
+
+# nginx
+
+_NGINX = """
+daemon off;
+pid nginx.pid;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    {}
+}}
+"""
+
+
+def _nginx(folder: Path, servers: str) -> list[str]:
+    return ["nginx", "-p", str(folder), "-e", "stderr", "-c", _write(folder, _NGINX.format(servers))]
+
+
+def _nginx_plain(folder: Path, ports: Ports, more: str = "") -> list[str]:
+    return _nginx(
+        folder,
+        f"""server {{
+            listen 127.0.0.1:{ports.own};
+            location /push/ {{ proxy_pass http://127.0.0.1:{ports.push}; {more} }}
+            location / {{ proxy_pass http://127.0.0.1:{ports.app}; }}
+        }}""",
+    )
+
+
+def _nginx_deaf(folder: Path, ports: Ports) -> list[str]:
+    return _nginx_plain(folder, ports, "proxy_ignore_headers X-Accel-Buffering;")
+
+
+def _nginx_tuned(folder: Path, ports: Ports) -> list[str]:
+    app = f"location / {{ proxy_pass http://127.0.0.1:{ports.app}; }}"
+    servers = _readme("nginx").replace("8888", str(ports.push))
+    return _nginx(folder, servers.replace("listen 80;", f"listen 127.0.0.1:{ports.own}; {app}"))
+
+
+# Others
+
+
+def _haproxy(folder: Path, ports: Ports) -> list[str]:
+    routes = f"""
+frontend web
+    bind 127.0.0.1:{ports.own}
+    use_backend push if {{ path_beg /push/ }}
+    default_backend app
+backend push
+    server push 127.0.0.1:{ports.push}
+backend app
+    server app 127.0.0.1:{ports.app}
+"""
+    return ["haproxy", "-db", "-f", _write(folder, _readme("haproxy") + routes)]
+
+
+def _apache(folder: Path, ports: Ports) -> list[str]:
+    modules = "".join(
+        f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"
+        for name in ("mpm_event", "authz_core", "proxy", "proxy_http")
+    )
+    server = f"""
+ServerName reach
+ServerRoot {folder}
+DefaultRuntimeDir {folder}
+PidFile apache.pid
+ErrorLog /dev/stderr
+Listen 127.0.0.1:{ports.own}
+"""
+    app = f"ProxyPass / http://127.0.0.1:{ports.app}/\n"
+    configuration = modules + server + _readme("apache").replace("8888", str(ports.push)) + app
+    return ["apache2", "-DFOREGROUND", "-f", _write(folder, configuration)]
+
+
+def _varnish(folder: Path, ports: Ports) -> list[str]:
+    own, push = f"127.0.0.1:{ports.own}", f"127.0.0.1:{ports.push}"
+    return ["varnishd", "-F", "-j", "none", "-n", str(folder), "-a", own, "-b", push, "-s", "default,16m"]
+
+
+def _squid(folder: Path, ports: Ports) -> list[str]:
+    """Its stock rules. What is changed is where it listens and writes, and that it knows where the server is."""
+    hosts = folder / "hosts"
+    hosts.write_text(f"127.0.0.1 {BEHIND}\n")
+    own = f"""
+hosts_file {hosts}
+http_port 127.0.0.1:{ports.own}
+pid_filename none
+access_log none
+cache_log {folder}/cache.log
+shutdown_lifetime 0 seconds
+"""
+    stock = re.sub(r"^(http_port|coredump_dir|include) .*", "", SQUID.read_text(), flags=re.MULTILINE)
+    return ["squid", "-N", "-n", f"reach{ports.own}", "-f", _write(folder, stock + own)]
+
+
+INTERMEDIARIES = (
+    Intermediary("none", None, None, TRANSPORTS),
+    Intermediary("nginx, defaults", "nginx", "nginx", (EVENTSOURCE, LONGPOLL), _nginx_plain, routes=True),
+    Intermediary("nginx, buffering", "nginx", "nginx", (LONGPOLL,), _nginx_deaf, routes=True),
+    Intermediary("nginx, tuned", "nginx", "nginx", TRANSPORTS, _nginx_tuned, routes=True),
+    Intermediary("HAProxy", "haproxy", "haproxy", TRANSPORTS, _haproxy, routes=True),
+    Intermediary("Apache", "apache2", "apache2", TRANSPORTS, _apache, routes=True),
+    Intermediary("Varnish, default VCL", "varnish", "varnishd", (EVENTSOURCE, LONGPOLL), _varnish),
+    Intermediary("Squid, stock rules", "squid", "squid", (EVENTSOURCE, LONGPOLL), _squid, forward=True),
+)

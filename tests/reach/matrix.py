@@ -1,0 +1,120 @@
+"""Runs the whole matrix, prints each cell as it is done, and writes docs/reach.md.
+
+    python -m tests.reach.matrix                   all, in about 20 minutes
+    python -m tests.reach.matrix --only Firefox    what matches in "browser | proxy | network"; the rest stays as it was
+
+Exit code 0: every cell holds; 1: one does not; 2: something is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .browsers import BROWSERS, Browser
+from .cells import CELLS, Cell
+from .intermediaries import INTERMEDIARIES
+from .networks import NETWORKS
+from .trial import Result, run_all
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs" / "reach.md"
+RESULTS = ROOT / "build" / "reach.json"  # of all cells, so that a part can be run again
+SHORT = {"websocket": "WS", "eventsource": "ES", "longpoll": "LP"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="PATTERN", help="regular expression")
+    pattern: str = parser.parse_args().only
+    cells = [cell for cell in CELLS if re.search(pattern, str(cell))]
+    if missing := {cell.missing() for cell in cells} - {None}:
+        print(f"reach: needs Debian's {', '.join(sorted(map(str, missing)))}", file=sys.stderr)
+        return 2
+    results = _load() if pattern else {}
+    started = time.monotonic()
+
+    def tell(cell: Cell, result: Result) -> None:
+        results[str(cell)] = result
+        print(f"{_entry(result)}  {cell}", *result.complaints, sep="\n      ", flush=True)
+
+    asyncio.run(run_all(cells, tell))
+    _save(results)
+    DOCUMENT.write_text(_document(results))
+    failed = sum(bool(results[str(cell)].complaints) for cell in cells)
+    print(f"{len(cells)} cells in {time.monotonic() - started:.0f} s, {failed or 'none'} failed; see {DOCUMENT}")
+    return 1 if failed else 0
+
+
+def _load() -> dict[str, Result]:
+    if not RESULTS.exists():
+        return {}
+    return {name: Result(**result) for name, result in json.loads(RESULTS.read_text()).items()}
+
+
+def _save(results: dict[str, Result]) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({name: asdict(result) for name, result in results.items()}, indent=1))
+
+
+# The document
+
+
+def _entry(result: Result) -> str:
+    path = [SHORT[transport] for transport in result.transports]
+    changes = [name for name, before in zip(path, [None, *path], strict=False) if name != before]
+    time_s = "-" if result.first_s is None else f"{result.first_s:.1f} s"
+    return f"{'✗' if result.complaints else '✓'} {'→'.join(changes)} {time_s}"
+
+
+def _document(results: dict[str, Result]) -> str:
+    held = sum(not result.complaints for result in results.values())
+    parts = [
+        _INTRODUCTION.format(held=held, cells=len(results)),
+        "| network | what must happen |\n| --- | --- |",
+        *(f"| {network.name} | {network.must} |" for network in NETWORKS),
+    ]
+    for browser in BROWSERS:
+        parts += ["", f"## {browser.name}", "", *_table(browser, results)]
+    parts += ["", "## Where it ran", "", _machine(), ""]
+    return "\n".join(parts)
+
+
+def _table(browser: Browser, results: dict[str, Result]) -> list[str]:
+    names = [between.name for between in INTERMEDIARIES]
+    lines = [f"| | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
+    for network in NETWORKS:
+        row = [Cell(browser, between, network) for between in INTERMEDIARIES]
+        if any(cell.applies() for cell in row):
+            entries = [_entry(results[str(cell)]) if str(cell) in results else "" for cell in row]
+            lines.append(f"| {network.name} | {' | '.join(entries)} |")
+    return lines
+
+
+def _machine() -> str:
+    packages = dict.fromkeys(part.package for part in (*BROWSERS, *INTERMEDIARIES) if part.package)
+    command = ["dpkg-query", "-W", "-f", "${Package} ${Version}, ", *packages]
+    versions = subprocess.run(command, capture_output=True, text=True, check=False).stdout.rstrip(", ")
+    return (
+        f"{datetime.now(UTC).date()} · {os.cpu_count()} cores · {platform.freedesktop_os_release()['PRETTY_NAME']}, "
+        f"Linux {platform.release()} · Python {platform.python_version()} · {versions}"
+    )
+
+
+_INTRODUCTION = """\
+# Reach
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""The networks, and what must hold on each. What lasts minutes outside lasts seconds here.
+
+A network is how the relay is set from the start, and a play: what happens to relay, server and browser while updates
+flow. When it is over, the page has ``patience_s`` to catch up and to be on the best transport that the network lets
+through; from then on updates come without delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .relay import EVENTSOURCE, LONGPOLL, TRANSPORTS, WEBSOCKET
+
+if TYPE_CHECKING:
+    from .stage import Stage
+
+Play = Callable[["Stage"], Awaitable[None]]
+
+WAIT_S = 20  # how long anything may take that a play waits for
+
+
+def _for(seconds: float) -> Play:
+    async def play(stage: Stage) -> None:
+        await asyncio.sleep(seconds)
+
+    return play
+
+
+_a_while = _for(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    name: str
+    must: str
+    play: Play = _a_while
+    refused: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    cap_s: float | None = None
+    options: tuple[str, ...] = ()  # of the server
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the page
+    about: tuple[str, ...] = ()  # transports that must get through what stands between, or this network is nothing new
+    lets: tuple[str, ...] = TRANSPORTS  # what works in the end
+    pause_s: float = 0  # of the publisher, so that polls are held for that long
+    interrupts: bool = False  # the play stops updates for a while
+    history_lost: bool = False
+    patience_s: float = 45  # backoff goes up to 30 s, a poll's watchdog to 35
+    returns: bool = False  # needs a browser with a history
+
+
+async def _die_and_recover(stage: Stage) -> None:
+    stage.relay.lose()
+    await asyncio.sleep(6)
+    stage.relay.find()
+
+
+async def _restart(stage: Stage) -> None:
+    await stage.stop_server(signal.SIGTERM)
+    await stage.start_server()
+
+
+async def _crash(stage: Stage) -> None:
+    await stage.stop_server(signal.SIGKILL)
+    await asyncio.sleep(6)
+    await stage.start_server()
+
+
+async def _be_away(stage: Stage) -> None:
+    stage.relay.close()
+    await asyncio.sleep(6)
+    await stage.relay.listen()
+
+
+async def _answer_502(stage: Stage) -> None:
+    stage.relay.refuse(TRANSPORTS, 502)
+    stage.relay.hang_up()
+    await asyncio.sleep(6)
+    stage.relay.refuse(())
+
+
+async def _allow_websocket(stage: Stage) -> None:
+    await asyncio.sleep(1)
+    assert stage.transport() != WEBSOCKET
+    stage.relay.refuse(())
+
+
+async def _sleep(stage: Stage) -> None:
+    stage.browser.signal(signal.SIGSTOP)
+    stage.relay.lose()
+    await asyncio.sleep(6)
+    stage.relay.find()
+    stage.browser.signal(signal.SIGCONT)
+
+
+async def _freeze(stage: Stage) -> None:
+    stage.browser.signal(signal.SIGSTOP)
+    await asyncio.sleep(6)
+    stage.browser.signal(signal.SIGCONT)
+
+
+async def _leave_and_return(stage: Stage) -> None:
+    stage.lab.order = "leave"
+    assert await stage.lab.until(lambda: len(stage.lab.seen("show")) == 2, WAIT_S), "the page was not returned to"
+
+
+async def _jump(stage: Stage) -> None:
+    stage.lab.order = "jump"
+    await asyncio.sleep(3)
+
+
+_YEARS = 10 * 365 * 86_400_000
+_WATCHFUL = ("--heartbeat", "1", "--history", "1000")  # a stream is dead after two of them, a poll after 35 s
+
+NETWORKS = (
+    Network("nothing special", "the best transport that gets through, at once"),
+    Network(
+        "WebSocket opens, then delivers nothing",
+        "next transport within the budget",
+        held=(WEBSOCKET,), about=(WEBSOCKET,), lets=(EVENTSOURCE, LONGPOLL),
+    ),
+    Network(
+        "event stream held back, WebSocket refused",
+        "long-poll within the budget",
+        refused=(WEBSOCKET,), held=(EVENTSOURCE,), about=(EVENTSOURCE,), lets=(LONGPOLL,),
+    ),
+    Network(
+        "both open and deliver nothing",
+        "long-poll within the budget",
+        held=(WEBSOCKET, EVENTSOURCE), about=(WEBSOCKET, EVENTSOURCE), lets=(LONGPOLL,),
+    ),
+    Network(
+        "all but plain XHR refused",
+        "long-poll",
+        refused=(WEBSOCKET, EVENTSOURCE), lets=(LONGPOLL,),
+    ),
+    Network(
+        "every request cut after 3 s",
+        "no loss, no repeat, no growing delay",
+        play=_for(12), cap_s=3, pause_s=4,
+    ),
+    Network(
+        "every request cut after 7 s, and the server knows",
+        "nothing is ever cut: all rotate in time",
+        play=_for(12), cap_s=7, options=("--request-cap", "7"),
+    ),
+    Network(
+        "link dies silently for 6 s",
+        "noticed by the watchdog, resumed, nothing lost",
+        play=_die_and_recover, interrupts=True, options=_WATCHFUL,
+    ),
+    Network(
+        "server restarted",
+        "told to come back; told that the log in memory is another one",
+        play=_restart, interrupts=True, options=("--drain-time", "2"), history_lost=True,
+    ),
+    Network(
+        "server killed, down for 6 s",
+        "comes back; told that the log in memory is another one",
+        play=_crash, interrupts=True, history_lost=True,
+    ),
+    Network(
+        "connections refused for 6 s",
+        "comes back, nothing lost",
+        play=_be_away, interrupts=True,
+    ),
+    Network(
+        "502 pages for 6 s",
+        "resumed when they end, nothing lost",
+        play=_answer_502, interrupts=True,
+    ),
+    Network(
+        "WebSocket blocked first, allowed later",
+        "back on WebSocket without a reload",
+        play=_allow_websocket, refused=(WEBSOCKET,), about=(WEBSOCKET,), settings={"options": {"upgradeAfter": [3000]}},
+    ),
+    Network(
+        "laptop asleep for 6 s",
+        "resumed, nothing lost",
+        play=_sleep, interrupts=True, options=_WATCHFUL,
+    ),
+    Network(
+        "laptop asleep for longer than the history",
+        "told that messages are lost",
+        play=_sleep, interrupts=True, options=(*_WATCHFUL, "--history", "10"), history_lost=True,
+    ),
+    Network(
+        "browser frozen for 6 s",
+        "goes on, nothing lost",
+        play=_freeze, interrupts=True,
+    ),
+    Network(
+        "page left, and returned to by the back button",
+        "resumed from the back-forward cache, nothing lost (Firefox keeps no page that had a connection: a new page)",
+        play=_leave_and_return, interrupts=True, returns=True,
+    ),
+    Network(
+        "clock ten years slow, then ten years fast",
+        "no effect",
+        play=_jump, settings={"clock": -_YEARS},
+    ),
+)  # fmt: skip

@@ -1,0 +1,68 @@
+"""Programs in process groups of their own, so that whatever they start ends, stops and goes on with them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ..harness import PATIENCE_S
+
+
+class Group:
+    """A program and its children, with their standard output and error in a file."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    @classmethod
+    async def start(cls, command: Sequence[str], folder: Path, env: dict[str, str] | None = None) -> Group:
+        """``folder`` is its home, its working directory, and where it puts its temporary files."""
+        log = folder / f"{Path(command[0]).name}.log"
+        home = {"HOME": str(folder), "TMPDIR": str(folder), "XDG_RUNTIME_DIR": str(folder)}
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+                cwd=folder, env={**os.environ, **home, **(env or {})}, start_new_session=True,
+            )  # fmt: skip
+        return cls(process, log)
+
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    async def stop(self) -> None:
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)  # first, so that what has locks or shared memory gives them back
+        try:
+            await asyncio.wait_for(self._process.wait(), 1)
+        except TimeoutError:
+            pass
+        self.signal(signal.SIGKILL)
+        await self._process.wait()
+
+    async def listening(self, port: int) -> None:
+        """Waits until it accepts connections there."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                    return
+                except OSError:
+                    assert self._process.returncode is None, self.output()
+                    await asyncio.sleep(0.02)
+
+    def output(self) -> str:
+        return self._log.read_text(errors="replace")[-2000:]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port

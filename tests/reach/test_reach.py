@@ -1,0 +1,42 @@
+"""Real browsers behind real proxies on bad networks: a part of the matrix that ``make reach`` runs whole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from .browsers import BROWSERS
+from .cells import Cell, representative
+from .intermediaries import INTERMEDIARIES
+from .networks import NETWORKS
+from .trial import Result, run_all
+
+CELLS = representative()
+
+
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest) -> dict[Cell, Result]:
+    """They are run at once, since they mostly wait: those that were asked for, and can be."""
+    asked = [item.callspec.params["cell"] for item in request.session.items if item.fixturenames[:1] == ["results"]]
+    found: dict[Cell, Result] = {}
+    asyncio.run(run_all([cell for cell in asked if not cell.missing()], found.__setitem__))
+    return found
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_updates_get_through_to(cell: Cell, results: dict[Cell, Result]) -> None:
+    if cell.missing():
+        assert not os.environ.get("CI"), f"{cell.missing()} has to be installed"
+        pytest.skip(f"needs Debian's {cell.missing()}")
+    assert results[cell].complaints == []
+
+
+def test_every_browser_every_proxy_and_every_network_is_among_them() -> None:
+    for parts, chosen in (
+        (BROWSERS, [cell.browser for cell in CELLS]),
+        (INTERMEDIARIES, [cell.between for cell in CELLS]),
+        (NETWORKS, [cell.network for cell in CELLS]),
+    ):
+        assert all(part in chosen for part in parts)

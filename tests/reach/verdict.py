@@ -1,0 +1,30 @@
+"""What a page must have seen: each number exactly once and in order, or ``reset`` where history was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+
+def complaints(seen: Iterable[int | None], owed: Collection[int], *, history_lost: bool = False) -> list[str]:
+    """``seen`` are numbers in the order of their callbacks, None a reset; ``owed`` what it must contain."""
+    found: list[str] = []
+    told: set[int] = set()
+    last, reset, resets = 0, False, 0
+    for number in seen:
+        if number is None:
+            reset, resets = True, resets + 1
+            continue
+        if number in told:
+            found.append(f"{number} came again")
+        elif number < last:
+            found.append(f"{number} came after {last}")
+        elif not reset:
+            found += [f"{missing} is missing" for missing in range(last + 1, number) if missing in owed]
+        told.add(number)
+        last, reset = max(last, number), False
+    found += [f"{missing} never came" for missing in sorted(owed) if missing > last]
+    if resets and not history_lost:
+        found.append("reset, although nothing was lost")
+    if history_lost and not resets:
+        found.append("no reset, although history was lost")
+    return found
