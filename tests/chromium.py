@@ -63,14 +63,16 @@ class Profile:
         self._browser = browser
         self._context = context
 
-    def open(self, url: str, scripts: bool = True) -> Page:
-        """A new page, loaded."""
+    def open(self, url: str, scripts: bool = True, before: str = "") -> Page:
+        """A new page, loaded. ``before``: what runs in it before its own scripts."""
         new = {"url": "about:blank", "browserContextId": self._context}
         target = self._browser.call("Target.createTarget", **new)["targetId"]
         session = self._browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self._browser, session)
         if not scripts:
             page.call("Emulation.setScriptExecutionDisabled", value=True)
+        page.call("Page.enable")
+        page.call("Page.addScriptToEvaluateOnNewDocument", source=before)
         page.call("Page.navigate", url=url)
         page.wait_for(f"document.readyState == 'complete' && location.href == {json.dumps(url)}")
         return page

@@ -123,6 +123,13 @@ def test_what_was_missed_while_everything_was_forbidden_comes_when_it_is_not(ser
     shows(page, "missed")
 
 
+def test_a_page_whose_network_swallows_websockets_says_so(server: Server, chromium: Profile) -> None:
+    silent = "window.WebSocket = function () { this.close = function () {} }"
+    page = chromium.open(f"{server.url}/demo/chat", before=silent)
+    page.wait_for(f"{STATUS} == 'Live by Server-Sent Events'")
+    assert "because websocket" in page.evaluate("document.querySelector('#changes').textContent")
+
+
 def test_a_page_that_is_cut_off_says_why_and_comes_back(tmp_path: Path, chromium: Profile) -> None:
     server = Server(tmp_path, "--demo")
     page = chat(chromium, server)
