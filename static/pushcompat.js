@@ -326,11 +326,13 @@
 
   Line.prototype = {
     start: function () {
+      this._stopped = false;
       if (this._names.length) this._connect();
       else this.onevent({kind: "refused", reason: "no transport is usable here", refusal: "final"});
     },
 
     stop: function () {
+      this._stopped = true;
       this.onevent = nothing;
       this._endRound();
       this._leave();
@@ -390,6 +392,7 @@
     },
 
     _race: function (names) {
+      if (this._stopped) return; // by the page, on hearing that it begins
       this._endRound();
       this._timers.clear("retry");
       this._round = {waiting: names.slice(), racing: [], failed: []};
@@ -494,10 +497,8 @@
     // A connection
 
     _receive: function (transport, message) {
-      if (transport !== this._current) {
-        if (message.control !== "open") return;
-        this._win(transport, message);
-      }
+      if (transport !== this._current && message.control === "open") this._win(transport, message);
+      if (transport !== this._current) return; // nothing counts before its `open`; and the page may have closed it on that
       this._heard();
       if (!message.control) this._take(message);
       else if (CONTROLS[message.control]) CONTROLS[message.control].call(this, message);
@@ -573,8 +574,8 @@
 
     _comeBack: function () {
       var self = this;
-      this._say("waiting", null);
       this._timers.set("retry", backoff(this._settings, this._failures++), function () { self._connect(); });
+      this._say("waiting", null);
     },
 
     // The winner is remembered, for a while and not for ever: networks change
@@ -704,8 +705,9 @@
       this._mine = mine; // of several requests the last one counts
       function granted() {
         if (self._stopped || self._mine !== mine) return undefined;
+        var held = new root.Promise(function (resolve) { self._release = resolve; });
         self._lead();
-        return new root.Promise(function (resolve) { self._release = resolve; });
+        return held;
       }
       function refused(error) {
         if (self._stopped || self._mine !== mine) return;
@@ -774,8 +776,8 @@
 
     _recognise: function (event) {
       if (!this._position() && event.cursor) this.onevent({kind: "cursor", cursor: event.cursor, before: ""});
-      this.onevent(event.status);
       if (isBehind(this._position(), event.cursor)) this._greet();
+      this.onevent(event.status);
     },
 
     /** Not more than once in a second: whoever is behind hears many events before he is answered. */
@@ -872,8 +874,9 @@
     },
 
     _start: function () {
+      var turn = this._turn;
       if (this.state !== "open") this._changeState({state: "connecting", transport: null, reason: null});
-      this._askToken();
+      if (turn === this._turn) this._askToken(); // else the page has thought better of it
     },
 
     _open: function (token) {
@@ -902,9 +905,8 @@
     _renewToken: function (reason) {
       var self = this, refusals = this._refusals++;
       this._stop();
+      this._timers.set("token", refusals && backoff(this._options, refusals), function () { self._start(); });
       if (refusals) this._changeState({state: "waiting", transport: null, reason: reason});
-      var delay = refusals && backoff(this._options, refusals);
-      this._timers.set("token", delay, function () { self._start(); });
     },
 
     _askToken: function () {

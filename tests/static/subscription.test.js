@@ -157,6 +157,56 @@ scenario("close() also ends what waits for its moment", async (world) => {
   assert.deepEqual(tab.data, []);
 });
 
+// Callbacks that change the subscription
+
+for (const shareTabs of [true, false]) {
+  for (const when of ["message", "reset", "open", "waiting", "connecting"]) {
+    scenario(`close() in a callback (${when}, ${shareTabs ? "shared" : "alone"}) ends it for good`, async (world) => {
+      const tab = world.tab(), closeAt = (name) => name === when && tab.subscription.close();
+      tab.follow({
+        shareTabs,
+        transports: ["websocket"],
+        onMessage: () => closeAt("message"),
+        onReset: () => closeAt("reset"),
+        onState: ({state}) => closeAt(state)
+      });
+      await world.pass(10);
+      world.last("websocket").works(cursor(1)).tell(envelope(2)).reset(cursor(3)).end();
+      await world.pass(100000);
+      assert.deepEqual([tab.subscription.state, world.live, world.connections.length < 3], ["closed", [], true]);
+      assert.deepEqual([world.locks.holder(), world.channels.size, world.isQuiet], [undefined, 0, true]);
+    });
+  }
+}
+
+for (const transport of ["websocket", "longpoll"]) {
+  scenario(`${transport}: a callback that adds a channel loses nothing of what came with its message`, async (world) => {
+    const tab = world.tab();
+    tab.follow({
+      shareTabs: false,
+      transports: [transport],
+      onMessage: ({data}) => {
+        tab.data.push(data);
+        if (data === 2) tab.subscription.add("news");
+      }
+    });
+    world.last(transport).works(cursor(1)).tell(envelope(2), envelope(3));
+    assert.deepEqual([tab.data, world.last(transport).query.cursor, world.live.length], [[2], cursor(2), 1]);
+    world.last(transport).works(cursor(2)).tell(envelope(3));
+    assert.deepEqual(tab.data, [2, 3]);
+  });
+}
+
+for (const when of ["waiting", "connecting"]) {
+  scenario(`close() when a token could not be had (${when}) ends it for good`, async (world) => {
+    const tab = world.tab();
+    tab.follow({token: throwing("no session"), onState: ({state}) => state === when && tab.subscription.close()});
+    await world.pass(100000);
+    assert.deepEqual([tab.subscription.state, world.isQuiet], ["closed", true]);
+    world.errors.splice(0);
+  });
+}
+
 // Tokens
 
 const TOKENS = {

@@ -108,6 +108,11 @@ class World {
     return this.connections.filter((each) => each.transport === transport).pop();
   }
 
+  /** Whether nothing is going to happen any more. */
+  get isQuiet() {
+    return !this._timers.length;
+  }
+
   get live() {
     return this.connections.filter((each) => each.isOpen);
   }
