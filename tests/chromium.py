@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,11 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from .harness import MS, PATIENCE_S
 
 PROGRAM = shutil.which("chromium") or shutil.which("google-chrome")
+# For tests that need it: skipped on a machine without, but for CI's.
+needed = pytest.mark.skipif(PROGRAM is None and not os.environ.get("CI"), reason="there is no Chromium here")
 _FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -120,7 +124,7 @@ class Page:
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
-    assert PROGRAM is not None
+    assert PROGRAM is not None, "Chromium has to be installed"
     command = [PROGRAM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from .chromium import Browser, Profile, browser
 from .harness import Client, Server, running
 
 
@@ -31,3 +32,16 @@ def shared_client(shared_server: Server) -> Iterator[Client]:
 def client(server: Server) -> Iterator[Client]:
     with server.connect() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def browser_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def chromium(browser_process: Browser) -> Iterator[Profile]:
+    """A browser without a past, for tests that are marked as ``needed`` by ``chromium``."""
+    with browser_process.profile() as profile:
+        yield profile

@@ -21,7 +21,7 @@ from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 
-from .chromium import PROGRAM, browser
+from .chromium import Profile, needed
 from .harness import KEY, MS, PATIENCE_S, Server, running
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -98,17 +98,13 @@ def test_without_a_push_server_comments_are_kept_all_the_same(name: str, tmp_pat
         assert "<li>hello</li>" in post(url, "hello")
 
 
-@pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
+@needed
 @pytest.mark.parametrize("name", needs)
-def test_open_pages_show_what_was_posted(name: str, tmp_path: Path) -> None:
+def test_open_pages_show_what_was_posted(name: str, tmp_path: Path, chromium: Profile) -> None:
     port = free_port()
     for server in running(tmp_path / "state", "--cors-origin", f"http://127.0.0.1:{port}"):
-        with (
-            application(name, port, server.url, tmp_path) as url,
-            browser(tmp_path / "profile") as chromium,
-            chromium.profile() as profile,
-        ):
-            page = profile.open(url)
+        with application(name, port, server.url, tmp_path) as url:
+            page = chromium.open(url)
             server.wait_for_metric('pushcompat_connections{transport="websocket"}', 1)
             post(url, "hello")
             page.wait_for("(document.querySelector('li') || {}).textContent == 'hello'")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ..chromium import PROGRAM, Browser, Page, Profile, browser
+from ..chromium import Page, Profile, needed
 from ..harness import Server, running
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
+pytestmark = needed
 
 CLIENT = (Path(__file__).parents[2] / "static" / "pushcompat.js").read_text()
 CONNECTIONS = 'pushcompat_connections{transport="websocket"}'
@@ -29,18 +29,6 @@ function UpdateCheckSocket(host, port, resource, statusElement, callback) {
   this.send = function (text) { socket.send(text); };
 }
 """
-
-
-@pytest.fixture(scope="module")
-def browser_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as chromium:
-        yield chromium
-
-
-@pytest.fixture
-def chromium(browser_process: Browser) -> Iterator[Profile]:
-    with browser_process.profile() as profile:
-        yield profile
 
 
 @pytest.fixture(scope="module")

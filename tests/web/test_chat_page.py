@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
-from ..chromium import PROGRAM, Browser, Page, Profile, browser
+from ..chromium import Page, Profile, needed
 from ..harness import PATIENCE_S, Server, running
 
-pytestmark = [
-    pytest.mark.options("--demo"),
-    pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here"),
-]
+pytestmark = [pytest.mark.options("--demo"), needed]
 
 LAST = "(document.querySelector('#comments li:last-child p') || {}).textContent"
 STATUS = "document.querySelector('#status').textContent"
@@ -24,18 +20,6 @@ STATUS = "document.querySelector('#status').textContent"
 
 def bottom(selector: str) -> str:
     return f"document.querySelector({json.dumps(selector)}).getBoundingClientRect().bottom"
-
-
-@pytest.fixture(scope="module")
-def browser_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as chromium:
-        yield chromium
-
-
-@pytest.fixture
-def chromium(browser_process: Browser) -> Iterator[Profile]:
-    with browser_process.profile() as profile:
-        yield profile
 
 
 def chat(chromium: Profile, server: Server) -> Page:
