@@ -137,10 +137,11 @@
    *
    *     name                 as in ?transport=
    *     usable()             whether this browser has it
-   *     open(address)        `address(cursor)` is the URL to connect to; without a cursor, from where the client stands
+   *     open(address)        `address()` is the URL to connect to, from where the client stands
    *     close()              ends it; whoever calls this listens no more
    *     onmessage(message)   an envelope or a control message; the first is always `open`
-   *     onclose(why, refusal)   it has ended. `refusal`: "token" or "final", where the server will not have us as we are
+   *     onclose(why, refusal)   it has ended or is no use; who hears this closes it. `refusal`: "token" or "final", where
+   *                          the server will not have us as we are
    *
    * A transport works once a message came through it. That it has opened proves nothing: there are proxies that accept
    * WebSockets and virus scanners that hold streams back until they end.
@@ -158,12 +159,7 @@
   function receive(transport, text) {
     var message = parse(text);
     if (message && typeof message === "object") transport.onmessage(message);
-    else drop(transport, "the answer was not the server's");
-  }
-
-  function drop(transport, why, refusal) {
-    transport.close();
-    transport.onclose(why, refusal);
+    else transport.onclose("the answer was not the server's");
   }
 
   function WebSocketTransport(env) {
@@ -184,7 +180,7 @@
       socket.onclose = function (event) {
         var code = event.code || 1006, refusal;
         if (code >= 4400 && code <= 4499) refusal = code === 4401 ? "token" : "final";
-        drop(self, event.reason || "the WebSocket ended with code " + code, refusal);
+        self.onclose(event.reason || "the WebSocket ended with code " + code, refusal);
       };
     },
 
@@ -211,7 +207,7 @@
       source.addEventListener("message", listener, false);
       source.addEventListener("control", listener, false);
       // Does not reconnect by itself: it would give up for good on a gateway's 502, and proxies drop its Last-Event-ID.
-      source.onerror = function () { drop(self, "the event stream ended"); };
+      source.onerror = function () { self.onclose("the event stream ended"); };
     },
 
     close: function () {
@@ -244,7 +240,7 @@
 
     _poll: function (wait) {
       var self = this, request = this._request = new this._env.XMLHttpRequest();
-      request.open("GET", this._address(this._cursor) + "&wait=" + wait, true);
+      request.open("GET", this._address() + "&wait=" + wait, true);
       request.onreadystatechange = function () {
         if (request.readyState === 4 && request === self._request) self._answered(request);
       };
@@ -255,15 +251,15 @@
       var status = request.status, answer = parse(request.responseText) || {};
       if (status === 200 && answer.messages) this._tell(answer, request);
       else if (status === 200) receive(this, "");
-      else if (!status) drop(this, "the poll was cut off");
-      else if (answer.status !== status) drop(this, "a gateway answered with " + status); // that will pass
-      else drop(this, answer.detail, status === 401 ? "token" : FINAL.test(status) ? "final" : "");
+      else if (!status) this.onclose("the poll was cut off");
+      else if (answer.status !== status) this.onclose("a gateway answered with " + status); // that will pass
+      else this.onclose(answer.detail, status === 401 ? "token" : FINAL.test(status) ? "final" : "");
     },
 
     _tell: function (answer, request) {
       var cursor = answer.cursor, i;
-      if (!this._cursor) this.onmessage({control: "open", cursor: "", heartbeat: HOLD, lifetime: HOLD + SLACK});
-      this._cursor = cursor;
+      if (!this._opened) this.onmessage({control: "open", cursor: "", heartbeat: HOLD, lifetime: HOLD + SLACK});
+      this._opened = true;
       if (answer.reset) {
         this.onmessage({control: "reset", cursor: cursor, channels: answer.reset, spread: answer.spread});
       }
@@ -313,7 +309,7 @@
     this._client = env.random().toString(36).slice(2);
     this._timers = new Timers(env);
     this._names = settings.transports.filter(function (name) { return makeTransport(name, env).usable(); });
-    this._round = {waiting: [], racing: [], failed: []}; // names, transports, names
+    this._round = {names: [], waiting: [], racing: [], failed: []}; // names, but for those that race
     this._current = null;
     this._confirmed = false; // whether the server, on this connection, has named the epoch of the cursor
     this._failures = 0; // rounds that failed, and connections that did not last, in a row
@@ -343,7 +339,6 @@
     rewind: function (cursor) {
       if (!this._confirmed && !sameEpoch(cursor, this.cursor)) return;
       this._leave();
-      this._confirmed = false;
       this.cursor = cursor;
       this._race(this._order());
     },
@@ -354,6 +349,7 @@
         this._last = null;
         this._strikes = {};
         this._upgrades = 0;
+        this._timers.clear("upgrade");
       }
       if (!this._current) {
         if (networkChanged || this._timers.has("retry")) this._connect();
@@ -395,13 +391,12 @@
       if (this._stopped) return; // by the page, on hearing that it begins
       this._endRound();
       this._timers.clear("retry");
-      this._round = {waiting: names.slice(), racing: [], failed: []};
+      this._round = {names: names, waiting: names.slice(), racing: [], failed: []};
       this._next();
     },
 
     _endRound: function () {
       this._timers.clear("stagger");
-      this._round.waiting = [];
       while (this._round.racing.length) this._discard(this._round.racing.pop());
     },
 
@@ -423,15 +418,15 @@
         self._lost(transport, name + " delivered nothing");
       });
       try {
-        transport.open(function (cursor) { return self._address(name, cursor || self.cursor); });
+        transport.open(function () { return self._address(name); });
       } catch (error) {
         this._lost(transport, name + ": " + error.message);
       }
     },
 
-    _address: function (name, cursor) {
+    _address: function (name) {
       var address = this._base + "transport=" + name + "&format=json&client=" + this._client;
-      return cursor ? address + "&cursor=" + encodeURIComponent(cursor) : address;
+      return this.cursor ? address + "&cursor=" + encodeURIComponent(this.cursor) : address;
     },
 
     _win: function (transport, open) {
@@ -454,9 +449,10 @@
 
     _adopt: function (transport, open) {
       var self = this;
+      this._timers.clear("retry");
       this._current = transport;
       this._open = open;
-      this._lasted = this._confirmed = false;
+      this._lasted = false;
       this._timers.set("lasted", SHORT, function () { self._lasted = true; });
       this._worked[transport.name] = true;
       this.status.heartbeat = open.heartbeat || HEARTBEAT;
@@ -467,9 +463,9 @@
     /** Drops the current connection, if there is one. */
     _leave: function () {
       this._timers.clear("watchdog");
-      this._timers.clear("lasted");
       if (this._current) this._discard(this._current);
       this._current = null;
+      this._confirmed = false;
     },
 
     /** What is planned stays planned when a connection takes the place of another. */
@@ -482,7 +478,7 @@
         this._timers.clear("upgrade");
         this._timers.clear("return");
       }
-      if (!better.length || this._timers.has(plan)) return;
+      if (!better.length || !waits.length || this._timers.has(plan)) return;
       this._timers.set(plan, soon ? Math.min(SOON, wait) : wait, function () {
         if (soon) self._worked = {};
         else self._upgrades++;
@@ -563,7 +559,8 @@
       this._leave();
       if (this._lasted) this._failures = 0;
       else this._strike(name);
-      if (this._round.racing.length) this._say("connecting", null);
+      // A try of better ones may take long to fail. Where all are tried, one of them will do.
+      if (this._round.racing.length && this._round.names.length === this._names.length) this._say("connecting", null);
       else this._comeBack();
     },
 
@@ -617,7 +614,6 @@
       this._moveTo(message.cursor);
       if (this._lasted) this._failures = 0;
       this._leave();
-      if (this._round.racing.length) return;
       this._timers.set("retry", message.retry, function () { self._race(self._order()); });
     }
   };

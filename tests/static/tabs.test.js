@@ -131,6 +131,26 @@ scenario("who asks for the earliest has a connection of its own: what it is forg
   assert(world.live[1].tab === tab);
 });
 
+scenario("a leader that knows not yet which of two logs is gone waits for the server to say it", async (world) => {
+  world.open({cursor: cursor(70, "00oldlog")});
+  await world.pass(10);
+  world.open({cursor: cursor(1)});
+  await world.pass(10);
+  assert.equal(world.connections.length, 1);
+  world.last("websocket").works("00000000-000000000000000").reset(cursor(1));
+  await world.pass(10);
+  assert.equal(world.connections.length, 1);
+});
+
+scenario("two subscriptions of one page share, too", async (world) => {
+  const tab = world.open();
+  tab.follow();
+  await world.pass(10);
+  world.last("websocket").works(cursor(1)).tell(envelope(2));
+  await world.pass(10);
+  assert.deepEqual([tab.data, world.live.length], [[2, 2], 1]);
+});
+
 for (const [what, options, url] of [
   ["another channel", {}, "/channels/news"],
   ["another query", {}, "/channels/chat?tenant=7"],
@@ -177,6 +197,19 @@ scenario("a leader that was silent for two heartbeats, its tab frozen, loses the
   world.last("websocket").works(cursor(2));
   await tell(world, 3);
   assert.deepEqual([other.data, world.last("websocket").query.cursor], [[2, 3], cursor(2)]);
+});
+
+scenario("two heartbeats are those of the server, also for a tab that has just come", async (world) => {
+  const leader = world.open();
+  await world.pass(10);
+  world.last("websocket").works(cursor(1), {heartbeat: 4});
+  const late = world.open();
+  await world.pass(10);
+  leader.freeze();
+  await world.pass(8980);
+  assert(world.locks.holder() === leader);
+  await world.pass(30);
+  assert(world.locks.holder() === late);
 });
 
 scenario("when it thaws it follows, and hears what it has missed", async (world) => {

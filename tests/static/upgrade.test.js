@@ -131,22 +131,64 @@ scenario("a WebSocket that again and again delivers and dies at once is tried le
   assert.deepEqual(tab.data, [2]);
 });
 
-scenario("when the connection in use is lost during a try, the try goes on for both", async (world) => {
+for (const happens of ["delivers", "says nothing", "fails"]) {
+  scenario(`when the connection in use is lost during a try, and that ${happens}, it is soon back`, async (world) => {
+    const tab = await onEventStream(world);
+    await world.pass(MINUTE);
+    world.last("eventsource").end();
+    if (happens === "delivers") world.last("websocket").works(cursor(1));
+    if (happens === "fails") world.last("websocket").end();
+    await world.pass(500);
+    if (happens !== "delivers") world.last("eventsource").works(cursor(1));
+    world.live.at(-1).tell(envelope(2));
+    assert.deepEqual([tab.data, world.live.length, tab.subscription.state], [[2], 1, "open"]);
+  });
+}
+
+scenario("after `online` all is open again: who was demoted too, and the times between tries", async (world) => {
   const tab = await onEventStream(world);
-  await world.pass(MINUTE);
-  world.last("eventsource").end();
-  assert.equal(tab.subscription.state, "connecting");
-  world.last("websocket").works(cursor(1)).tell(envelope(2));
-  assert.deepEqual([tab.data, world.using], [[2], ["websocket"]]);
+  world.onconnect = (connection) => world.later(10, () => {
+    if (connection.transport === "eventsource") connection.works(cursor(1), QUIET);
+    else connection.works(cursor(1), QUIET).end();
+  });
+  await world.pass(20 * MINUTE);
+  world.onconnect = () => {};
+  tab.happens("online");
+  assert.deepEqual(world.using, ["eventsource", "websocket"]);
+  world.last("websocket").end();
+  world.last("eventsource").works(cursor(1), QUIET);
+  assert.deepEqual([await world.untilNext(), await world.untilNext()], [5000, 10000 + MINUTE]);
 });
 
-scenario("when both the connection in use and the try fail, it comes back as after any loss", async (world) => {
-  const tab = await onEventStream(world);
-  await world.pass(MINUTE);
-  world.last("eventsource").end();
+scenario("once WebSocket has held, the times between tries begin anew", async (world) => {
+  await onEventStream(world);
+  await world.pass(MINUTE + 10000 + 5 * MINUTE); // the first try fails
+  world.last("websocket").works(cursor(1), QUIET);
+  await world.pass(2000);
+  world.last("websocket").ping(cursor(1));
+  refusing(world, "websocket");
   world.last("websocket").end();
-  assert.equal(tab.subscription.state, "waiting");
-  await world.pass(500);
-  world.last("eventsource").works(cursor(1)).tell(envelope(2));
-  assert.deepEqual(tab.data, [2]);
+  await world.pass(250);
+  world.last("eventsource").works(cursor(1), QUIET);
+  const waits = [await world.untilNext(), await world.untilNext(), await world.untilNext()];
+  assert.deepEqual(waits, [5000, MINUTE, 5 * MINUTE]);
+});
+
+scenario("when it is back on the best before a try was due, there is none", async (world) => {
+  const tab = world.openAlone();
+  world.last("websocket").works(cursor(1), QUIET);
+  world.last("websocket").end();
+  await world.pass(250 + 2500);
+  world.last("eventsource").works(cursor(1), QUIET);
+  tab.happens("online");
+  world.last("websocket").works(cursor(1), QUIET);
+  const {length} = world.connections;
+  await world.pass(300 * MINUTE);
+  assert.equal(world.connections.length, length);
+});
+
+scenario("`upgradeAfter: []` means never", async (world) => {
+  await onEventStream(world, {upgradeAfter: []});
+  await world.pass(300 * MINUTE);
+  assert.equal(world.connections.length, 2);
 });
