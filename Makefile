@@ -1,5 +1,6 @@
 # make run    a server on http://127.0.0.1:8888, with the demo chat
 # make test   everything that must hold
+# make reach  every browser behind every proxy on every network; writes docs/reach.md (about 20 minutes)
 # make bench  the figures, against Nchan (about eleven minutes)
 # A distribution's own Python is built with profile-guided optimisation, others often are not: a fifth of the speed.
 PYTHON ?= $(firstword $(foreach p,/usr/bin/python3 python3,$(shell $(p) -c 'import sys, venv, ensurepip; \
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench clean
+.PHONY: help run test lint reach bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -23,6 +24,9 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+reach: $(VENV)/installed-test
+	$(BIN)/python -m tests.reach.matrix $(ARGS)
 
 bench: $(VENV)/installed
 	$(BIN)/python bench/run.py $(ARGS)

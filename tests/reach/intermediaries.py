@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .processes import PATH
 from .relay import EVENTSOURCE, LONGPOLL, TRANSPORTS
 
 README = Path(__file__).parents[2] / "README.md"
@@ -29,6 +30,7 @@ class Ports:
 @dataclass(frozen=True)
 class Intermediary:
     name: str
+    how: str  # it is set up
     package: str | None  # of Debian
     program: str | None
     passes: tuple[str, ...]  # transports, the best first
@@ -37,7 +39,7 @@ class Intermediary:
     forward: bool = False  # the browser knows of it, as its proxy
 
     def missing(self) -> str | None:
-        return self.package if self.program and shutil.which(self.program) is None else None
+        return self.package if self.program and shutil.which(self.program, path=PATH) is None else None
 
 
 def _readme(language: str) -> str:
@@ -131,9 +133,18 @@ Listen 127.0.0.1:{ports.own}
     return ["apache2", "-DFOREGROUND", "-f", _write(folder, configuration)]
 
 
-def _varnish(folder: Path, ports: Ports) -> list[str]:
-    own, push = f"127.0.0.1:{ports.own}", f"127.0.0.1:{ports.push}"
-    return ["varnishd", "-F", "-j", "none", "-n", str(folder), "-a", own, "-b", push, "-s", "default,16m"]
+def _varnish(folder: Path, ports: Ports, *backend: str) -> list[str]:
+    own = f"127.0.0.1:{ports.own}"
+    return ["varnishd", "-F", "-j", "none", "-n", str(folder), "-a", own, "-s", "default,16m", *backend]
+
+
+def _varnish_plain(folder: Path, ports: Ports) -> list[str]:
+    return _varnish(folder, ports, "-b", f"127.0.0.1:{ports.push}")
+
+
+def _varnish_tuned(folder: Path, ports: Ports) -> list[str]:
+    backend = f'vcl 4.1;\nbackend push {{ .host = "127.0.0.1"; .port = "{ports.push}"; }}\n'
+    return _varnish(folder, ports, "-f", _write(folder, backend + _readme("vcl")))
 
 
 def _squid(folder: Path, ports: Ports) -> list[str]:
@@ -153,12 +164,28 @@ shutdown_lifetime 0 seconds
 
 
 INTERMEDIARIES = (
-    Intermediary("none", None, None, TRANSPORTS),
-    Intermediary("nginx, defaults", "nginx", "nginx", (EVENTSOURCE, LONGPOLL), _nginx_plain, routes=True),
-    Intermediary("nginx, buffering", "nginx", "nginx", (LONGPOLL,), _nginx_deaf, routes=True),
-    Intermediary("nginx, tuned", "nginx", "nginx", TRANSPORTS, _nginx_tuned, routes=True),
-    Intermediary("HAProxy", "haproxy", "haproxy", TRANSPORTS, _haproxy, routes=True),
-    Intermediary("Apache", "apache2", "apache2", TRANSPORTS, _apache, routes=True),
-    Intermediary("Varnish, default VCL", "varnish", "varnishd", (EVENTSOURCE, LONGPOLL), _varnish),
-    Intermediary("Squid, stock rules", "squid", "squid", (EVENTSOURCE, LONGPOLL), _squid, forward=True),
-)
+    Intermediary("none", "pages of another origin, which the server is told to trust", None, None, TRANSPORTS),
+    Intermediary(
+        "nginx, defaults", "nothing but `proxy_pass`",
+        "nginx", "nginx", (EVENTSOURCE, LONGPOLL), _nginx_plain, routes=True,
+    ),
+    Intermediary(
+        "nginx, buffering", "told to ignore `X-Accel-Buffering` as well",
+        "nginx", "nginx", (LONGPOLL,), _nginx_deaf, routes=True,
+    ),
+    Intermediary("nginx, tuned", "as the README says", "nginx", "nginx", TRANSPORTS, _nginx_tuned, routes=True),
+    Intermediary("HAProxy", "as the README says", "haproxy", "haproxy", TRANSPORTS, _haproxy, routes=True),
+    Intermediary("Apache", "as the README says", "apache2", "apache2", TRANSPORTS, _apache, routes=True),
+    Intermediary(
+        "Varnish, defaults", "its own VCL, which lets no WebSocket through; pages of another origin",
+        "varnish", "varnishd", (EVENTSOURCE, LONGPOLL), _varnish_plain,
+    ),
+    Intermediary(
+        "Varnish, tuned", "as the README says; pages of another origin",
+        "varnish", "varnishd", TRANSPORTS, _varnish_tuned,
+    ),
+    Intermediary(
+        "Squid", "forward proxy with Debian's rules, which refuse WebSocket; pages of another origin",
+        "squid", "squid", (EVENTSOURCE, LONGPOLL), _squid, forward=True,
+    ),
+)  # fmt: skip

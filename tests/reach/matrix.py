@@ -78,12 +78,13 @@ def _entry(result: Result) -> str:
 
 
 def _document(results: dict[str, Result]) -> str:
-    held = sum(not result.complaints for result in results.values())
-    parts = [
-        _INTRODUCTION.format(held=held, cells=len(results)),
-        "| network | what must happen |\n| --- | --- |",
-        *(f"| {network.name} | {network.must} |" for network in NETWORKS),
-    ]
+    introduction = _INTRODUCTION.format(
+        held=sum(not result.complaints for result in results.values()),
+        cells=len(results),
+        between="\n".join(f"| {between.name} | {between.how} |" for between in INTERMEDIARIES),
+        networks="\n".join(f"| {network.name} | {network.must} |" for network in NETWORKS),
+    )
+    parts = [introduction]
     for browser in BROWSERS:
         parts += ["", f"## {browser.name}", "", *_table(browser, results)]
     parts += ["", "## Where it ran", "", _machine(), ""]
@@ -113,7 +114,32 @@ def _machine() -> str:
 
 _INTRODUCTION = """\
 # Reach
-"""
+
+Written by `make reach`: {held} of {cells} cells hold.
+
+Each cell is a real browser with a profile of its own, behind a real proxy, on a network that a relay between the two
+plays (`tests/reach`). The browser opens a page that subscribes with the client's defaults, and reports everything that
+it is told, straight to the test. Meanwhile a publisher sends numbered updates, four a second, from before the page
+begins until the end. A cell holds when
+
+- the page was told each number exactly once and in order, or, where history was lost on purpose, `reset` in place of
+  what is missing, and nowhere else;
+- the first update came within 6 s of subscribing;
+- when the network's play is over, the page catches up without being reloaded, and gets back to the best transport that
+  gets through there;
+- from then on no update is more than 2 s late. Where the network interrupts nothing, none ever is.
+
+| between | |
+| --- | --- |
+{between}
+
+| network | what must hold |
+| --- | --- |
+{networks}
+
+A cell shows the transports that the page was on, one after the other (WS: WebSocket, ES: EventSource, LP: long-poll),
+and the time from subscribing to the first update. It is empty where the network would be nothing new: what it does to
+WebSocket is no news behind a proxy that lets none through."""
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ async def _jump(stage: Stage) -> None:
 
 
 _YEARS = 10 * 365 * 86_400_000
-_WATCHFUL = ("--heartbeat", "1", "--history", "1000")  # a stream is dead after two of them, a poll after 35 s
+_WATCHFUL = ("--heartbeat", "1")  # a stream is dead after two of them, a poll after 35 s
 
 NETWORKS = (
     Network("nothing special", "the best transport that gets through, at once"),

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from ..harness import PATIENCE_S
 
+PATH = f"{os.environ['PATH']}:/usr/sbin"  # where Debian has its proxies, and users do not look
+
 
 class Group:
     """A program and its children, with their standard output and error in a file."""
@@ -21,14 +23,14 @@ class Group:
         self._log = log
 
     @classmethod
-    async def start(cls, command: Sequence[str], folder: Path, env: dict[str, str] | None = None) -> Group:
+    async def start(cls, command: Sequence[str], folder: Path) -> Group:
         """``folder`` is its home, its working directory, and where it puts its temporary files."""
         log = folder / f"{Path(command[0]).name}.log"
-        home = {"HOME": str(folder), "TMPDIR": str(folder), "XDG_RUNTIME_DIR": str(folder)}
+        own = {"PATH": PATH, "HOME": str(folder), "TMPDIR": str(folder), "XDG_RUNTIME_DIR": str(folder)}
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
-                cwd=folder, env={**os.environ, **home, **(env or {})}, start_new_session=True,
+                cwd=folder, env={**os.environ, **own}, start_new_session=True,
             )  # fmt: skip
         return cls(process, log)
 
@@ -40,7 +42,7 @@ class Group:
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)  # first, so that what has locks or shared memory gives them back
         try:
-            await asyncio.wait_for(self._process.wait(), 1)
+            await asyncio.wait_for(self._process.wait(), 0.5)
         except TimeoutError:
             pass
         self.signal(signal.SIGKILL)

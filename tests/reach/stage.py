@@ -65,7 +65,8 @@ class Stage:
                 self.published[number] = sent
             except OSError:
                 pass
-            await asyncio.sleep(INTERVAL_S if number % 10 else max(INTERVAL_S, pause_s))
+            pause = pause_s and self.last_seen() and number % 10 == 0
+            await asyncio.sleep(pause_s if pause else INTERVAL_S)
 
 
 @asynccontextmanager
@@ -85,7 +86,8 @@ async def staged(cell: Cell) -> AsyncIterator[Stage]:
         stack.callback(lab.close)
 
         trusted = () if between.routes else ("--cors-origin", f"http://127.0.0.1:{lab.port}")
-        launch = partial(Server, home / "state", "--prefix", "/push", *trusted, *network.options)
+        options = ("--prefix", "/push", "--history", "1000", *trusted, *network.options)  # 250 s of updates
+        launch = partial(Server, home / "state", *options)
         server = await asyncio.to_thread(launch)
 
         target = server.port

@@ -19,7 +19,8 @@ CELLS = representative()
 @pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest) -> dict[Cell, Result]:
     """They are run at once, since they mostly wait: those that were asked for, and can be."""
-    asked = [item.callspec.params["cell"] for item in request.session.items if item.fixturenames[:1] == ["results"]]
+    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    asked = [test.callspec.params["cell"] for test in tests if "results" in test.fixturenames]
     found: dict[Cell, Result] = {}
     asyncio.run(run_all([cell for cell in asked if not cell.missing()], found.__setitem__))
     return found
