@@ -79,7 +79,7 @@ export interface Options<Data = any> {
   retryMax?: number;
   /** For so many ms the transport that worked is tried first, also by the next page. Default: 1800000 (30 min). */
   rememberFor?: number;
-  /** Better transports are tried again after these times in ms; the last repeats. Default: `[60000, 300000, 1800000]`. */
+  /** Better transports are tried again after these ms; the last repeats. Default: `[60000, 300000, 1800000]`. */
   upgradeAfter?: readonly number[];
   /** A transport of which so many connections in a row did not last goes behind the others. Default: 3. */
   failures?: number;
@@ -131,7 +131,7 @@ export interface Subscription {
  */
 export function subscribe<Data = any>(url: string, options?: Options<Data>): Subscription;
 
-/** The class of 2009, as a drop-in: shows what comes, and calls back for each `UPDATED` and when updates were missed. */
+/** The class of 2009, as a drop-in: shows what comes; calls back for each `UPDATED`, and when updates were missed. */
 export class UpdateCheckSocket {
   /** @param resource a channel's path, like `/channels/chat` */
   constructor(

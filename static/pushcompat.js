@@ -13,8 +13,8 @@
  *     Shared         a Line for all tabs: the one that holds a lock has it, the others hear of it
  *     Subscription   what the page has: callbacks, channels, token
  *
- * What holds them together is the cursor. Every connection begins at it, every message moves it, and what is not after it
- * is dropped. So connections may overlap, tabs may take over from each other, and nothing is lost or repeated.
+ * What holds them together is the cursor. Every connection begins at it, every message moves it, and what is not after
+ * it is dropped. So connections may overlap, tabs may take over from each other, and nothing is lost or repeated.
  *
  * The language is ES5. Of what came later (Web Locks, and the Promise that they want) nothing is used unlooked for.
  */
@@ -140,8 +140,8 @@
    *     open(address)        `address()` is the URL to connect to, from where the client stands
    *     close()              ends it; whoever calls this listens no more
    *     onmessage(message)   an envelope or a control message; the first is always `open`
-   *     onclose(why, refusal)   it has ended or is no use; who hears this closes it. `refusal`: "token" or "final", where
-   *                          the server will not have us as we are
+   *     onclose(why, refusal)   it has ended, or is no use; who hears this closes it. `refusal` is "token" or "final",
+   *                          where the server will not have us as we are
    *
    * A transport works once a message came through it. That it has opened proves nothing: there are proxies that accept
    * WebSockets and virus scanners that hold streams back until they end.
@@ -335,7 +335,7 @@
       this._timers.clearAll();
     },
 
-    /** Goes back to an earlier cursor, for somebody who stands there. Of two epochs the server has to say which is gone. */
+    /** Goes back to an earlier cursor, for somebody who stands there. Which of two epochs is gone, the server says. */
     rewind: function (cursor) {
       if (!this._confirmed && !sameEpoch(cursor, this.cursor)) return;
       this._leave();
@@ -494,7 +494,7 @@
 
     _receive: function (transport, message) {
       if (transport !== this._current && message.control === "open") this._win(transport, message);
-      if (transport !== this._current) return; // nothing counts before its `open`; and the page may have closed it on that
+      if (transport !== this._current) return; // before its `open`; or the page has closed it on hearing of that
       this._heard();
       if (!message.control) this._take(message);
       else if (CONTROLS[message.control]) CONTROLS[message.control].call(this, message);

@@ -13,21 +13,22 @@ const GLOBALS = words(`Object Function Array String Boolean Number Date RegExp E
   decodeURIComponent encodeURI encodeURIComponent escape unescape`);
 
 const MEMBERS = {
-  "Object": words(`prototype length name getPrototypeOf getOwnPropertyDescriptor getOwnPropertyNames create defineProperty
-    defineProperties seal freeze preventExtensions isSealed isFrozen isExtensible keys`),
+  "Object": words(`prototype length name getPrototypeOf getOwnPropertyDescriptor getOwnPropertyNames create
+    defineProperty defineProperties seal freeze preventExtensions isSealed isFrozen isExtensible keys`),
   "Object.prototype": words(`constructor toString toLocaleString valueOf hasOwnProperty isPrototypeOf
     propertyIsEnumerable`),
   "Function.prototype": words("constructor length name arguments caller toString apply call bind"),
   "Array": words("prototype length name isArray"),
-  "Array.prototype": words(`constructor length toString toLocaleString concat join pop push reverse shift slice sort splice
-    unshift indexOf lastIndexOf every some forEach map filter reduce reduceRight`),
+  "Array.prototype": words(`constructor length toString toLocaleString concat join pop push reverse shift slice sort
+    splice unshift indexOf lastIndexOf every some forEach map filter reduce reduceRight`),
   "String": words("prototype length name fromCharCode"),
-  "String.prototype": words(`constructor length toString valueOf charAt charCodeAt concat indexOf lastIndexOf localeCompare
-    match replace search slice split substr substring toLowerCase toLocaleLowerCase toUpperCase toLocaleUpperCase trim`),
+  "String.prototype": words(`constructor length toString valueOf charAt charCodeAt concat indexOf lastIndexOf
+    localeCompare match replace search slice split substr substring toLowerCase toLocaleLowerCase toUpperCase
+    toLocaleUpperCase trim`),
   "Number": words("prototype length name MAX_VALUE MIN_VALUE NaN NEGATIVE_INFINITY POSITIVE_INFINITY"),
   "Number.prototype": words(`constructor toString toLocaleString valueOf toFixed toExponential toPrecision`),
-  "Math": words(`E LN10 LN2 LOG2E LOG10E PI SQRT1_2 SQRT2 abs acos asin atan atan2 ceil cos exp floor log max min pow random
-    round sin sqrt tan`),
+  "Math": words(`E LN10 LN2 LOG2E LOG10E PI SQRT1_2 SQRT2 abs acos asin atan atan2 ceil cos exp floor log max min pow
+    random round sin sqrt tan`),
   "Date": words("prototype length name parse UTC now")
 };
 

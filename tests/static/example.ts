@@ -9,7 +9,7 @@ interface Order {
 const subscription: Subscription = subscribe<Order>("/channels/orders", {
   onMessage: (message) => message.data.number.toFixed() + message.id + (message.type ?? ""),
   onReset: (reset: Reset) => reset.channels.join(),
-  onState: ({ state, transport, reason }: StateChange) => state === "open" && transport === "websocket" && reason === null,
+  onState: ({ state, transport, reason }: StateChange) => state === "open" && transport === "websocket" && !reason,
   cursor: "earliest",
   token: async () => "t1",
   transports: ["websocket", "longpoll"],

@@ -54,7 +54,7 @@ scenario("one that delivers its opening and never more goes, after three times, 
 
 // Backoff
 
-scenario("the wait after a failure is random, up to 0.5 s, which doubles with each failure up to 30 s", async (world) => {
+scenario("the wait after a failure is random up to 0.5 s, which doubles with each failure to 30 s", async (world) => {
   const most = [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000];
   for (const random of [0, 0.25, 0.999]) {
     world.random = () => random;
@@ -109,7 +109,7 @@ for (const how of ["online", "visibilitychange"]) {
 // Coming back by plan
 
 for (const transport of ["websocket", "eventsource", "longpoll"]) {
-  scenario(`${transport}: when its time is up it comes back when the server says, not later nor sooner`, async (world) => {
+  scenario(`${transport}: when its time is up it comes back just when the server says`, async (world) => {
     const tab = connected(world, {transport});
     world.last(transport).rotate(cursor(3), 2983);
     assert.equal(await world.untilNext(), 2983);
@@ -154,10 +154,14 @@ for (const wins of ["websocket", "eventsource"]) {
 // The server refuses, or only seems to
 
 for (const [what, transport, status] of [
-  ["a malformed request", "websocket", 400], ["this origin", "websocket", 403], ["what it does not know yet", "websocket", 499],
-  ["a malformed request", "longpoll", 400], ["this origin", "longpoll", 403], ["a channel's name", "longpoll", 404]
+  ["a malformed request", "websocket", 400],
+  ["this origin", "websocket", 403],
+  ["what is not known yet", "websocket", 499],
+  ["a malformed request", "longpoll", 400],
+  ["this origin", "longpoll", 403],
+  ["a channel's name", "longpoll", 404]
 ]) {
-  scenario(`${transport}: when the server refuses ${what} (${status}), that is final, and its reason is told`, async (world) => {
+  scenario(`${transport}: that the server refuses ${what} (${status}) is final, and its reason told`, async (world) => {
     const tab = world.openAlone({transports: [transport]});
     world.last(transport).refuse(status, "use another one");
     assert.deepEqual([tab.states, tab.reasons], [["closed"], ["use another one"]]);
@@ -209,7 +213,7 @@ scenario("the cursor of open, ping and rotate is taken when it is of the same ep
   assert.deepEqual(seen, [5, 7, 7, 9].map((number) => cursor(number)));
 });
 
-scenario("the cursor of another epoch's open is not taken: the reset that follows would be lost with the line", async (world) => {
+scenario("the cursor of another epoch's open is not taken: its reset could get lost", async (world) => {
   const tab = connected(world, {cursor: cursor(5)});
   world.last("websocket").end();
   await world.untilNext();
@@ -221,7 +225,7 @@ scenario("the cursor of another epoch's open is not taken: the reset that follow
   assert.deepEqual([tab.resets.length, tab.cursor], [1, cursor(3, OTHER_EPOCH)]);
 });
 
-scenario("“earliest” is asked for until there is a place to stand, and no longer: else a hole would go untold", async (world) => {
+scenario("“earliest” is asked for until there is a place to stand: else a hole would go untold", async (world) => {
   const tab = connected(world, {cursor: "earliest"});
   assert.deepEqual([world.connections[0].query.cursor, tab.cursor], ["earliest", cursor(1)]);
   world.last("websocket").end();
@@ -250,7 +254,7 @@ scenario("`online` replaces a connection that may be dead, and hears it while it
   assert.deepEqual([tab.data, tab.states, old.isOpen], [[2, 3], ["open websocket"], false]);
 });
 
-scenario("the end of the one that is replaced takes nothing from the time limit of the one that replaces it", async (world) => {
+scenario("the end of a connection does not lift the time limit of the one that was to replace it", async (world) => {
   const tab = connected(world), [old] = world.live;
   tab.happens("online");
   old.end();

@@ -1,12 +1,15 @@
 /* Tabs, networks and a server that do what they will, by a seed: whatever happens, each tab sees each message of its
- * channels once and in order, or is told of a reset. One seed again: SEED=17 node tests/static/schedules.test.js
+ * channels once and in order, or is told of a reset.
+ *
+ *     SEEDS=3000 node tests/static/schedules.test.js    more of them
+ *     SEED=17 node tests/static/schedules.test.js       one again, of which the course is printed if it fails
  */
 "use strict";
 
 const {World, assert, cursor, test} = require("./world.js");
 const {OTHERS, Server} = require("./server.js");
 
-const SEEDS = process.env.SEED ? [Number(process.env.SEED)] : Array.from({length: Number(process.env.SEEDS || 100)}, (_, seed) => seed + 1);
+const {SEED, SEEDS = 100} = process.env;
 const CHANNELS = ["a", "b"];
 const STEPS = 60;
 
@@ -58,7 +61,7 @@ class Schedule {
 
   openTab() {
     if (this.running.length > 3) return;
-    const start = this.pick(["", this.server.head, this.server.head, "earliest"]);
+    const start = this.pick(["", this.server.head, this.server.head, "earliest"]), isNew = start === "earliest";
     const names = this.chance(0.8) ? CHANNELS : ["a"], log = [["channels", names]];
     const shares = this.chance(0.85), tab = this.world.open({
       cursor: start,
@@ -66,7 +69,8 @@ class Schedule {
       onMessage: (message) => this.see(tab, "message", message),
       onReset: (reset) => this.see(tab, "reset", reset.cursor)
     }, `/channels/${names}`);
-    Object.assign(tab, {log, isNew: start === "earliest", shares: shares && start !== "earliest", forgiven: "", start: start === "earliest" ? cursor(0, this.server.epoch) : start});
+    Object.assign(tab, {log, isNew, shares: shares && !isNew, forgiven: ""});
+    tab.start = isNew ? cursor(0, this.server.epoch) : start;
     tab.name = `tab ${this.tabs.push(tab)}`;
     this.note(`${tab.name} opens, from ${start || "now"}`);
   }
@@ -205,7 +209,7 @@ class Schedule {
   }
 }
 
-for (const seed of SEEDS) {
+for (const seed of SEED ? [Number(SEED)] : Array.from({length: SEEDS}, (_, index) => index + 1)) {
   test(`schedule ${seed}: each tab sees each message once and in order, or is told of a reset`, async () => {
     const schedule = new Schedule(seed);
     try {

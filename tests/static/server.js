@@ -131,7 +131,8 @@ class Server {
       else this._say(connection, {control: "reset", channels});
       return;
     }
-    const messages = this.log.filter(({id, channel}) => id > place && id > this._floor(channel) && channels.includes(channel));
+    const isOwed = ({id, channel}) => id > place && id > this._floor(channel) && channels.includes(channel);
+    const messages = this.log.filter(isOwed);
     if (place < this.head) connection.place = this.head;
     if (!messages.length) return;
     if (connection.transport === "longpoll") this._answer(connection, {messages});

@@ -124,7 +124,7 @@ scenario("after close() channels can not bring it back", async (world) => {
 
 // Spread
 
-scenario("a message with spread is called back with at a random moment within it, and the order is kept", async (world) => {
+scenario("a message with spread is called back with at a random moment within it, in order", async (world) => {
   const tab = connected(world);
   const moments = [0.9, 0.1, 0.5];
   world.random = () => moments.shift();
@@ -180,7 +180,7 @@ for (const shareTabs of [true, false]) {
 }
 
 for (const transport of ["websocket", "longpoll"]) {
-  scenario(`${transport}: a callback that adds a channel loses nothing of what came with its message`, async (world) => {
+  scenario(`${transport}: a callback that adds a channel loses nothing that came with its message`, async (world) => {
     const tab = world.tab();
     tab.follow({
       shareTabs: false,
@@ -232,7 +232,7 @@ scenario("a function may find that there is no token", async (world) => {
 });
 
 for (const transport of ["websocket", "longpoll"]) {
-  scenario(`${transport}: a token that is refused (401) is asked for again at once, then with backoff`, async (world) => {
+  scenario(`${transport}: a token that is refused (401) is replaced at once, then with backoff`, async (world) => {
     world.random = () => 1;
     let count = 0;
     const tab = world.openAlone({transports: [transport], token: () => `t${++count}`});

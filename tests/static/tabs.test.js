@@ -115,7 +115,7 @@ scenario("a tab that comes back from a log that is gone is told of the reset, th
   assert.deepEqual(data([...all, old]), [[2], [2], [2]]);
 });
 
-scenario("a leader that comes back from a log that is gone is told of the reset, though others know the new one", async (world) => {
+scenario("a leader that stands in a log that is gone is told so, though others know the new one", async (world) => {
   const leader = world.open({cursor: cursor(70, "00oldlog")}), other = world.open({cursor: cursor(1)});
   await world.pass(10);
   world.last("websocket").works("00000000-000000000000000").reset(cursor(1));
@@ -123,7 +123,7 @@ scenario("a leader that comes back from a log that is gone is told of the reset,
   assert.deepEqual([leader.resets.length, other.resets.length, data([leader, other])], [1, 0, [[2], [2]]]);
 });
 
-scenario("who asks for the earliest has a connection of its own: what it is forgiven, others would not be told", async (world) => {
+scenario("who asks for the earliest is alone: others must be told of what it need not know", async (world) => {
   await tabs(world, 1);
   const tab = world.open({cursor: "earliest"});
   await world.pass(10);
@@ -333,7 +333,8 @@ scenario("what the server refuses for good is refused to all tabs", async (world
   const all = await tabs(world, 2);
   world.last("websocket").refuse(403, "not from here");
   await world.pass(100000);
-  assert.deepEqual(all.map((tab) => [tab.states.at(-1), tab.reasons.at(-1)]), Array(2).fill(["closed", "not from here"]));
+  const closed = ["closed", "not from here"];
+  assert.deepEqual(all.map((tab) => [tab.states.at(-1), tab.reasons.at(-1)]), [closed, closed]);
   assert.deepEqual(world.live, []);
 });
 

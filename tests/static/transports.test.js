@@ -108,7 +108,7 @@ scenario("a transport's name that does not exist is the page's mistake, said at 
 });
 
 scenario("websocket: it is used whatever its type; old engines say “object”", async (world) => {
-  const {tab} = connect(world, "websocket", {env: {WebSocket: {}}}); // a script can not make one that works, but sees it tried
+  const {tab} = connect(world, "websocket", {env: {WebSocket: {}}}); // that can not be, but is tried
   assert.match(tab.reasons[0], /^websocket: .*is not a constructor/);
 });
 
@@ -120,7 +120,7 @@ scenario("websocket: a close code and its reason are told", async (world) => {
   assert.deepEqual([tab.reasons[1], tab.reasons[4]], ["the server fell over", "the WebSocket ended with code 1006"]);
 });
 
-scenario("eventsource: it is closed on error and made anew, since the browser's own gives up on a 502", async (world) => {
+scenario("eventsource: it is closed on error and made anew, since the browser gives up on a 502", async (world) => {
   const {tab, connection} = connect(world, "eventsource");
   connection.works(cursor(1));
   while (world.connections.length < 5) {
@@ -148,7 +148,7 @@ scenario("longpoll: there is never more than one poll at a time", async (world) 
   }
 });
 
-scenario("longpoll: polls differ in their cursor and nothing else, so that a server may compare them", async (world) => {
+scenario("longpoll: polls differ in their cursor only, so that a server may compare them", async (world) => {
   const {connection} = connect(world, "longpoll");
   connection.works(cursor(1)).tell(envelope(2)).tell(envelope(3));
   const [one, two] = world.connections.slice(1).map(({url}) => url.replace(/cursor=[^&]*/, ""));

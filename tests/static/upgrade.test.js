@@ -105,7 +105,7 @@ scenario("one that had worked on this page is tried again after 5 s, and then as
   assert.deepEqual(waits.slice(1), [0, 5000, 5000 + MINUTE, 5000 + 6 * MINUTE]);
 });
 
-scenario("what had worked is tried again after 5 s, however far away the next try of anything better is", async (world) => {
+scenario("what had worked is tried again after 5 s, however far away the next planned try is", async (world) => {
   refusing(world, "websocket");
   world.openAlone();
   await world.pass(0);

@@ -1,12 +1,12 @@
-/* A world for the browser client without real time and without a network: tabs run in it, and the test plays the server.
+/* A world for the browser client without real time or a network: tabs run in it, and the test plays the server.
  *
  *     const world = new World(), tab = world.open({…options of subscribe});
  *     await world.pass(2500);
  *     world.last("eventsource").works(cursor(1));
  *     assert.deepEqual(tab.data, …)
  *
- * The fakes do what the standards say and the client could stumble over: a closed WebSocket still says so later, `abort()`
- * calls back at once, a stolen lock rejects, a frozen tab does everything it missed when it thaws.
+ * The fakes do what the standards say and the client could stumble over: a closed WebSocket still says so later,
+ * `abort()` calls back at once, a stolen lock rejects, a frozen tab does everything it missed when it thaws.
  */
 "use strict";
 
@@ -140,7 +140,7 @@ function throwing(message) {
   return function () { throw new Error(message); };
 }
 
-/* --- A connection, seen from the server ----------------------------------------------------------------------------- */
+/* --- A connection, seen from the server -------------------------------------------------------------------------- */
 
 class Connection {
   constructor(tab, transport, url, browser) {
@@ -453,7 +453,7 @@ function aborted(message) {
   return Object.assign(new Error(message), {name: "AbortError"});
 }
 
-/* --- A test in a world of its own ----------------------------------------------------------------------------------- */
+/* --- A test in a world of its own -------------------------------------------------------------------------------- */
 
 /** Nothing may have gone to the console that the test has not taken out of `world.errors`. */
 function scenario(name, act) {
