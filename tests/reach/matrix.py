@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="PATTERN", help="regular expression")
     pattern: str = parser.parse_args().only
     cells = [cell for cell in CELLS if re.search(pattern, str(cell))]
+    cells.sort(key=lambda cell: (NETWORKS.index(cell.network), INTERMEDIARIES.index(cell.between)))  # browsers by turns
     if missing := {cell.missing() for cell in cells} - {None}:
         print(f"reach: needs Debian's {', '.join(sorted(map(str, missing)))}", file=sys.stderr)
         return 2
@@ -48,6 +50,7 @@ def main() -> int:
         results[str(cell)] = result
         print(f"{_entry(result)}  {cell}", *result.complaints, sep="\n      ", flush=True)
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up, too
     asyncio.run(run_all(cells, tell))
     _save(results)
     DOCUMENT.write_text(_document(results))

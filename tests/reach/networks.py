@@ -60,13 +60,13 @@ async def _die_and_recover(stage: Stage) -> None:
 
 async def _restart(stage: Stage) -> None:
     await stage.stop_server(signal.SIGTERM)
-    await stage.start_server()
+    await stage.start_server(stage.server.port)
 
 
 async def _crash(stage: Stage) -> None:
     await stage.stop_server(signal.SIGKILL)
     await asyncio.sleep(6)
-    await stage.start_server()
+    await stage.start_server(stage.server.port)
 
 
 async def _be_away(stage: Stage) -> None:

@@ -15,11 +15,30 @@ from ..harness import PATIENCE_S
 PATH = f"{os.environ['PATH']}:/usr/sbin"  # where Debian has its proxies, and users do not look
 
 
+class Guard:
+    """Ends a process, or a group (a negative number), when this one is gone before it, in whatever way."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def over(cls, target: int) -> Guard:
+        command = ["sh", "-c", 'read _ || kill -s KILL -- "$0"', str(target)]
+        return cls(
+            await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, start_new_session=True)
+        )
+
+    async def leave(self) -> None:
+        if self._process.returncode is None:
+            await self._process.communicate(b"\n")
+
+
 class Group:
     """A program and its children, with their standard output and error in a file."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, guard: Guard, log: Path) -> None:
         self._process = process
+        self._guard = guard
         self._log = log
 
     @classmethod
@@ -32,7 +51,7 @@ class Group:
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
                 cwd=folder, env={**os.environ, **own}, start_new_session=True,
             )  # fmt: skip
-        return cls(process, log)
+        return cls(process, await Guard.over(-process.pid), log)
 
     def signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
@@ -47,6 +66,7 @@ class Group:
             pass
         self.signal(signal.SIGKILL)
         await self._process.wait()
+        await self._guard.leave()
 
     async def listening(self, port: int) -> None:
         """Waits until it accepts connections there."""

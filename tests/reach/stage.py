@@ -11,8 +11,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,25 +19,38 @@ from ..harness import Server
 from .cells import Cell
 from .intermediaries import BEHIND, Ports
 from .lab import Lab
-from .processes import Group, free_port
+from .processes import Group, Guard, free_port
 from .relay import Relay
 
 INTERVAL_S = 0.25  # between two updates
+_HISTORY = ("--history", "1000")  # of 250 s, so that it is lost only where that is meant
 
 
-@dataclass
+@asynccontextmanager
+async def staged(cell: Cell) -> AsyncIterator[Stage]:
+    async with AsyncExitStack() as stack:
+        home = Path(stack.enter_context(TemporaryDirectory(prefix="reach-", ignore_cleanup_errors=True)))
+        stage = Stage(cell, home, stack)
+        await stage.set_up()
+        yield stage
+
+
 class Stage:
-    lab: Lab
-    relay: Relay
     browser: Group
+    relay: Relay
     server: Server
-    launch: Callable[..., Server]
-    number: int = 0  # of the last update
-    published: dict[int, float] = field(default_factory=dict)
-    """When each update was sent off, of those that the server has acknowledged."""
+
+    def __init__(self, cell: Cell, home: Path, stack: AsyncExitStack) -> None:
+        self.lab = Lab()
+        self.number = 0  # of the last update
+        self.published: dict[int, float] = {}  # when each was sent off, of those that the server has acknowledged
+        self._cell = cell
+        self._home = home
+        self._stack = stack
+
+    # What the page has told
 
     def transport(self) -> str | None:
-        """That the page is on."""
         states = self.lab.seen("state")
         return states[-1].value["transport"] if states else None
 
@@ -47,71 +58,76 @@ class Stage:
         messages = self.lab.seen("message")
         return messages[-1].value if messages else 0
 
-    async def start_server(self) -> None:
-        self.server = await asyncio.to_thread(self.launch, "--port", str(self.server.port))
+    # The server and who publishes
+
+    async def start_server(self, port: int = 0) -> None:
+        network, page = self._cell.network, f"http://127.0.0.1:{self.lab.port}"
+        trusted = () if self._cell.between.routes else ("--cors-origin", page)
+        options = ("--prefix", "/push", *_HISTORY, *trusted, *network.options, "--port", str(port))
+        self.server = await asyncio.to_thread(Server, self._home / "state", *options)
+        self._guard = await Guard.over(self.server.process.pid)
 
     async def stop_server(self, signal: int) -> None:
         await asyncio.to_thread(self.server.stop, signal)
+        await self._guard.leave()
 
     async def publish(self, pause_s: float) -> None:
         """Updates, until it is cancelled, with pauses. One that fails is not repeated: it is owed to nobody."""
         while True:
             self.number += 1
             number, sent = self.number, time.monotonic()
+            data = f'{{"number":{number}}}'
             try:
-                await asyncio.to_thread(
-                    self.server.publish, "reach", f'{{"number":{number}}}', Content_Type="application/json"
-                )
+                await asyncio.to_thread(self.server.publish, "reach", data, Content_Type="application/json")
                 self.published[number] = sent
             except OSError:
                 pass
             pause = pause_s and self.last_seen() and number % 10 == 0
             await asyncio.sleep(pause_s if pause else INTERVAL_S)
 
+    # In the order of its making
 
-@asynccontextmanager
-async def staged(cell: Cell) -> AsyncIterator[Stage]:
-    browser, between, network = cell.browser, cell.between, cell.network
-    async with AsyncExitStack() as stack:
-        home = Path(stack.enter_context(TemporaryDirectory(prefix="reach-", ignore_cleanup_errors=True)))
+    async def set_up(self) -> None:
+        await self.lab.open()
+        self._stack.callback(self.lab.close)
+        await self.start_server()
+        self._stack.push_async_callback(lambda: self.stop_server(9))
+        await self._open_relay(await self._start_between())
+        await self._start_browser()
 
-        async def start(name: str, command: Callable[..., list[str]], *arguments: Any) -> Group:
-            folder = _folder(home, name)
-            group = await Group.start(command(folder, *arguments), folder)
-            stack.push_async_callback(group.stop)
-            return group
+    async def _start_between(self) -> int:
+        """Returns the port that leads to the server."""
+        between = self._cell.between
+        if not between.program:
+            return self.server.port
+        ports = Ports(free_port(), self.server.port, self.lab.port)
+        proxy = await self._start("between", between.command, ports)
+        await proxy.listening(ports.own)
+        return ports.own
 
-        lab = Lab()
-        await lab.open()
-        stack.callback(lab.close)
+    async def _open_relay(self, target: int) -> None:
+        network = self._cell.network
+        self.relay = Relay(target)
+        self.relay.refuse(network.refused)
+        self.relay.held, self.relay.cap_s = frozenset(network.held), network.cap_s
+        await self.relay.listen()
+        self._stack.callback(self.relay.close)
 
-        trusted = () if between.routes else ("--cors-origin", f"http://127.0.0.1:{lab.port}")
-        options = ("--prefix", "/push", "--history", "1000", *trusted, *network.options)  # 250 s of updates
-        launch = partial(Server, home / "state", *options)
-        server = await asyncio.to_thread(launch)
-
-        target = server.port
-        if between.program:
-            target = free_port()
-            proxy = await start("between", between.command, Ports(target, server.port, lab.port))
-            await proxy.listening(target)
-        relay = Relay(target)
-        relay.refuse(network.refused)
-        relay.held, relay.cap_s = frozenset(network.held), network.cap_s
-        await relay.listen()
-        stack.callback(relay.close)
-
-        page = f"http://127.0.0.1:{relay.port if between.routes else lab.port}/page"
-        origin = f"http://{BEHIND}:{server.port}" if between.forward else f"http://127.0.0.1:{relay.port}"
+    async def _start_browser(self) -> None:
+        browser, between, network = self._cell.browser, self._cell.between, self._cell.network
+        origin = f"http://{BEHIND}:{self.server.port}" if between.forward else f"http://127.0.0.1:{self.relay.port}"
         push = "/push" if between.routes else f"{origin}/push"
-        lab.show(
-            push, {"url": f"{push}/channels/reach", "report": f"http://localhost:{lab.port}/report", **network.settings}
-        )
-        process = await start("browser", browser.command, page, relay.port if between.forward else None)
+        report = f"http://localhost:{self.lab.port}/report"  # a name that no browser asks its proxy for
+        self.lab.show(push, {"url": f"{push}/channels/reach", "report": report, **network.settings})
+        page = f"http://127.0.0.1:{self.relay.port if between.routes else self.lab.port}/page"
+        proxy = self.relay.port if between.forward else None
+        self.browser = await self._start("browser", browser.command, page, proxy)
 
-        stage = Stage(lab, relay, process, server, launch)
-        stack.push_async_callback(lambda: stage.stop_server(9))
-        yield stage
+    async def _start(self, name: str, command: Callable[..., list[str]], *arguments: Any) -> Group:
+        folder = _folder(self._home, name)
+        group = await Group.start(command(folder, *arguments), folder)
+        self._stack.push_async_callback(group.stop)
+        return group
 
 
 def _folder(home: Path, name: str) -> Path:

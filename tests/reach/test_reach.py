@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ CELLS = representative()
 def results(request: pytest.FixtureRequest) -> dict[Cell, Result]:
     """They are run at once, since they mostly wait: those that were asked for, and can be."""
     tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    asked = [test.callspec.params["cell"] for test in tests if "results" in test.fixturenames]
+    asked: list[Any] = [test.callspec.params["cell"] for test in tests if "results" in test.fixturenames]
     found: dict[Cell, Result] = {}
     asyncio.run(run_all([cell for cell in asked if not cell.missing()], found.__setitem__))
     return found
