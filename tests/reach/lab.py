@@ -23,7 +23,7 @@ AWAY = "<!doctype html><title>away</title><script>setTimeout(function () { histo
 @dataclass(frozen=True)
 class Report:
     page: str  # another one after each load
-    what: str  # subscribe, state, message, reset, show
+    what: str  # subscribe (value: the time), state, message, reset, show
     value: Any
     at: int  # ms since the page began
     arrived: float  # by the clock of the publisher

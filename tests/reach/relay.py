@@ -36,6 +36,7 @@ class Relay:
         self.port = 0
         self.held: frozenset[str] = frozenset()
         self.cap_s: float | None = None
+        self.cuts = 0  # that the cap has made
         self._target = target
         self._refused: dict[str | None, int] = {}
         self._whole = asyncio.Event()
@@ -93,9 +94,9 @@ class _Link:
         self._task = asyncio.current_task()
         self._transport: str | None = None  # of the request under way
         self._answered = asyncio.Event()  # at least in part
-        self._upgraded = False
-        self._opened = False  # its answer's head went through
-        self._kept = b""  # of its answer, what is kept back
+        self._upgraded = False  # frames follow, no more requests
+        self._opened = False  # of an answer that is held, the head went through
+        self._held = b""
         self._cap: asyncio.TimerHandle | None = None
 
     def end(self) -> None:
@@ -110,8 +111,7 @@ class _Link:
         finally:
             answers.cancel()
             to_far.close()
-            if self._cap:
-                self._cap.cancel()
+            self._over()
 
     async def _pass_requests(self, to_far: asyncio.StreamWriter) -> None:
         with suppress(OSError, EOFError):
@@ -120,45 +120,62 @@ class _Link:
                 self._begin(transport_of(head))
                 if answer := self._relay.answer(self._transport):
                     self._to_near.write(answer)
+                    self._over()
                     continue
                 self._write(to_far, head)
                 if self._transport == WEBSOCKET:
-                    await self._answered.wait()  # who knows whether frames come next, or another request
+                    await self._answered.wait()
             while data := await self._near.read(65536):
                 self._write(to_far, data)
         if self.lost:
             await asyncio.Event().wait()  # nobody behind hears of this end
 
-    def _begin(self, transport: str | None) -> None:
-        self._transport, self._opened, self._kept = transport, False, b""
-        self._answered.clear()
-        if self._cap:
-            self._cap.cancel()
-        if transport and self._relay.cap_s:
-            self._cap = asyncio.get_running_loop().call_later(self._relay.cap_s, self.end)
-
     async def _pass_answers(self, far: asyncio.StreamReader) -> None:
         with suppress(OSError):
             while data := await far.read(65536):
                 if self._transport == WEBSOCKET and not self._answered.is_set():
-                    self._upgraded = data.startswith((b"HTTP/1.1 101", b"HTTP/1.1 200"))  # or CONNECT's answer
+                    self._upgraded = data.startswith((b"HTTP/1.1 101", b"HTTP/1.1 200"))  # the latter to CONNECT
                 self._answered.set()
                 self._write(self._to_near, self._let_through(data))
-        self._write(self._to_near, self._kept)
+                if self._is_whole(data):
+                    self._over()
+        self._write(self._to_near, self._held)
         if not self.lost:
             self.end()
+
+    def _begin(self, transport: str | None) -> None:
+        self._over()
+        self._transport, self._opened, self._held = transport, False, b""
+        self._answered.clear()
+        if transport and self._relay.cap_s:
+            self._cap = asyncio.get_running_loop().call_later(self._relay.cap_s, self._cut)
+
+    def _over(self) -> None:
+        if self._cap:
+            self._cap.cancel()
+
+    def _cut(self) -> None:
+        self._relay.cuts += 1
+        self.end()
+
+    def _is_whole(self, data: bytes) -> bool:
+        """Whether an answer ends here. That of a poll comes at once; a stream has a last chunk, or no end but its own."""
+        if self._transport == WEBSOCKET:
+            return not self._upgraded  # a refusal
+        return self._transport == LONGPOLL or data.endswith(_LAST_CHUNK)
 
     def _let_through(self, data: bytes) -> bytes:
         if self._transport not in self._relay.held:
             return data
-        self._kept += data
-        size = 0
+        self._held += data
         if not self._opened:
-            size = self._kept.find(_END_OF_HEAD) + len(_END_OF_HEAD) if _END_OF_HEAD in self._kept else 0
-            self._opened = size > 0
-        elif self._kept.endswith(_LAST_CHUNK):
-            size = len(self._kept)
-        passed, self._kept = self._kept[:size], self._kept[size:]
+            head, end, rest = self._held.partition(_END_OF_HEAD)
+            self._opened = bool(end)
+            passed, self._held = (head + end, rest) if end else (b"", head)
+            return passed
+        if not data.endswith(_LAST_CHUNK):
+            return b""
+        passed, self._held = self._held, b""
         return passed
 
     def _write(self, writer: asyncio.StreamWriter, data: bytes) -> None:

@@ -50,13 +50,17 @@ class Stage:
 
     # What the page has told
 
-    def transport(self) -> str | None:
-        states = self.lab.seen("state")
-        return states[-1].value["transport"] if states else None
+    def transports(self) -> list[str]:
+        """That it was on, one after the other."""
+        return [report.value["transport"] for report in self.lab.seen("state") if report.value["transport"]]
 
     def last_seen(self) -> int:
         messages = self.lab.seen("message")
         return messages[-1].value if messages else 0
+
+    def first_s(self) -> float:
+        """From subscribing to the first update."""
+        return (self.lab.seen("message")[0].at - self.lab.seen("subscribe")[0].at) / 1000
 
     # The server and who publishes
 
