@@ -159,7 +159,7 @@ class _Link:
         self.end()
 
     def _is_whole(self, data: bytes) -> bool:
-        """Whether an answer ends here. That of a poll comes at once; a stream has a last chunk, or no end but its own."""
+        """Whether an answer ends here. That of a poll comes at once; a stream has a last chunk, if it has an end."""
         if self._transport == WEBSOCKET:
             return not self._upgraded  # a refusal
         return self._transport == LONGPOLL or data.endswith(_LAST_CHUNK)
