@@ -258,8 +258,7 @@
 
     _tell: function (answer, request) {
       var cursor = answer.cursor, i;
-      if (!this._opened) this.onmessage({control: "open", cursor: "", heartbeat: HOLD, lifetime: HOLD + SLACK});
-      this._opened = true;
+      this.onmessage({control: "open", cursor: "", heartbeat: HOLD, lifetime: HOLD + SLACK}); // again each time
       if (answer.reset) {
         this.onmessage({control: "reset", cursor: cursor, channels: answer.reset, spread: answer.spread});
       }
@@ -329,7 +328,6 @@
 
     stop: function () {
       this._stopped = true;
-      this.onevent = nothing;
       this._endRound();
       this._leave();
       this._timers.clearAll();
@@ -462,9 +460,11 @@
 
     /** Drops the current connection, if there is one. */
     _leave: function () {
-      this._timers.clear("watchdog");
-      if (this._current) this._discard(this._current);
+      var current = this._current;
+      if (current && this._lasted) this._failures = 0;
+      if (current) this._discard(current);
       this._current = null;
+      this._timers.clear("watchdog");
       this._confirmed = false;
     },
 
@@ -504,7 +504,6 @@
       var before = this.cursor;
       if (!isNews(message.id, before)) return;
       this.cursor = message.id;
-      this._confirmed = true;
       this.onevent({kind: "message", message: message, before: before});
     },
 
@@ -557,8 +556,7 @@
     _ended: function () {
       var name = this._current.name;
       this._leave();
-      if (this._lasted) this._failures = 0;
-      else this._strike(name);
+      if (!this._lasted) this._strike(name);
       // A try of better ones may take long to fail. Where all are tried, one of them will do.
       if (this._round.racing.length && this._round.names.length === this._names.length) this._say("connecting", null);
       else this._comeBack();
@@ -612,7 +610,6 @@
     rotate: function (message) {
       var self = this;
       this._moveTo(message.cursor);
-      if (this._lasted) this._failures = 0;
       this._leave();
       this._timers.set("retry", message.retry, function () { self._race(self._order()); });
     }
@@ -668,7 +665,6 @@
 
     stop: function () {
       this._stopped = true;
-      this.onevent = nothing;
       this._timers.clearAll();
       this._line.stop();
       this._release();
@@ -732,7 +728,6 @@
       this._line.stop();
       this._timers.clearAll();
       this._request();
-      this._greet();
       this._watch();
     },
 

@@ -68,18 +68,24 @@ scenario("the wait after a failure is random up to 0.5 s, which doubles with eac
   }
 });
 
-scenario("a connection that held for a second begins the backoff anew", async (world) => {
-  world.random = () => 1;
-  connected(world);
-  for (let i = 0; i < 4; i++) {
+for (const how of ["is cut", "rotates"]) {
+  scenario(`a connection that held for a second and ${how} begins the backoff anew`, async (world) => {
+    world.random = () => 1;
+    connected(world);
+    for (let i = 0; i < 4; i++) {
+      world.last("websocket").end();
+      await world.untilNext();
+    }
+    world.last("websocket").works(cursor(1));
+    await world.pass(1000);
+    if (how === "rotates") {
+      world.last("websocket").rotate(cursor(1), 10);
+      await world.untilNext();
+    }
     world.last("websocket").end();
-    await world.untilNext();
-  }
-  world.last("websocket").works(cursor(1));
-  await world.pass(1000);
-  world.last("websocket").end();
-  assert.equal(await world.untilNext(), 500);
-});
+    assert.equal(await world.untilNext(), 500);
+  });
+}
 
 scenario("a server that lets in and throws out at once is not hammered", async (world) => {
   world.random = () => 1;
@@ -95,10 +101,11 @@ scenario("a server that lets in and throws out at once is not hammered", async (
 for (const how of ["online", "visibilitychange"]) {
   scenario(`“${how}” cuts a wait short`, async (world) => {
     world.random = () => 1;
-    const tab = connected(world, {retryMin: 30000});
+    const tab = connected(world, {retryMin: 5000});
     world.last("websocket").end();
     await world.pass(100);
     tab.happens(how);
+    await world.pass(9000); // past the end of the wait
     assert.deepEqual([tab.subscription.state, world.using], ["connecting", ["websocket"]]);
     world.last("websocket").works(cursor(1), {heartbeat: 1000});
     await world.pass(60000);

@@ -107,12 +107,16 @@ scenario("one that knows where it stands loses nothing to a leader that began fr
 
 scenario("a tab that comes back from a log that is gone is told of the reset, the others are not", async (world) => {
   const all = await tabs(world, 2);
-  const old = world.open({cursor: cursor(70, "00oldlog")});
-  await world.pass(10);
-  world.last("websocket").works("00000000-000000000000000").reset(cursor(1));
+  for (const epoch of ["00oldlog", "00oldest"]) {
+    all.push(world.open({cursor: cursor(70, epoch)}));
+    await world.pass(2000); // time to disagree
+    assert.deepEqual(world.live.map(({query}) => query.cursor), [cursor(70, epoch)]);
+    world.last("websocket").works("00000000-000000000000000").reset(cursor(1));
+    await world.pass(10);
+  }
   await tell(world, 2);
-  assert.deepEqual([...all, old].map((tab) => tab.resets.length), [0, 0, 1]);
-  assert.deepEqual(data([...all, old]), [[2], [2], [2]]);
+  assert.deepEqual(all.map((tab) => tab.resets.length), [0, 0, 1, 1]);
+  assert.deepEqual(data(all), [[2], [2], [2], [2]]);
 });
 
 scenario("a leader that stands in a log that is gone is told so, though others know the new one", async (world) => {
@@ -193,7 +197,7 @@ scenario("a leader that was silent for two heartbeats, its tab frozen, loses the
   await world.pass(PATIENCE - 20);
   assert(world.locks.holder() === leader);
   await world.pass(20);
-  assert(world.locks.holder() === other);
+  assert.deepEqual([world.locks.holder() === other, world.locks.waiting], [true, []]);
   world.last("websocket").works(cursor(2));
   await tell(world, 3);
   assert.deepEqual([other.data, world.last("websocket").query.cursor], [[2, 3], cursor(2)]);
@@ -220,12 +224,23 @@ scenario("when it thaws it follows, and hears what it has missed", async (world)
   await tell(world, 2, 3);
   leader.thaw();
   await world.pass(10);
-  assert.deepEqual(world.live.map(({tab, query}) => [tab === other, query.cursor]), [[true, cursor(1)]]);
-  world.last("websocket").works(cursor(1));
-  await tell(world, 2, 3, 4);
+  const since = world.posts.length;
+  await tell(world, 4);
   assert.deepEqual([leader.data, leader.subscription.state], [[2, 3, 4], "open"]);
+  await world.pass(20000);
+  assert.deepEqual([world.live.length, world.posts.slice(since).every(({tab}) => tab === other)], [1, true]);
   other.subscription.close();
   await world.pass(10);
+  assert(world.locks.holder() === leader);
+});
+
+scenario("it also takes the lock back from one that falls silent in its turn", async (world) => {
+  const [leader, other] = await tabs(world, 2);
+  leader.freeze();
+  await world.pass(PATIENCE);
+  other.freeze();
+  leader.thaw();
+  await world.pass(PATIENCE + 20);
   assert(world.locks.holder() === leader);
 });
 
@@ -264,13 +279,32 @@ scenario("a leader whose timers the browser slows down is known to live by what 
 });
 
 scenario("a leader that can not connect says that it lives", async (world) => {
-  world.onconnect = (connection) => world.later(1, () => connection.end());
-  const leader = world.open();
+  const leader = world.open({retryMax: 100000});
   await world.pass(10);
+  world.last("websocket").works(cursor(1), {heartbeat: 4});
   const other = world.open();
-  await world.pass(300000);
+  await world.pass(10);
+  world.onconnect = (connection) => world.later(1, () => connection.end());
+  world.last("websocket").end();
+  await world.pass(600000);
   assert(world.locks.holder() === leader);
   assert.match(other.subscription.state, /waiting|connecting/);
+});
+
+scenario("who is in step says nothing, and who is behind asks once a second", async (world) => {
+  const [leader] = await tabs(world, 3);
+  const asked = () => world.posts.filter(({kind}) => kind === "hello").length;
+  assert.equal(asked(), 3);
+  for (let ping = 0; ping < 4; ping++) {
+    await world.pass(14000);
+    world.last("websocket").ping(cursor(1));
+  }
+  assert.equal(asked(), 3);
+  world.channels.forEach((port) => { port.isOpen = port.tab === leader; }); // they miss something
+  await tell(world, 2);
+  world.channels.forEach((port) => { port.isOpen = true; });
+  await tell(world, 3, 4, 5, 6);
+  assert.deepEqual([asked(), world.last("websocket").query.cursor], [5, cursor(1)]);
 });
 
 // Locks and channels are given back
@@ -279,7 +313,7 @@ scenario("“pagehide” gives up lock and channel: they too keep a page out of 
   const [leader, other] = await tabs(world, 2);
   other.happens("pagehide");
   await world.pass(10);
-  assert.equal(world.channels.size, 1);
+  assert.deepEqual([world.channels.size, world.locks.waiting], [1, []]);
   leader.happens("pagehide");
   await world.pass(100000);
   assert.deepEqual([world.channels.size, world.locks.holder(), world.live], [0, undefined, []]);

@@ -187,6 +187,16 @@ scenario("when it is back on the best before a try was due, there is none", asyn
   assert.equal(world.connections.length, length);
 });
 
+scenario("nor when a loss has brought it back to the best", async (world) => {
+  await onEventStream(world);
+  await world.pass(2000);
+  world.last("eventsource").end();
+  await world.pass(250 + 2500);
+  world.last("websocket").works(cursor(1), QUIET);
+  await world.pass(300 * MINUTE);
+  assert.deepEqual([tries(world, "websocket").length, world.using], [2, ["websocket"]]);
+});
+
 scenario("`upgradeAfter: []` means never", async (world) => {
   await onEventStream(world, {upgradeAfter: []});
   await world.pass(300 * MINUTE);

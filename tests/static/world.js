@@ -32,6 +32,7 @@ class World {
     this.random = () => 0.5;
     this.errors = []; // what went to a console
     this.connections = []; // all that ever were
+    this.posts = []; // what tabs posted to each other: "hello" …, by whom
     this.onconnect = () => {}; // a model server's
     this.onrun = () => {}; // called with a tab in which something has happened
     this.storage = storage();
@@ -372,6 +373,7 @@ function channelOf(tab) {
     world.channels.add(port);
     this.postMessage = (message) => {
       assert(port.isOpen, "posted to a closed channel");
+      world.posts.push({tab, kind: message.kind});
       for (const other of world.channels) {
         if (other === port || other.name !== name) continue;
         const copy = structuredClone(message);
@@ -397,6 +399,11 @@ class Locks {
 
   of(tab) {
     return {request: (name, options, callback) => this._request(tab, name, options, callback)};
+  }
+
+  /** Tabs that wait for one. */
+  get waiting() {
+    return this._waiting.map(({tab}) => tab);
   }
 
   holder(name = [...this._held.keys()][0]) {
