@@ -105,6 +105,7 @@ for (const how of ["online", "visibilitychange"]) {
     world.last("websocket").end();
     await world.pass(100);
     tab.happens(how);
+    assert.equal(world.last("websocket").time, 100);
     await world.pass(9000); // past the end of the wait
     assert.deepEqual([tab.subscription.state, world.using], ["connecting", ["websocket"]]);
     world.last("websocket").works(cursor(1), {heartbeat: 1000});
