@@ -151,7 +151,7 @@ class Publishing:
 
     def _admit(self, pending: Pending) -> None:
         """Hands the publish to the log, or puts it behind the pass of a channel that is full."""
-        for name in pending.names if self._fanout.busy else ():
+        for name in pending.names:
             channel = self._history.find(name)
             if channel is not None and self._history.full(channel):
                 self._metrics.publish_waits += 1

@@ -12,16 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from pushcompat.hub.answering import Answering
 from pushcompat.hub.channel import Channel
 from pushcompat.hub.clock import Wheel
 from pushcompat.hub.connection import Connection, State
 from pushcompat.hub.fanout import NOWHERE, UNKNOWN, Fanout
 from pushcompat.hub.history import History
+from pushcompat.hub.publishing import Publishing
 from pushcompat.hub.sockets import Sockets
 from pushcompat.limits import Limits, Retention
 from pushcompat.message import Message, format_cursor
 from pushcompat.metrics import Metrics
+from pushcompat.store.memory import MemoryStore
 from pushcompat.wire.encoding import Encoding
+from pushcompat.wire.http import parse_head
 from pushcompat.wire.longpoll import Answers
 
 EPOCH = "aaaaaaaa"
@@ -83,13 +87,17 @@ class Rig:
         for peer in self._peers.values():
             peer.close()
 
-    def subscribe(self, *names: str, cursor: int | None = None, encoding: Encoding | None = None) -> Connection:
+    def connect(self) -> Connection:
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.setblocking(False)
         connection = Connection(ours, 0)
         self.sockets.watch(connection)
         self._peers[connection] = theirs
+        return connection
+
+    def subscribe(self, *names: str, cursor: int | None = None, encoding: Encoding | None = None) -> Connection:
+        connection = self.connect()
         channels = tuple(self.history.channel(name) for name in names)
         connection.channels = channels if len(channels) > 1 else channels[0].alone
         for channel in channels:
@@ -243,6 +251,29 @@ def test_publishers_that_wait_for_a_pass_go_on_when_it_is_through(rig: Rig) -> N
     assert went_on == []
     rig.run(10)
     assert went_on == ["it"]
+
+
+def test_a_publisher_that_waited_for_a_pass_waits_for_the_next_one_where_the_channel_is_still_full(
+    make_rig: MakeRig,
+) -> None:
+    rig = make_rig(retention=Retention(count=2))
+    for _ in range(20):
+        rig.subscribe("a")
+    rig.publish("a")
+    rig.fanout.run(10)
+    rig.publish(*"aaaa")  # behind the pass: it has to keep all of these for the next one
+    limits, store = Limits(), MemoryStore(Retention())
+    answering = Answering(rig.sockets, rig.wheel, limits, rig.metrics, (), lambda: None)
+    publishing = Publishing(store, rig.history, rig.fanout, rig.wheel, answering, limits, rig.metrics)
+    request = parse_head(b"POST /channels/a HTTP/1.1\r\nHost: test\r\n\r\n")
+    publishing.submit(rig.connect(), request, ["a"], "publisher")
+    assert rig.metrics.publish_waits == 1
+    rig.fanout.run(10)
+    assert len(rig.history.channel("a")) == 4
+    assert rig.metrics.publish_waits == 2
+    rig.run(10)
+    assert len(rig.history.channel("a")) == 2
+    assert rig.metrics.publish_waits == 2
 
 
 def test_somebody_who_left_during_a_pass_is_not_visited(rig: Rig) -> None:
