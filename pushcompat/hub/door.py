@@ -49,6 +49,8 @@ class Door:
         self._sockets = sockets
         self._wheel = wheel
         self._limits = limits
+        self._head_s = int(limits.head_s)
+        self._most = limits.head_bytes
         self._metrics = metrics
         self._on_request = on_request
         self._refuse = refuse
@@ -75,9 +77,12 @@ class Door:
             IOLoop.current().add_handler(listener, lambda _fd, _events: self._accept(listener), IOLoop.READ)
 
     def _accept(self, listener: socket.socket) -> None:
+        kind = listener.family, listener.type, listener.proto
+        until = self._wheel.now + self._head_s
         for _ in range(_ACCEPTS):
             try:
-                sock, _address = listener.accept()
+                # Not accept(), which looks two enumerations up for each connection: a twentieth of a handshake.
+                fd, _address = listener._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
                 return
             except OSError as error:
@@ -85,12 +90,13 @@ class Door:
                     self._look_away(listener, error)
                     return
                 continue  # that client left before it was let in
+            sock = socket.socket(*kind, fd)
             sock.setblocking(False)
-            if not _INHERITS and sock.family != socket.AF_UNIX:
+            if not _INHERITS:
                 prepare(sock, self._limits.unsent_bytes)
             connection = Connection(sock, self._wheel.now)
             self._sockets.watch(connection)
-            self._wheel.set(connection, self._wheel.now + int(self._limits.head_s))
+            self._wheel.set(connection, until)
 
     def _look_away(self, listener: socket.socket, error: OSError) -> None:
         self._metrics.accept_pauses += 1
@@ -109,10 +115,10 @@ class Door:
             data = data.lstrip(b"\r\n")  # RFC 9112 §2.2: empty lines before a request are nothing
             if not data:
                 return
-            connection.since = self._wheel.now
-            self._wheel.set(connection, self._wheel.now + int(self._limits.head_s))
+            connection.since = now = self._wheel.now
+            self._wheel.set(connection, now + self._head_s)
+        most = self._most
         end = _head_end(data)
-        most = self._limits.head_bytes
         if 0 < end <= most:
             connection.inbox = data[end:]
             self._parse(connection, data[:end])
@@ -142,11 +148,10 @@ class Door:
 
 def _head_end(data: bytes) -> int:
     """Where the first head in ``data`` ends; 0 where it does not."""
-    for mark in (HEAD_END, _LAWLESS_END):
-        at = data.find(mark)
-        if at >= 0:
-            return at + len(mark)
-    return 0
+    at = data.find(HEAD_END)
+    if at >= 0:
+        return at + len(HEAD_END)
+    return data.find(_LAWLESS_END) + len(_LAWLESS_END) if _LAWLESS_END in data else 0
 
 
 _INHERITS = sys.platform == "linux"  # an accepted socket has its listener's options; elsewhere not all of them

@@ -219,7 +219,11 @@ class Fanout:
         return self.cursor(self.stands(connection))
 
     def cursor(self, sequence: int) -> str:
-        return NOWHERE if sequence == UNKNOWN else format_cursor(self.epoch, sequence)
+        known, epoch, text = self._cursor
+        if sequence != known or epoch is not self.epoch:
+            text = NOWHERE if sequence == UNKNOWN else format_cursor(self.epoch, sequence)
+            self._cursor = sequence, self.epoch, text
+        return text
 
     # Chunks
 
@@ -279,11 +283,7 @@ class Fanout:
         if partial:
             messages = messages[:fitting]
             head = messages[-1].sequence
-        known, epoch, text = self._cursor
-        if head != known or epoch is not self.epoch:
-            text = format_cursor(self.epoch, head)
-            self._cursor = head, self.epoch, text
-        data = encoding.messages(messages, self.epoch, text)
+        data = encoding.messages(messages, self.epoch, self.cursor(head))
         return Chunk(encoding, data, head, len(messages), partial=partial)
 
     def _fitting(self, messages: Sequence[Message]) -> int:

@@ -30,7 +30,6 @@ from ..limits import Limits
 from ..message import Message
 from ..metrics import Metrics
 from ..store.base import Lost, Store
-from ..wire.encoding import WEBSOCKET
 from .answering import Answering
 from .clock import NEVER, Wheel
 from .connection import Connection, State
@@ -83,7 +82,7 @@ class Hub:
         )  # fmt: skip
         self.door = Door(self.sockets, wheel, limits, metrics, self._requests.route, self._answering.refuse)
         self._next_turn: asyncio.Handle | None = None
-        self._again: list[tuple[Connection, int]] = []  # to be read once more without being reported
+        self._again: dict[Connection, int] = {}  # to be read once more without being reported, and their events
         self._due: deque[Connection] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self.failed = asyncio.Event()  # the hub can not go on
@@ -92,7 +91,7 @@ class Hub:
             State.BODY: self._requests.receive_body,
             State.PUBLISHING: self._receive_early,
             State.POLLING: self._receive_early,
-            State.STREAMING: self._receive_stream,
+            State.STREAMING: self._subscribing.receive,
             State.CLOSING: self._receive_last,
         }
         self._fire = {
@@ -247,20 +246,40 @@ class Hub:
             connection = self._due.popleft()
             if connection.state is not State.GONE and connection.deadline == NEVER:  # else it got more time meanwhile
                 self._do(self._fire[connection.state], connection)
+        for connection in self.sockets.uncork():
+            self._flushed(connection)
         self._fanout.run(most)
         if more or early or self._due or self._fanout.busy:
             self.schedule()
 
     def _read(self, most: int) -> bool:
         """Serves that many sockets that are ready. True where there may be more."""
-        again, self._again = self._again, []
-        self._serve([item for item in again if item[0] not in self.sockets.paused])
+        again, self._again = self._again, {}
+        self._serve([item for item in again.items() if item[0] not in self.sockets.paused])
         ready = self.sockets.ready(most)
         self._serve(ready)
         return bool(self._again) or len(ready) >= most
 
     def _serve(self, ready: Sequence[tuple[Connection, int]]) -> None:
+        """Reads them all, then acts upon what was read: a system call leaves the processor's caches to the next one."""
         receive, repeat = self._receive, self._subscribing.repeat
+        for connection, data in self._received(ready):
+            state = connection.state
+            try:
+                if (
+                    state is _HEAD
+                    and connection.repeat is not None
+                    and not connection.inbox
+                    and repeat(connection, data)
+                ):
+                    continue
+                receive[state](connection, data)
+            except Exception:
+                self.sockets.defect(connection)
+
+    def _received(self, ready: Sequence[tuple[Connection, int]]) -> list[tuple[Connection, bytes]]:
+        """What came in from those who had something to say; the others are seen to. Each is there at most once."""
+        received = []
         for connection, events in ready:
             if connection.state is _GONE:
                 continue
@@ -280,19 +299,9 @@ class Hub:
                 self._half_closed(connection)
                 continue
             if events & HANGUP or len(data) == size:
-                self._again.append((connection, events))
-            try:
-                state = connection.state
-                if (
-                    state is _HEAD
-                    and connection.repeat is not None
-                    and not connection.inbox
-                    and repeat(connection, data)
-                ):
-                    continue
-                receive[state](connection, data)
-            except Exception:
-                self.sockets.defect(connection)
+                self._again[connection] = events
+            received.append((connection, data))
+        return received
 
     def _do(self, what: Callable[[Connection], None], connection: Connection) -> None:
         try:
@@ -310,7 +319,7 @@ class Hub:
     def _flushed(self, connection: Connection) -> None:
         """The rest is out: on with what came meanwhile."""
         if connection.state is State.STREAMING:
-            self._fanout.catch_up(connection)
+            self._subscribing.go_on(connection)
         elif connection.state is State.HEAD and connection.inbox:
             self._answering.early.append(connection)
 
@@ -321,10 +330,6 @@ class Hub:
         connection.inbox += data
         if len(connection.inbox) > self._limits.head_bytes:
             self.sockets.pause(connection)
-
-    def _receive_stream(self, connection: Connection, data: bytes) -> None:
-        if connection.encoding is not None and connection.encoding.transport == WEBSOCKET:
-            self._subscribing.receive_frames(connection, data)
 
     def _receive_last(self, connection: Connection, data: bytes) -> None:
         """We are done. What still comes is read, so that the client sees our last words, and thrown away."""

@@ -50,13 +50,14 @@ class Requests:
         self._publish_keys = publish_keys
         self._origins = origins
         self._base = f"{prefix}/channels"
+        self._below = f"{self._base}/"
         self._nameless = f"name the channels to follow: GET {self._base}/NAME[,NAME…]"
         self._hand_over = hand_over
         self._methods = {"GET": self._get, "HEAD": self._head, "POST": self._post, "OPTIONS": self._options}
 
     def route(self, connection: Connection, request: Request, head: bytes) -> None:
         path = request.path
-        if not path.startswith(self._base) or path[len(self._base) :][:1] not in ("", "/"):
+        if not path.startswith(self._below) and path != self._base:
             self._give_away(connection, head)
             return
         try:

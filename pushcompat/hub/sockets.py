@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from .. import logs
 from .clock import NEVER, Wheel
@@ -31,6 +31,7 @@ class Sockets:
     def __init__(self, wheel: Wheel[Connection], close_s: float, on_ended: Callable[[Connection, str], None]) -> None:
         self._poller = make_poller()
         self.paused: set[Connection] = set()
+        self._corked: list[Connection] = []
         self._wheel = wheel
         self._close_s = max(1, int(close_s))
         self._on_ended = on_ended
@@ -75,7 +76,7 @@ class Sockets:
         else:
             self._poller.forget(connection)
 
-    def offer(self, connection: Connection, data: bytes) -> None:
+    def offer(self, connection: Connection, data: bytes | memoryview) -> None:
         """Sends ``data`` behind whatever is still unsent."""
         if connection.rest is not None:
             connection.rest = memoryview(bytes(connection.rest) + data)
@@ -89,6 +90,21 @@ class Sockets:
             return
         if sent != len(data):
             self.keep(connection, memoryview(data)[sent:])
+
+    def cork(self, connection: Connection, data: bytes) -> None:
+        """Has ``data`` wait for ``uncork``, as the connection's rest. Nothing may be unsent yet."""
+        connection.rest = memoryview(data)
+        self._corked.append(connection)
+
+    def uncork(self) -> Iterator[Connection]:
+        """Sends what was corked: many sends in a row cost less each. Yields those who were told all of it."""
+        corked, self._corked = self._corked, []
+        for connection in corked:
+            rest, connection.rest = connection.rest, None
+            if rest is not None:
+                self.offer(connection, rest)
+                if connection.rest is None:
+                    yield connection
 
     def keep(self, connection: Connection, rest: memoryview) -> None:
         connection.rest = rest

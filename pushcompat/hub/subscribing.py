@@ -20,7 +20,7 @@ from ..limits import Limits
 from ..message import CURSOR_WIDTH, parse_cursor
 from ..metrics import Metrics
 from ..wire import eventsource, websocket
-from ..wire.encoding import EVENTSOURCE, WEBSOCKET, Encoding, Opening
+from ..wire.encoding import EVENTSOURCE, WEBSOCKET, Encoding
 from ..wire.http import Request
 from ..wire.longpoll import Answers
 from .answering import Answering
@@ -127,26 +127,29 @@ class Subscribing:
         if life is not None:
             life = max(1.0, life * random.uniform(0.8, 1.0))
             connection.ends_at = connection.since + int(life)
-        opening = Opening(
+        opening = encoding.opening(
             self._fanout.cursor(connection.cursor),
             self._limits.heartbeat_s,
             None if life is None else round(life),
             self.retry_ms(),
         )
         connection.move(State.STREAMING)
-        self._sockets.offer(connection, head + encoding.opening(opening))
+        self._sockets.cork(connection, head + opening)
         connection.quiet_since = self._wheel.now
         if transport == EVENTSOURCE:
             # As if it had been quiet for long: a proxy may hold what came with the head until something comes behind it
             # (Varnish does), so there is a ping at the next tick, well before a client gives the stream up as silent.
             connection.quiet_since -= int(self._limits.heartbeat_s)
         self.set_heartbeat(connection)
+
+    def go_on(self, connection: Connection) -> None:
+        """A stream has nothing unsent: on with what it is owed, and with what came in one piece with its request."""
         self._fanout.catch_up(connection)
         if self.draining:
             self.rotate(connection, "stopping", self.retry_ms())
-        early, connection.inbox = connection.inbox, b""  # what came in one piece with the request
-        if early and transport == WEBSOCKET and connection.state is State.STREAMING:
-            self.receive_frames(connection, early)
+        if connection.inbox and connection.state is State.STREAMING:
+            early, connection.inbox = connection.inbox, b""
+            self.receive(connection, early)
 
     def _poll(self, connection: Connection, request: Request, names: Sequence[str], head: bytes) -> None:
         policy.text_format(request.params, "json")
@@ -243,7 +246,7 @@ class Subscribing:
         connection.cursor = self._start(connection, policy.start(request))
 
     def _enter(self, connection: Connection, names: Sequence[str], encoding: Encoding, client: str) -> None:
-        channels = tuple(self._history.channel(name) for name in names)
+        channels = tuple(map(self._history.channel, names))
         connection.channels = channels if len(channels) > 1 else channels[0].alone
         for channel in channels:
             channel.subscribers.add(connection)
@@ -309,7 +312,7 @@ class Subscribing:
             self._history.release(channel)
 
     def set_heartbeat(self, connection: Connection) -> None:
-        beat = connection.quiet_since + max(1, int(self._limits.heartbeat_s * random.uniform(0.8, 1.0)))
+        beat = connection.quiet_since + max(1, int(self._limits.heartbeat_s * (0.8 + 0.2 * random.random())))
         self._wheel.set(connection, min(beat, connection.ends_at))
 
     def beat(self, connection: Connection) -> None:
@@ -365,8 +368,11 @@ class Subscribing:
 
     # In
 
-    def receive_frames(self, connection: Connection, data: bytes) -> None:
-        """A WebSocket's input. Clients rarely send; what they say means nothing to us (the 2009 client's NOOP)."""
+    def receive(self, connection: Connection, data: bytes) -> None:
+        """A stream's input. WebSockets rarely send, and it means nothing to us (the 2009 client's NOOP)."""
+        assert connection.encoding is not None
+        if connection.encoding.transport != WEBSOCKET:
+            return
         reader = connection.input
         if reader is None:
             reader = websocket.Input(self._limits.websocket_message_bytes)

@@ -8,7 +8,6 @@ encoded for one connection can be sent to all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from ..message import Message
@@ -17,16 +16,6 @@ WEBSOCKET = "websocket"
 EVENTSOURCE = "eventsource"
 LONGPOLL = "longpoll"
 TRANSPORTS = (WEBSOCKET, EVENTSOURCE, LONGPOLL)
-
-
-@dataclass(slots=True)
-class Opening:
-    """What a stream says first: where the client stands, and what it may expect of the server."""
-
-    cursor: str
-    heartbeat_s: float
-    lifetime_s: float | None
-    retry_ms: int
 
 
 class Encoding(Protocol):
@@ -41,7 +30,8 @@ class Encoding(Protocol):
     def keep_alive(self) -> bool:
         """Another request may follow on the connection."""
 
-    def opening(self, opening: Opening) -> bytes: ...
+    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
+        """What a stream says first: where the client stands, and what it may expect of the server."""
 
     def messages(self, messages: Sequence[Message], epoch: str, cursor: str) -> bytes:
         """``messages`` in order; ``cursor`` is where the client stands once it has read them."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from ..message import Message, format_cursor
 from . import envelope, http
-from .encoding import EVENTSOURCE, Opening
+from .encoding import EVENTSOURCE
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
@@ -35,14 +35,10 @@ class _Events:
     once = False
     keep_alive = False
 
-    def opening(self, opening: Opening) -> bytes:
+    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         # Two events: some virus scanners hold the first one back until they see a second.
-        said = envelope.opened(opening.cursor, opening.heartbeat_s, opening.lifetime_s)
-        return b"retry: %d\n%b%b" % (
-            opening.retry_ms,
-            event(opening.cursor, said, "control"),
-            self.ping(opening.cursor),
-        )
+        said = event(cursor, envelope.opened(cursor, heartbeat_s, lifetime_s), "control")
+        return b"retry: %d\n%b%b" % (retry_ms, said, self.ping(cursor))
 
     def ping(self, cursor: str) -> bytes:
         return event(cursor, envelope.ping(cursor), "control")

@@ -45,7 +45,7 @@ class Request:
 
     __slots__ = (
         "_chunks", "body", "chunked", "complete", "content_length", "findings", "headers",
-        "keep_alive", "method", "params", "path", "target", "version",
+        "keep_alive", "method", "params", "path", "target", "version", "wants_upgrade",
     )  # fmt: skip
 
     method: str
@@ -55,6 +55,7 @@ class Request:
     keep_alive: bool
     chunked: bool
     content_length: int | None
+    wants_upgrade: bool
 
     def __init__(self) -> None:
         self.headers: dict[bytes, bytes] = {}
@@ -73,16 +74,10 @@ class Request:
         request.headers, request.findings = self.headers, self.findings
         request.version, request.keep_alive = self.version, self.keep_alive
         request.chunked, request.content_length = self.chunked, self.content_length
+        request.wants_upgrade = self.wants_upgrade
         request.method, request.target = method.decode(), target
         request.path, request.params = parse_target(target)
         return request
-
-    @property
-    def wants_upgrade(self) -> bool:
-        return (
-            self.headers.get(b"upgrade", b"").lower() == b"websocket"
-            and b"upgrade" in self.headers.get(b"connection", b"").lower()
-        )
 
     @property
     def expects_continue(self) -> bool:
@@ -213,6 +208,7 @@ def _check(request: Request) -> None:
         raise BadRequest("Content-Length is one whole number")
     request.content_length = None if length is None else int(length)
     options = headers.get(b"connection", b"").lower()  # not the parser's: it forgets them where there is no body
+    request.wants_upgrade = b"upgrade" in options and headers.get(b"upgrade", b"").lower() == b"websocket"
     request.keep_alive = b"close" not in options and (request.version == "1.1" or b"keep-alive" in options)
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from ..message import Message
 from . import http
-from .encoding import LONGPOLL, Opening
+from .encoding import LONGPOLL
 from .envelope import envelope
 
 
@@ -24,8 +24,8 @@ class Answers:
         self.extra = extra
         self.keep_alive = keep_alive
 
-    def opening(self, opening: Opening) -> bytes:
-        return self._answer(opening.cursor)
+    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
+        return self._answer(cursor)
 
     def messages(self, messages: Sequence[Message], epoch: str, cursor: str) -> bytes:
         return self._answer(cursor, messages=b",".join([envelope(m, epoch) for m in messages]))

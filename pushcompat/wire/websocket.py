@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import codecs
 import logging
-from base64 import b64decode, b64encode
+import re
+from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha1
 
@@ -22,9 +23,10 @@ from websockets.protocol import SERVER, Protocol, State
 from ..errors import BadRequest, UnknownVersion
 from ..message import Message
 from . import envelope, http
-from .encoding import WEBSOCKET, Opening
+from .encoding import WEBSOCKET
 
 PING = b"\x89\x00"
+_NONCE = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 
 _logger = logging.getLogger("pushcompat.websocket")
@@ -40,19 +42,12 @@ def handshake(request: http.Request) -> bytes:
         raise BadRequest("a WebSocket handshake is a GET over HTTP/1.1")
     if request.headers.get(b"sec-websocket-version") != b"13":
         raise UnknownVersion("a WebSocket handshake says Sec-WebSocket-Version: 13")
-    if len(key) != 24 or not _is_nonce(key):
+    if not _NONCE.fullmatch(key):
         raise BadRequest("a WebSocket handshake has a Sec-WebSocket-Key of 16 bytes in base64")
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: %b\r\n\r\n" % b64encode(sha1(key + _GUID).digest())
     )
-
-
-def _is_nonce(key: bytes) -> bool:
-    try:
-        return len(b64decode(key, validate=True)) == 16
-    except ValueError:
-        return False
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -69,8 +64,8 @@ class JsonFrames:
     once = False
     keep_alive = False
 
-    def opening(self, opening: Opening) -> bytes:
-        return text_frame(envelope.opened(opening.cursor, opening.heartbeat_s, opening.lifetime_s))
+    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
+        return text_frame(envelope.opened(cursor, heartbeat_s, lifetime_s))
 
     def messages(self, messages: Sequence[Message], epoch: str, cursor: str) -> bytes:
         return b"".join([text_frame(envelope.envelope(m, epoch)) for m in messages])
@@ -92,7 +87,7 @@ class TextFrames:
     once = False
     keep_alive = False
 
-    def opening(self, opening: Opening) -> bytes:
+    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         return b""
 
     def messages(self, messages: Sequence[Message], epoch: str, cursor: str) -> bytes:

@@ -48,7 +48,7 @@ class Lines:
     def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
         return f"reset {' '.join(channels)} {spread_ms}\n".encode()
 
-    def opening(self, opening: object) -> bytes:
+    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         raise NotImplementedError
 
     def ping(self, cursor: str) -> bytes:

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushcompat.message import Message
-from pushcompat.wire.encoding import Opening
 from pushcompat.wire.eventsource import JsonEvents, TextEvents, event, stream_head
 
 EPOCH = "abcd1234"
@@ -106,7 +105,7 @@ def test_pretty_json_survives_as_json() -> None:
 def test_whatever_the_server_says_is_a_control_event_with_an_id() -> None:
     encoding = TextEvents()
     said = {
-        "open": encoding.opening(Opening(CURSOR, 15.0, None, 700)),
+        "open": encoding.opening(CURSOR, 15.0, None, 700),
         "ping": encoding.ping(CURSOR),
         "reset": encoding.reset(CURSOR, ["chat"], None),
         "rotate": encoding.rotate(CURSOR, 900),
@@ -121,4 +120,4 @@ def test_whatever_the_server_says_is_a_control_event_with_an_id() -> None:
 
 
 def test_a_stream_opens_with_two_events_for_scanners_that_hold_one_back() -> None:
-    assert len(read(TextEvents().opening(Opening(CURSOR, 15.0, None, 700)))) == 2
+    assert len(read(TextEvents().opening(CURSOR, 15.0, None, 700))) == 2
