@@ -74,14 +74,14 @@ class Door:
 
     def _watch(self, listener: socket.socket) -> None:
         if listener.fileno() != -1:
-            IOLoop.current().add_handler(listener, lambda _fd, _events: self._accept(listener), IOLoop.READ)
+            kind = listener.family, listener.type, listener.proto
+            IOLoop.current().add_handler(listener, lambda _fd, _events: self._accept(listener, kind), IOLoop.READ)
 
-    def _accept(self, listener: socket.socket) -> None:
-        kind = listener.family, listener.type, listener.proto
+    def _accept(self, listener: socket.socket, kind: tuple[int, int, int]) -> None:
         until = self._wheel.now + self._head_s
         for _ in range(_ACCEPTS):
             try:
-                # Not accept(), which looks two enumerations up for each connection: a twentieth of a handshake.
+                # Not accept(), which looks ``kind`` up for each connection: a twentieth of a handshake.
                 fd, _address = listener._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
                 return

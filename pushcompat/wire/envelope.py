@@ -10,7 +10,6 @@ Names, keys and types are of an alphabet that JSON need not escape.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import msgspec
 
@@ -39,8 +38,6 @@ def envelope(message: Message, epoch: str) -> bytes:
     )
 
 
-# In a storm of reconnections everybody stands at the same place.
-@lru_cache(64)
 def opened(cursor: str, heartbeat_s: float, lifetime_s: float | None) -> bytes:
     """The first thing a stream says. ``lifetime`` is null where only the network ends the stream."""
     return _encode({"control": "open", "cursor": cursor, "heartbeat": heartbeat_s, "lifetime": lifetime_s})

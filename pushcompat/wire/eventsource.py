@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ..message import Message, format_cursor
 from . import envelope, http
@@ -17,6 +18,7 @@ from .encoding import EVENTSOURCE
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
+@lru_cache(64)
 def stream_head(extra: bytes = b"") -> bytes:
     # Exactly this type: some polyfills compare it whole.
     return http.head(200, [("Content-Type", "text/event-stream"), ("Connection", "close")], extra)
@@ -36,18 +38,28 @@ class _Events:
     keep_alive = False
 
     def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
-        # Two events: some virus scanners hold the first one back until they see a second.
-        said = event(cursor, envelope.opened(cursor, heartbeat_s, lifetime_s), "control")
-        return b"retry: %d\n%b%b" % (retry_ms, said, self.ping(cursor))
+        return b"retry: %d\n%b" % (retry_ms, _opened(cursor, heartbeat_s, lifetime_s))
 
     def ping(self, cursor: str) -> bytes:
-        return event(cursor, envelope.ping(cursor), "control")
+        return _ping(cursor)
 
     def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
         return event(cursor, envelope.reset(cursor, channels, spread_ms), "control")
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
         return b"retry: %d\n%b" % (retry_ms, event(cursor, envelope.rotate(cursor, retry_ms), "control"))
+
+
+# In a storm of reconnections nearly everybody stands at the same place, and is told the same.
+@lru_cache(64)
+def _opened(cursor: str, heartbeat_s: float, lifetime_s: float | None) -> bytes:
+    # Two events: some virus scanners hold the first one back until they see a second.
+    return event(cursor, envelope.opened(cursor, heartbeat_s, lifetime_s), "control") + _ping(cursor)
+
+
+@lru_cache(64)
+def _ping(cursor: str) -> bytes:
+    return event(cursor, envelope.ping(cursor), "control")
 
 
 class JsonEvents(_Events):

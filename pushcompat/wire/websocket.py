@@ -15,6 +15,7 @@ import logging
 import re
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha1
 
 from websockets.frames import CloseCode, Frame, Opcode
@@ -65,7 +66,7 @@ class JsonFrames:
     keep_alive = False
 
     def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
-        return text_frame(envelope.opened(cursor, heartbeat_s, lifetime_s))
+        return _opened(cursor, heartbeat_s, lifetime_s)
 
     def messages(self, messages: Sequence[Message], epoch: str, cursor: str) -> bytes:
         return b"".join([text_frame(envelope.envelope(m, epoch)) for m in messages])
@@ -78,6 +79,11 @@ class JsonFrames:
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
         return text_frame(envelope.rotate(cursor, retry_ms))
+
+
+@lru_cache(64)  # in a storm of reconnections nearly everybody stands at the same place
+def _opened(cursor: str, heartbeat_s: float, lifetime_s: float | None) -> bytes:
+    return text_frame(envelope.opened(cursor, heartbeat_s, lifetime_s))
 
 
 class TextFrames:
