@@ -331,9 +331,8 @@ class Subscribing:
         if quiet >= int(self._limits.heartbeat_s * 0.8):
             assert connection.encoding is not None
             connection.quiet_since = now
-            self._sockets.offer(connection, connection.encoding.ping(self._fanout.cursor_of(connection)))
-        if connection.state is State.STREAMING:
-            self.set_heartbeat(connection)
+            self._sockets.cork(connection, connection.encoding.ping(self._fanout.cursor_of(connection)))
+        self.set_heartbeat(connection)
 
     def window_ends(self, connection: Connection) -> None:
         self._answer(connection)
@@ -375,6 +374,8 @@ class Subscribing:
             return
         reader = connection.input
         if reader is None:
+            if websocket.is_pong(data):
+                return
             reader = websocket.Input(self._limits.websocket_message_bytes)
             if not websocket.is_whole_frames(data):
                 connection.input = reader

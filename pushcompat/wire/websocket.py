@@ -72,7 +72,7 @@ class JsonFrames:
         return b"".join([text_frame(envelope.envelope(m, epoch)) for m in messages])
 
     def ping(self, cursor: str) -> bytes:
-        return PING + text_frame(envelope.ping(cursor))
+        return _ping(cursor)
 
     def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
         return text_frame(envelope.reset(cursor, channels, spread_ms))
@@ -84,6 +84,11 @@ class JsonFrames:
 @lru_cache(64)  # in a storm of reconnections nearly everybody stands at the same place
 def _opened(cursor: str, heartbeat_s: float, lifetime_s: float | None) -> bytes:
     return text_frame(envelope.opened(cursor, heartbeat_s, lifetime_s))
+
+
+@lru_cache(64)
+def _ping(cursor: str) -> bytes:
+    return PING + text_frame(envelope.ping(cursor))
 
 
 class TextFrames:
@@ -191,6 +196,11 @@ def _frame_bytes(size: int) -> int:
     """The least that a client's frame with so much payload takes. (One whose size is written longer than it need be
     leaves a remainder, and ``Input`` is never quiet again, which is safe.)"""
     return size + (6 if size < 126 else 8 if size < 0x10000 else 14)
+
+
+def is_pong(data: bytes) -> bool:
+    """Whether ``data`` is exactly what a client answers our PING with."""
+    return len(data) == 6 and data.startswith(b"\x8a\x80")
 
 
 def is_whole_frames(data: bytes) -> bool:

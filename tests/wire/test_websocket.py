@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Opcode
+from websockets.protocol import CLIENT, Protocol
 
 from pushcompat.errors import BadRequest, Refused, UnknownVersion
 from pushcompat.wire import http
-from pushcompat.wire.websocket import Input, handshake, is_whole_frames, text_frame
+from pushcompat.wire.websocket import PING as OUR_PING
+from pushcompat.wire.websocket import Input, handshake, is_pong, is_whole_frames, text_frame
 
 from ..harness import client_frame
 
@@ -451,3 +453,20 @@ def test_one_whole_frame_is_whole_and_nothing_less_or_more_is(opcode: int, size:
     assert not is_whole_frames(frame + frame[:1])
     assert not any(is_whole_frames(frame[:cut]) for cut in [*range(1, min(len(frame), 20)), len(frame) - 1])
     assert not is_whole_frames(client_frame(opcode, b"x" * size))
+
+
+@pytest.mark.parametrize("opcode", [CONT, TEXT, BINARY, CLOSE, PING, PONG])
+@pytest.mark.parametrize("first", [0, FIN, FIN | 0x40])
+@pytest.mark.parametrize("size", [0, 1, 125])
+@pytest.mark.parametrize("masked", [True, False])
+def test_only_the_answer_to_our_ping_passes_for_it(opcode: int, first: int, size: int, masked: bool) -> None:
+    frame = client_frame(first | opcode, b"x" * size, b"mask" if masked else b"")
+    assert is_pong(frame) is ((first, opcode, size, masked) == (FIN, PONG, 0, True))
+    assert not is_pong(frame[:5])
+    assert not is_pong(frame + client_frame(FIN | PONG, b""))
+
+
+def test_the_answer_to_our_ping_is_an_empty_pong() -> None:
+    client = Protocol(CLIENT)
+    client.receive_data(OUR_PING)
+    assert is_pong(b"".join(client.data_to_send()))
