@@ -1,6 +1,6 @@
 """Measure this server and Nchan in the same run; say what was reached and what was not.
 
-    python bench/run.py                       everything, five alternating runs of each: about nine minutes
+    python bench/run.py                       everything, five alternating runs of each: about ten minutes
     python bench/run.py --quick               a look: one run of each, a fifth of the load
     python bench/run.py --only websocket publish --runs 3
 

@@ -5,7 +5,7 @@ What a client sends, and everything about closing, is left to the sans-IO protoc
 
 Clients rarely send, and a protocol object per connection would cost more than everything else about it. So input that
 is exactly whole, unfragmented frames goes through an ``Input`` that is thrown away; anything else goes through one that
-stays until it is ``quiet``. Both read alike.
+stays until it is ``quiet``. Both read alike. What most clients send is pongs only, and these need no reading.
 """
 
 from __future__ import annotations
