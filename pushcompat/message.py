@@ -8,7 +8,8 @@ per channel, so a single cursor resumes any set of channels.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+
+import msgspec
 
 EPOCH_WIDTH = 8
 SEQUENCE_WIDTH = 15  # 10^15 messages; still exact as a JavaScript number
@@ -35,8 +36,7 @@ def parse_cursor(text: str) -> tuple[str, int] | None:
     return epoch, int(digits)
 
 
-@dataclass(slots=True, eq=False)
-class Message:
+class Message(msgspec.Struct, eq=False, gc=False):
     """One update in one channel.
 
     ``data`` is the payload's own bytes, valid UTF-8; ``json`` tells whether they are a JSON document or plain text.

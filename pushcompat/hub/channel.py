@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ..message import Message
 
 if TYPE_CHECKING:
@@ -24,19 +26,16 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 
-class Chunk:
+class Chunk(msgspec.Struct, eq=False):
     """Encoded bytes, made once for everyone who needs them, and the cursor at which they leave a reader."""
 
-    __slots__ = ("count", "cursor", "data", "encoding", "is_reset", "partial", "uses")
-
-    def __init__(self, encoding: Encoding, data: bytes, cursor: int, count: int, partial: bool = False) -> None:
-        self.encoding = encoding
-        self.data = data
-        self.cursor = cursor
-        self.count = count  # messages
-        self.partial = partial  # there is more than one send may take
-        self.is_reset = False
-        self.uses = 0
+    encoding: Encoding
+    data: bytes
+    cursor: int
+    count: int  # messages
+    partial: bool = False  # there is more than one send may take
+    is_reset: bool = False
+    uses: int = 0
 
 
 class Channel:

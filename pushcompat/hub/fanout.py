@@ -300,9 +300,7 @@ class Fanout:
         head = self._history.head
         names = [channel.name for channel in channels]
         data = encoding.reset(format_cursor(self.epoch, head), names, self.spread_ms(channels))
-        chunk = Chunk(encoding, data, head, 0)
-        chunk.is_reset = True
-        return chunk
+        return Chunk(encoding, data, head, 0, is_reset=True)
 
     def spread_ms(self, channels: Iterable[Channel]) -> int | None:
         """The window in which these channels' subscribers should spread their refetches; None: no need to."""

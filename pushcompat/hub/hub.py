@@ -6,10 +6,10 @@
     Fanout       sends what lies after each cursor         ─┘
     History      the retained window that cursors point into
 
-One thread, one rule: nothing here waits. A turn reads from at most ``visits`` sockets and acts upon what it read, serves
-at most as many deadlines, sends what both have corked, makes at most as many deliveries, and then lets the rest of the
-process run, so that an update to 15,000 subscribers blocks nobody for 150 ms. When something is left to do the next
-turn is scheduled at once; otherwise the selector or the clock starts it.
+One thread, one rule: nothing here waits. A turn reads from at most ``visits`` sockets and acts upon what it read,
+serves at most as many deadlines, sends what both have corked, makes at most as many deliveries, and then lets the rest
+of the process run, so that an update to 15,000 subscribers blocks nobody for 150 ms. When something is left to do the
+next turn is scheduled at once; otherwise the selector or the clock starts it.
 """
 
 from __future__ import annotations

@@ -37,16 +37,13 @@ _TEXT_TYPES = ("", "application/x-www-form-urlencoded")  # no type at all, and w
 _MOST_KEY_CHARACTERS = 256
 
 
-class Pending:
+class Pending(msgspec.Struct, eq=False):
     """A publish that is not in the log yet, and who waits for the answer."""
 
-    __slots__ = ("connection", "names", "publish", "request")
-
-    def __init__(self, connection: Connection, request: Request, names: Sequence[str], publish: Publish) -> None:
-        self.connection = connection
-        self.request = request
-        self.names = names
-        self.publish = publish
+    connection: Connection
+    request: Request
+    names: Sequence[str]
+    publish: Publish
 
 
 class Publishing:

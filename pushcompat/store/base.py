@@ -11,8 +11,10 @@ for itself: all of its messages or none, in order, side by side in the log.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from ..errors import KeyReused
 from ..limits import Retention
@@ -23,8 +25,7 @@ class Lost(Exception):
     """The log can not say what came after a follower's place: trimmed meanwhile, or another log. Load it anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Idempotency:
+class Idempotency(msgspec.Struct, frozen=True):
     """Makes a publish that comes again return the first answer. ``digest`` is of all that was published."""
 
     publisher: str
@@ -32,17 +33,15 @@ class Idempotency:
     digest: bytes
 
 
-@dataclass(slots=True, eq=False)
-class Publish:
+class Publish(msgspec.Struct, eq=False):
     """The drafts of one request. ``subscribers``, by channel, is part of the answer and so is kept with its key."""
 
     drafts: Sequence[Message]
-    subscribers: Mapping[str, int] = field(default_factory=dict)
+    subscribers: Mapping[str, int] = msgspec.field(default_factory=dict)
     idempotency: Idempotency | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """The log has it. ``sequence`` is the last message's. ``repeated``: it had it before, under the same key."""
 
     epoch: str
@@ -92,7 +91,7 @@ def retain(messages: Iterable[Message], retention: Retention, now_ms: int, floor
     counts: dict[str, int] = {}
     left_bytes = retention.bytes
     over = False  # from here back all go: in each channel what goes is older than what stays, whatever a clock said
-    for message in sorted(messages, key=lambda m: m.sequence, reverse=True):
+    for message in sorted(messages, key=attrgetter("sequence"), reverse=True):
         if message.key is not None:
             if (message.channel, message.key) in seen:
                 continue

@@ -11,8 +11,9 @@ import time
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from operator import attrgetter
+
+import msgspec
 
 from ..errors import KeyReused
 from ..limits import Retention
@@ -101,7 +102,7 @@ class MemoryStore:
         if receipt is None:
             return None
         if digest == again.digest:
-            return replace(receipt, repeated=True)
+            return msgspec.structs.replace(receipt, repeated=True)
         return KeyReused("this Idempotency-Key came before with another body; use a new key for each publish")
 
     def _trim(self, now: float) -> None:

@@ -253,7 +253,7 @@ def _parameters(query: bytes) -> Iterable[tuple[str, str]]:
 
 
 def _unquote(text: bytes, errors: str = "strict") -> str:
-    return (unquote_to_bytes(text) if b"%" in text else text).decode(errors=errors)
+    return (unquote_to_bytes(text) if b"%" in text else text).decode("utf-8", errors)
 
 
 # Out
