@@ -18,7 +18,6 @@ from .encoding import EVENTSOURCE
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
-@lru_cache(64)
 def stream_head(extra: bytes = b"") -> bytes:
     # Exactly this type: some polyfills compare it whole.
     return http.head(200, [("Content-Type", "text/event-stream"), ("Connection", "close")], extra)

@@ -11,7 +11,9 @@ httptools (llhttp) does the parsing. Two rules of its use keep requests on one c
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping
+from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -264,28 +266,33 @@ Headers = Iterable[tuple[str, str]]
 
 def head(status: HTTPStatus | int, headers: Headers, extra: bytes = b"") -> bytes:
     """A response head with its blank line. ``extra`` are header lines already made, CORS for one."""
-    status = HTTPStatus(status)
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return b"HTTP/1.1 %d %s\r\n%b%b%b\r\n" % (
-        status,
-        status.phrase.encode(),
-        lines.encode("latin-1"),
-        _ALWAYS,
-        extra,
-    )
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    return b"%b%b%b%b%b\r\n" % (_STATUS_LINES[status], lines.encode("latin-1"), _date(), _ALWAYS, extra)
+
+
+_STATUS_LINES: Mapping[int, bytes] = {
+    status: f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+
+
+def _date() -> bytes:
+    return _date_line(int(time.time()))
+
+
+@lru_cache(2)
+def _date_line(time_s: int) -> bytes:
+    return f"Date: {formatdate(time_s, usegmt=True)}\r\n".encode()
 
 
 def document(body: bytes, *, keep_alive: bool, extra: bytes = b"") -> bytes:
     """A 200 with a JSON document: what nearly every answer is, made in a tenth of the time that ``answer`` takes."""
-    return b"%b%d\r\n%b\r\n%b" % (_DOCUMENT[keep_alive], len(body), extra, body)
+    return b"%b%b%bContent-Length: %d\r\n%b\r\n%b" % (_DOCUMENT[keep_alive], _date(), _ALWAYS, len(body), extra, body)
 
 
-def _document_head(connection: str) -> bytes:
-    fields = [("Content-Type", "application/json"), ("Connection", connection)]
-    return head(200, fields).removesuffix(b"\r\n") + b"Content-Length: "
-
-
-_DOCUMENT = {True: _document_head("keep-alive"), False: _document_head("close")}
+_DOCUMENT = {
+    keep_alive: b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: %b\r\n" % connection
+    for keep_alive, connection in ((True, b"keep-alive"), (False, b"close"))
+}
 
 
 def answer(
