@@ -35,7 +35,6 @@ class Chunk(msgspec.Struct, eq=False):
     count: int  # messages
     partial: bool = False  # there is more than one send may take
     is_reset: bool = False
-    uses: int = 0
 
 
 class Channel:

@@ -66,7 +66,6 @@ class Fanout:
         self._behind: deque[Connection] = deque()  # with more to come than one send may take
         self._merged: dict[tuple[Encoding, int, tuple[Channel, ...]], Chunk] = {}
         self._touched: list[Channel] = []  # channels with a memo but no pass to end it
-        self._used: list[Chunk] = []  # sent in this turn
         self._cursor = 0, "", ""  # what was formatted last: sequence number, epoch, text
 
     # Passes
@@ -182,9 +181,8 @@ class Fanout:
 
     def deliver(self, chunk: Chunk, connections: Sequence[Connection]) -> None:
         """Sends the same bytes to each; their cursors are at the end of them, whatever the kernel takes."""
-        data, now = chunk.data, self._wheel.now
-        size, cursor = len(data), chunk.cursor
-        once, keep_alive, answered = chunk.encoding.once, chunk.encoding.keep_alive, self._on_answered
+        data, cursor, encoding, now = chunk.data, chunk.cursor, chunk.encoding, self._wheel.now
+        size, once, partial = len(data), encoding.once, chunk.partial
         for connection in connections:
             connection.cursor = cursor
             if not size:
@@ -197,17 +195,18 @@ class Fanout:
                 connection.quiet_since = now
                 if sent != size:
                     self._sockets.keep(connection, memoryview(data)[sent:])
-                elif chunk.partial:
+                elif partial:
                     self._behind.append(connection)
                 if once:
-                    answered(connection, keep_alive)
+                    self._on_answered(connection, encoding.keep_alive)
             except OSError:
                 self._sockets.lose(connection, "reset")
             except Exception:
                 self._sockets.defect(connection)
-        if not chunk.uses:
-            self._used.append(chunk)
-        chunk.uses += len(connections)
+        count = len(connections)
+        self._metrics.delivered(encoding.transport, count * chunk.count, count * size)
+        if chunk.is_reset:
+            self._metrics.resets += count
 
     def stands(self, connection: Connection) -> int:
         """Where the connection stands once all that was sent is read: for whoever is caught up, that is the head."""
@@ -229,11 +228,10 @@ class Fanout:
 
     def chunk_after(self, connection: Connection) -> Chunk | None:
         """All that the connection has yet to see, encoded, up to the limit of one send; None where that is nothing."""
-        channels, encoding, cursor = connection.channels, connection.encoding, connection.cursor
+        owing, encoding, cursor = connection.channels, connection.encoding, connection.cursor
         assert encoding is not None
-        owing = channels
-        if len(channels) > 1:
-            owing = tuple(channel for channel in channels if channel.head > cursor)
+        if len(owing) > 1:
+            owing = tuple(channel for channel in owing if channel.head > cursor)
         if len(owing) == 1:
             channel = owing[0]
             if channel.head <= cursor:
@@ -283,7 +281,7 @@ class Fanout:
         if partial:
             messages = messages[:fitting]
             head = messages[-1].sequence
-        data = encoding.messages(messages, self.epoch, self.cursor(head))
+        data = encoding.messages(messages, self.epoch, head)
         return Chunk(encoding, data, head, len(messages), partial=partial)
 
     def _fitting(self, messages: Sequence[Message]) -> int:
@@ -321,18 +319,12 @@ class Fanout:
     # Memos
 
     def _forget_memos(self) -> None:
-        """Ends what no pass under way still needs, and counts what was sent."""
+        """Ends what no pass under way still needs."""
         for channel in self._touched:
             channel.memo = None
         self._touched.clear()
         if not self._passes:
             self._merged.clear()
-        for chunk in self._used:
-            transport = chunk.encoding.transport
-            self._metrics.delivered(transport, chunk.uses * chunk.count, chunk.uses * len(chunk.data))
-            self._metrics.resets += chunk.uses * chunk.is_reset
-            chunk.uses = 0
-        self._used.clear()
 
 
 def _has_hole(connection: Connection, channels: Iterable[Channel]) -> bool:

@@ -33,8 +33,8 @@ class Encoding(Protocol):
     def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         """What a stream says first: where the client stands, and what it may expect of the server."""
 
-    def messages(self, messages: Sequence[Message], epoch: str, cursor: str) -> bytes:
-        """``messages`` in order; ``cursor`` is where the client stands once it has read them."""
+    def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
+        """``messages`` in order; ``head`` is the sequence number at which the client stands once it has read them."""
 
     def ping(self, cursor: str) -> bytes: ...
 

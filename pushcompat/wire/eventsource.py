@@ -64,12 +64,12 @@ def _ping(cursor: str) -> bytes:
 class JsonEvents(_Events):
     """Each event carries the envelope, unnamed: a page can not listen to names that it does not know."""
 
-    def messages(self, messages: Sequence[Message], epoch: str, cursor: str) -> bytes:
+    def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         return b"".join([event(format_cursor(epoch, m.sequence), envelope.envelope(m, epoch)) for m in messages])
 
 
 class TextEvents(_Events):
     """Each event carries the payload as it was published, named by its type where it has one."""
 
-    def messages(self, messages: Sequence[Message], epoch: str, cursor: str) -> bytes:
+    def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         return b"".join([event(format_cursor(epoch, m.sequence), m.data, m.type) for m in messages])

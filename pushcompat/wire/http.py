@@ -59,11 +59,11 @@ class Request:
     content_length: int | None
     wants_upgrade: bool
 
-    def __init__(self) -> None:
-        self.headers: dict[bytes, bytes] = {}
-        self.findings: dict[str, str] = {}
+    def __init__(self, headers: dict[bytes, bytes], findings: dict[str, str]) -> None:
+        self.headers = headers
+        self.findings = findings
         self.target = b""
-        self.body = bytearray()
+        self.body: bytes | bytearray = b""
         self.complete = False  # the body's end was seen
         self._chunks: Any = None  # what parses a chunked body
 
@@ -72,8 +72,7 @@ class Request:
 
     def again(self, method: bytes, target: bytes) -> Request:
         """Another request with the same header fields."""
-        request = Request()
-        request.headers, request.findings = self.headers, self.findings
+        request = Request(self.headers, self.findings)
         request.version, request.keep_alive = self.version, self.keep_alive
         request.chunked, request.content_length = self.chunked, self.content_length
         request.wants_upgrade = self.wants_upgrade
@@ -99,9 +98,17 @@ class Request:
         if self.chunked:
             return self._feed_chunks(data)
         missing = (self.content_length or 0) - len(self.body)
-        self.body += data[:missing]
         self.complete = len(data) >= missing
+        self.add_to_body(data[:missing])
         return data[missing:]
+
+    def add_to_body(self, data: bytes) -> None:
+        if not self.body:
+            self.body = data  # nearly always the whole of it
+        elif isinstance(self.body, bytes):
+            self.body = bytearray(self.body + data)
+        else:
+            self.body += data
 
     def _feed_chunks(self, data: bytes) -> bytes:
         if self._chunks is None:
@@ -139,7 +146,7 @@ class _Chunks:
         self._request = request
 
     def on_body(self, body: bytes) -> None:
-        self._request.body += body
+        self._request.add_to_body(body)
 
     def on_message_complete(self) -> None:
         self._request.complete = True
@@ -171,7 +178,7 @@ def parse_head(head: bytes) -> Request:
 
 
 def _parse_head(head: bytes) -> Request:
-    request = Request()
+    request = Request({}, {})
     parser: Any = httptools.HttpRequestParser(request)
     try:
         parser.feed_data(head)

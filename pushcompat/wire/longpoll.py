@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ..message import Message
+from ..message import Message, format_cursor
 from . import http
 from .encoding import LONGPOLL
 from .envelope import envelope
@@ -27,8 +27,8 @@ class Answers:
     def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         return self._answer(cursor)
 
-    def messages(self, messages: Sequence[Message], epoch: str, cursor: str) -> bytes:
-        return self._answer(cursor, messages=b",".join([envelope(m, epoch) for m in messages]))
+    def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
+        return self._answer(format_cursor(epoch, head), messages=b",".join([envelope(m, epoch) for m in messages]))
 
     def ping(self, cursor: str) -> bytes:
         return self._answer(cursor)

@@ -68,7 +68,7 @@ class JsonFrames:
     def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         return _opened(cursor, heartbeat_s, lifetime_s)
 
-    def messages(self, messages: Sequence[Message], epoch: str, cursor: str) -> bytes:
+    def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         return b"".join([text_frame(envelope.envelope(m, epoch)) for m in messages])
 
     def ping(self, cursor: str) -> bytes:
@@ -101,7 +101,7 @@ class TextFrames:
     def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         return b""
 
-    def messages(self, messages: Sequence[Message], epoch: str, cursor: str) -> bytes:
+    def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         return b"".join([text_frame(m.data) for m in messages])
 
     def ping(self, cursor: str) -> bytes:

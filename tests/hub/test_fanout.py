@@ -41,7 +41,7 @@ class Lines:
     def __init__(self) -> None:
         self.encoded: list[list[int]] = []
 
-    def messages(self, messages: Sequence[Message], epoch: str, cursor: str) -> bytes:
+    def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         self.encoded.append([message.sequence for message in messages])
         return b"".join(b"%d%b\n" % (message.sequence, message.data) for message in messages)
 

@@ -75,12 +75,12 @@ def test_no_data_can_end_its_event_or_name_a_field(data: str, expected: str) -> 
 
 @given(st.lists(st.text(), min_size=1, max_size=4))
 def test_any_text_is_one_event_each(texts: list[str]) -> None:
-    stream = TextEvents().messages([message(text) for text in texts], EPOCH, CURSOR)
+    stream = TextEvents().messages([message(text) for text in texts], EPOCH, 7)
     assert [e["data"] for e in read(stream)] == [re.sub("\r\n|\r", "\n", text) for text in texts]
 
 
 def test_text_events_are_named_by_their_type() -> None:
-    stream = TextEvents().messages([message("a", "note", 7), message("b", None, 8)], EPOCH, "ignored")
+    stream = TextEvents().messages([message("a", "note", 7), message("b", None, 8)], EPOCH, 8)
     assert read(stream) == [
         {"type": "note", "data": "a", "lastEventId": CURSOR},
         {"type": "message", "data": "b", "lastEventId": "abcd1234-000000000000008"},
@@ -88,7 +88,7 @@ def test_text_events_are_named_by_their_type() -> None:
 
 
 def test_json_events_are_unnamed_and_have_the_type_inside() -> None:
-    (one,) = read(JsonEvents().messages([message("a\r\nb", "note")], EPOCH, "ignored"))
+    (one,) = read(JsonEvents().messages([message("a\r\nb", "note")], EPOCH, 8))
     assert (one["type"], one["lastEventId"]) == ("message", CURSOR)
     document = json.loads(one["data"])
     assert (document["type"], document["data"], document["id"]) == ("note", "a\r\nb", CURSOR)
@@ -96,9 +96,9 @@ def test_json_events_are_unnamed_and_have_the_type_inside() -> None:
 
 def test_pretty_json_survives_as_json() -> None:
     pretty = Message("chat", b'{\r\n  "a": [1,\n 2]\r}', json=True, sequence=7)
-    (text,) = read(TextEvents().messages([pretty], EPOCH, CURSOR))
+    (text,) = read(TextEvents().messages([pretty], EPOCH, 7))
     assert json.loads(text["data"]) == {"a": [1, 2]}
-    (envelope,) = read(JsonEvents().messages([pretty], EPOCH, CURSOR))
+    (envelope,) = read(JsonEvents().messages([pretty], EPOCH, 7))
     assert json.loads(envelope["data"])["data"] == {"a": [1, 2]}
 
 

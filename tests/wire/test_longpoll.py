@@ -30,7 +30,7 @@ def test_an_answer_has_all_messages_and_the_cursor_behind_them(answers: Answers)
         Message("a", b"one", sequence=7),
         Message("b", b'{"x": 1.10}', json=True, sequence=8, type="note", key="k"),
     ]
-    answer = answers.messages(messages, EPOCH, CURSOR)
+    answer = answers.messages(messages, EPOCH, 9)
     assert b'"data":{"x": 1.10}' in answer
     got = document(answer)
     assert got["cursor"] == CURSOR
