@@ -27,7 +27,7 @@ class Answering:
         limits: Limits,
         metrics: Metrics,
         origins: Sequence[str],
-        on_early: Callable[[], None],
+        schedule: Callable[[], None],
     ) -> None:
         self._sockets = sockets
         self._wheel = wheel
@@ -36,13 +36,15 @@ class Answering:
         self._idle = int(limits.idle_s)
         self._metrics = metrics
         self._origins = origins
-        self._on_early = on_early
+        self._schedule = schedule
         self.early: deque[Connection] = deque()  # with bytes of a next request that came before the last answer
 
     def answer(self, connection: Connection, request: Request, document: bytes) -> None:
+        """Answers in the next turn, together with others."""
         keep_alive = request.keep_alive
         extra = policy.cors(request, self._origins) if self._origins else b""
-        self._sockets.offer(connection, http.document(document, keep_alive=keep_alive, extra=extra))
+        self._sockets.cork(connection, http.document(document, keep_alive=keep_alive, extra=extra))
+        self._schedule()
         self.answered(connection, keep_alive)
 
     def answer_empty(self, connection: Connection, request: Request, status: int, headers: Headers) -> None:
@@ -86,7 +88,7 @@ class Answering:
             connection.deadline = deadline  # what ``set`` would do
         if connection.inbox:
             self.early.append(connection)
-            self._on_early()
+            self._schedule()
         elif self._sockets.paused:
             self._sockets.resume(connection)
 

@@ -63,6 +63,7 @@ class Fanout:
         self._time = clock
         self._passes: deque[Channel] = deque()
         self._outgoing: list[tuple[Chunk, list[Connection]]] = []  # what this turn's visits have to send
+        self._finished: list[float] = []  # when those passes began whose last sends are made in this turn
         self._behind: deque[Connection] = deque()  # with more to come than one send may take
         self._merged: dict[tuple[Encoding, int, tuple[Channel, ...]], Chunk] = {}
         self._touched: list[Channel] = []  # channels with a memo but no pass to end it
@@ -100,6 +101,11 @@ class Fanout:
         outgoing, self._outgoing = self._outgoing, []
         for chunk, connections in outgoing:
             self.deliver(chunk, connections)
+        if self._finished:
+            now = self._time()
+            for began in self._finished:
+                self._metrics.passes.observe(now - began)
+            self._finished.clear()
         self._forget_memos()
 
     def _go_on(self, visits: int) -> int:
@@ -158,9 +164,9 @@ class Fanout:
         channel.to_visit = channel.memo = None
         channel.visited = channel.target
         channel.dirty = channel.head > channel.target
-        now = self._time()
-        self._metrics.passes.observe(now - channel.began)
-        channel.began = now
+        self._finished.append(channel.began)
+        if channel.dirty:
+            channel.began = self._time()
         self._history.trim(channel)
         waiting, channel.waiting = channel.waiting, None
         for publish in waiting or ():

@@ -92,18 +92,24 @@ class Sockets:
             self.keep(connection, memoryview(data)[sent:])
 
     def cork(self, connection: Connection, data: bytes) -> None:
-        """Has ``data`` wait for ``uncork``, as the connection's rest. Nothing may be unsent yet."""
+        """Sends ``data`` behind whatever is still unsent, but not before ``uncork``."""
+        if connection.rest is not None:
+            self.offer(connection, data)
+            return
         connection.rest = memoryview(data)
         self._corked.append(connection)
 
     def uncork(self) -> Iterator[Connection]:
-        """Sends what was corked: many sends in a row cost less each. Yields those who were told all of it."""
+        """Sends what was corked: many sends in a row cost less each. Yields those with nothing left unsent."""
         corked, self._corked = self._corked, []
         for connection in corked:
             rest, connection.rest = connection.rest, None
             if rest is not None:
                 self.offer(connection, rest)
                 if connection.rest is None:
+                    self.resume(connection)
+                    if connection.state is State.CLOSING:
+                        self.shut(connection)
                     yield connection
 
     def keep(self, connection: Connection, rest: memoryview) -> None:
