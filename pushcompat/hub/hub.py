@@ -83,6 +83,7 @@ class Hub:
         self.door = Door(self.sockets, wheel, limits, metrics, self._requests.route, self._answering.refuse)
         self._next_turn: asyncio.Handle | None = None
         self._again: dict[Connection, int] = {}  # to be read once more without being reported, and their events
+        self._buffer = memoryview(bytearray(BODY_BYTES))
         self._due: deque[Connection] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self.failed = asyncio.Event()  # the hub can not go on
@@ -280,6 +281,7 @@ class Hub:
     def _received(self, ready: Sequence[tuple[Connection, int]]) -> list[tuple[Connection, bytes]]:
         """What came in from those who had something to say; the others are seen to. Each is there at most once."""
         received = []
+        buffer = self._buffer
         for connection, events in ready:
             if connection.state is _GONE:
                 continue
@@ -289,18 +291,18 @@ class Hub:
                 continue
             size = READ_BYTES if connection.request is None else BODY_BYTES
             try:
-                data = connection.socket.recv(size)
+                got = connection.socket.recv_into(buffer, size)
             except BLOCKED:
                 continue
             except OSError:
                 self.sockets.lose(connection, "reset")
                 continue
-            if not data:
+            if not got:
                 self._half_closed(connection)
                 continue
-            if events & HANGUP or len(data) == size:
+            if events & HANGUP or got == size:
                 self._again[connection] = events
-            received.append((connection, data))
+            received.append((connection, bytes(buffer[:got])))
         return received
 
     def _do(self, what: Callable[[Connection], None], connection: Connection) -> None:
