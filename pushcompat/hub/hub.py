@@ -30,6 +30,7 @@ from ..limits import Limits
 from ..message import Message
 from ..metrics import Metrics
 from ..store.base import Lost, Store
+from ..wire import http
 from .answering import Answering
 from .clock import NEVER, Wheel
 from .connection import Connection, State
@@ -108,6 +109,7 @@ class Hub:
 
     async def start(self) -> None:
         """Loads what the log has retained and follows it from there."""
+        http.set_date(time.time())
         await self._load()
         self._fanout.epoch = self._store.epoch
         IOLoop.current().add_handler(self.sockets.fileno(), lambda _fd, _events: self._on_ready(), IOLoop.READ)
@@ -220,6 +222,7 @@ class Hub:
         """Once a second: what is due, and what is too old."""
         while True:
             await asyncio.sleep(1.0 - time.monotonic() % 1.0)
+            http.set_date(time.time())
             self._due.extend(self._wheel.advance(int(time.monotonic())))
             self._subscribing.tick()
             self.history.expire()

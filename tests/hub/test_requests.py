@@ -5,6 +5,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -381,6 +382,15 @@ def test_publishers_that_vanish_at_any_point_harm_nobody(shared_server: Server, 
             client.send(data)
             client.reset()
     assert shared_client.poll("expect")["messages"] == []
+
+
+@pytest.mark.parametrize(
+    "request_", [POLL % b"dated", POLL % b"dated?transport=eventsource", POLL % b"%20", publish(b"dated", b"x")]
+)
+def test_every_answer_says_when_it_was_made(shared_client: Client, request_: bytes) -> None:
+    shared_client.send(request_)
+    date = parsedate_to_datetime(shared_client.head()[1]["date"])
+    assert abs(time.time() - date.timestamp()) < 5
 
 
 # HEAD, OPTIONS, and pages of other origins
