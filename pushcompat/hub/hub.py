@@ -251,7 +251,7 @@ class Hub:
             if connection.state is not State.GONE and connection.deadline == NEVER:  # else it got more time meanwhile
                 self._do(self._fire[connection.state], connection)
         for connection in self.sockets.uncork():
-            self._flushed(connection)
+            self._do(self._flushed, connection)
         self._fanout.run(most)
         if more or early or self._due or self._fanout.busy:
             self.schedule()
