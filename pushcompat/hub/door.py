@@ -50,7 +50,6 @@ class Door:
         self._wheel = wheel
         self._limits = limits
         self._head_s = int(limits.head_s)
-        self._most = limits.head_bytes
         self._metrics = metrics
         self._on_request = on_request
         self._refuse = refuse
@@ -117,7 +116,7 @@ class Door:
                 return
             connection.since = now = self._wheel.now
             self._wheel.set(connection, now + self._head_s)
-        most = self._most
+        most = self._limits.head_bytes
         end = _head_end(data)
         if 0 < end <= most:
             connection.inbox = data[end:]
