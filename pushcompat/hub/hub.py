@@ -290,7 +290,7 @@ class Hub:
                 continue
             if connection.rest is not None:
                 if self.sockets.flush(connection):
-                    self._flushed(connection)
+                    self._do(self._flushed, connection)
                 continue
             size = READ_BYTES if connection.request is None else BODY_BYTES
             try:
