@@ -33,6 +33,7 @@ class Refused(Exception):
     status = HTTPStatus.BAD_REQUEST
     close_code = 4400
     headers: tuple[tuple[str, str], ...] = ()
+    cors = b""  # header lines that let the page that asked read the answer
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

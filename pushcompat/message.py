@@ -14,6 +14,7 @@ import msgspec
 EPOCH_WIDTH = 8
 SEQUENCE_WIDTH = 15  # 10^15 messages; still exact as a JavaScript number
 CURSOR_WIDTH = EPOCH_WIDTH + 1 + SEQUENCE_WIDTH
+EARLIEST = "earliest"  # names no place, but all that is retained
 _EPOCH_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letters that look alike
 
 SIGNAL = b"UPDATED"  # what an empty body publishes: "something changed, look again"
@@ -42,8 +43,8 @@ class Message(msgspec.Struct, eq=False, gc=False):
     ``data`` is the payload's own bytes, valid UTF-8; ``json`` tells whether they are a JSON document or plain text.
     ``time_ms`` is milliseconds since 1970 by the clock of the server that took the message. ``ttl_s`` is the number of
     seconds after which the message is dropped. ``spread_ms`` is the window in which subscribers should spread their
-    refetches. A message that is not in the log yet is a draft: its ``sequence`` is 0. ``born`` is for the process that
-    holds it: when it was made, in seconds of a clock that nobody sets.
+    refetches. A message that is not in the log yet is a draft: its ``sequence`` is 0. Once it is in the log it never
+    changes, since all followers of a store share it.
     """
 
     channel: str
@@ -55,4 +56,3 @@ class Message(msgspec.Struct, eq=False, gc=False):
     spread_ms: int | None = None
     time_ms: int = 0
     sequence: int = 0
-    born: float = 0.0

@@ -1,19 +1,55 @@
 """What the server counts, and its exposition in Prometheus' format (through prometheus-client).
 
-Counting is an addition to a plain number, because it happens for every update; names and labels are made when somebody
-asks for them.
+Counting is an addition to a plain number, because it happens for every update; ``FAMILIES`` names the metrics, and
+labels are made when somebody asks for them. All of them are of this process. docs/operations.md has the same table.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 _BOUNDS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+
+
+class Family(NamedTuple):
+    kind: type[Metric]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+PREFIX = "pushcompat_"
+_C, _G, _H = CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+FAMILIES: Mapping[str, Family] = {
+    "subscriptions": Family(_G, "Subscriptions open now", ("transport",)),
+    "connections": Family(_G, "Open connections of the hub, all states"),
+    "max_connections": Family(_G, "Open connections beyond which subscribers are refused; 0: no limit"),
+    "channels": Family(_G, "Channels in memory"),
+    "retained_messages": Family(_G, "Messages currently retained"),
+    "retained_bytes": Family(_G, "Bytes counted against --history-bytes"),
+    "unsent_bytes": Family(_G, "Bytes that are to be sent and that the kernel did not take yet"),
+    "log_last_sequence": Family(_G, "Sequence number of the last message"),
+    "idempotency_keys": Family(_G, "Idempotency-Keys that are remembered"),
+    "idempotency_window_seconds": Family(_G, "How long a repeated publish is recognised now"),
+    "draining": Family(_G, "1 while the server is shutting down"),
+    "deliveries": Family(_C, "Messages sent to subscribers", ("transport",)),
+    "sent_bytes": Family(_C, "Bytes sent to subscribers", ("transport",)),
+    "refused": Family(_C, "Requests refused", ("reason", "status")),
+    "unsubscribes": Family(_C, "Subscriptions that ended", ("reason",)),
+    "publishes": Family(_C, "Publish requests stored"),
+    "publish_throttled": Family(_C, "Publish requests delayed by backpressure"),
+    "messages": Family(_C, "Messages read from the log"),
+    "resumes": Family(_C, "Subscriptions resumed from a cursor"),
+    "resets": Family(_C, "Reset messages sent because history was lost"),
+    "stripped_upgrades": Family(_C, "WebSocket handshakes received without an Upgrade header"),
+    "accept_pauses": Family(_C, "Times accept() was paused because file descriptors ran out"),
+    "delivery_pass_duration_seconds": Family(_H, "Time from an update to the end of its delivery pass"),
+}
 
 
 class Durations:
@@ -35,26 +71,30 @@ class Durations:
 
 
 class Metrics:
+    """The counters, by the names of ``FAMILIES``. The gauges are asked for: see ``exposition``."""
+
     def __init__(self) -> None:
-        self.connections: Counter[str] = Counter()  # subscriptions open now, by transport
+        self.subscriptions: Counter[str] = Counter()  # by transport
         self.deliveries: Counter[str] = Counter()  # messages × subscribers, by transport
-        self.bytes: Counter[str] = Counter()
-        self.refused: Counter[tuple[str, int]] = Counter()  # by reason and status
+        self.sent_bytes: Counter[str] = Counter()
+        self.refused: Counter[tuple[str, str]] = Counter()  # by reason and status
+        self.unsubscribes: Counter[str] = Counter()  # by reason
         self.messages = 0
         self.publishes = 0
-        self.publish_waits = 0
-        self.passes = Durations()
+        self.publish_throttled = 0
         self.resumes = 0
         self.resets = 0
         self.stripped_upgrades = 0
         self.accept_pauses = 0
+        self.delivery_pass_duration_seconds = Durations()
 
     def delivered(self, transport: str, messages: int, size: int) -> None:
         self.deliveries[transport] += messages
-        self.bytes[transport] += size
+        self.sent_bytes[transport] += size
 
 
-Gauges = Callable[[], Iterable[tuple[str, str, float]]]
+Value = float | Counter[str] | Counter[tuple[str, str]] | Durations
+Gauges = Callable[[], Mapping[str, float]]
 
 
 class _Collector:
@@ -63,44 +103,26 @@ class _Collector:
         self._gauges = gauges
 
     def collect(self) -> Iterator[Metric]:
-        m = self._metrics
-        yield _labelled(GaugeMetricFamily, "connections", "Subscriptions open now", "transport", m.connections)
-        yield _labelled(CounterMetricFamily, "deliveries", "Messages handed to subscribers", "transport", m.deliveries)
-        yield _labelled(CounterMetricFamily, "delivered_bytes", "Bytes handed to subscribers", "transport", m.bytes)
-        refused = CounterMetricFamily("pushcompat_refused", "Requests refused", labels=["reason", "status"])
-        for (reason, status), count in m.refused.items():
-            refused.add_metric([reason, str(status)], count)
-        yield refused
-        for name, text, count in (
-            ("publishes", "Publish requests that the log took", m.publishes),
-            ("publish_waits", "Times that a publish waited for the pass of a crowded channel", m.publish_waits),
-            ("messages", "Messages seen in the log", m.messages),
-            ("resumes", "Subscriptions that went on from a cursor", m.resumes),
-            ("resets", "Times that subscribers were told that history is gone", m.resets),
-            (
-                "stripped_upgrades",
-                "WebSocket handshakes that lost their Upgrade on the way here",
-                m.stripped_upgrades,
-            ),
-            ("accept_pauses", "Times that accepting paused for want of file descriptors", m.accept_pauses),
-        ):
-            yield CounterMetricFamily(f"pushcompat_{name}", text, count)
-        passes = HistogramMetricFamily("pushcompat_pass_seconds", "From an update to the end of the pass it made")
-        passes.add_metric([], list(m.passes.buckets()), m.passes.sum)
-        yield passes
-        for name, text, value in self._gauges():
-            yield GaugeMetricFamily(f"pushcompat_{name}", text, value)
+        gauges = self._gauges()
+        for name, family in FAMILIES.items():
+            value: Value = gauges[name] if name in gauges else getattr(self._metrics, name)
+            yield _samples(name, family, value)
 
 
-def _labelled(family: type, name: str, text: str, label: str, counts: Counter[str]) -> Metric:
-    metric: Metric = family(f"pushcompat_{name}", text, labels=[label])
-    for value, count in counts.items():
-        metric.add_metric([value], count)  # type: ignore[attr-defined]
+def _samples(name: str, family: Family, value: Value) -> Metric:
+    metric = family.kind(PREFIX + name, family.help, labels=family.labels)  # type: ignore[call-arg]
+    if isinstance(value, Durations):
+        metric.add_metric([], list(value.buckets()), value.sum)  # type: ignore[attr-defined]
+    elif isinstance(value, Counter):
+        for labels, count in value.items():
+            metric.add_metric([labels] if isinstance(labels, str) else list(labels), count)  # type: ignore[attr-defined]
+    else:
+        metric.add_metric([], value)  # type: ignore[attr-defined]
     return metric
 
 
 def exposition(metrics: Metrics, gauges: Gauges) -> Callable[[], bytes]:
-    """A function that says how things stand now, in Prometheus' text format."""
+    """A function that returns the current values. ``gauges``: those that are not in ``metrics``, by name."""
     registry = CollectorRegistry()
     registry.register(_Collector(metrics, gauges))
     return lambda: generate_latest(registry)

@@ -129,9 +129,10 @@ def _limit(flag: str, unit: Unit, param: str, least: float, help: str) -> Settin
 
 
 def limits_from(values: dict[str, Any]) -> Limits:
-    """Takes the limits' parameters out of ``values``."""
-    retention = {field.name: values.pop(_RETENTION + field.name) for field in fields(Retention)}
-    own = {field.name: values.pop(field.name) for field in fields(Limits) if field.name != "retention"}
+    """Takes the limits' parameters out of ``values``; a limit without an option keeps its default."""
+    names = [field.name for field in fields(Retention) if _RETENTION + field.name in values]
+    retention = {name: values.pop(_RETENTION + name) for name in names}
+    own = {field.name: values.pop(field.name) for field in fields(Limits) if field.name in values}
     return Limits(**own, retention=Retention(**retention))
 
 
@@ -225,6 +226,9 @@ _HISTORY = (
     _limit("history-age", SECONDS, "retention_age_s", 1, "How long a message is kept."),
     _limit("history-bytes", BYTES, "retention_bytes", 1, "Payload kept, all channels together."),
     _limit("idempotency-window", SECONDS, "retention_idempotency_s", 0, "How long a repeated publish is known."),
+    _limit(
+        "idempotency-bytes", BYTES, "retention_idempotency_bytes", 1024, "Memory for the keys of repeated publishes."
+    ),
 )
 
 _LIMITS = (
@@ -243,6 +247,7 @@ _LIMITS = (
     _limit("publish-wait", SECONDS, "publish_wait_s", 0, "How long a publish waits for a crowded channel."),
     _limit("send-limit", BYTES, "send_bytes", 1024, "Most that one send takes from the log."),
     _limit("unsent-limit", BYTES, "unsent_bytes", 1024, "Most that the kernel holds unsent for a connection."),
+    _limit("unsent-budget", BYTES, "unsent_budget_bytes", 1024, "Most that all connections together have unsent."),
     _limit("visits", COUNT, "visits", 1, "Subscribers served before anything else gets a turn."),
 )
 

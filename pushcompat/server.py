@@ -18,7 +18,7 @@ from tornado.routing import URLSpec
 from . import __version__, logs
 from .config import Config
 from .errors import ConfigError
-from .hub import Hub, Settings
+from .hub import Hub, LoopSelector, Settings
 from .metrics import Metrics, exposition
 from .store import open_store
 from .web import demo
@@ -31,12 +31,15 @@ _BACKLOG = 4096  # connections that the kernel keeps for us while a pass is unde
 def run(config: Config) -> None:
     """Serves until SIGINT or SIGTERM. Raises ConfigError where it can not start."""
     logs.configure(config.log_format, config.log_level)
-    asyncio.run(Server(config).serve())
+    selector = LoopSelector()
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        runner.run(Server(config, selector).serve())
 
 
 class Server:
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, selector: LoopSelector) -> None:
         self._config = config
+        self._selector = selector
         self._stop = asyncio.Event()
 
     async def serve(self) -> None:
@@ -52,11 +55,11 @@ class Server:
             config.limits.idle_s,
             config.limits.head_bytes,
         )
-        hub = Hub(store, settings, metrics, handover.hand_over)
+        hub = Hub(store, settings, metrics, handover.hand_over, self._selector)
         handover.take_back = hub.take_back
         expose = exposition(metrics, hub.gauges)
         await hub.start()
-        hub.door.listen(listeners)
+        hub.listener.listen(listeners)
         _settle_down()
         self._on_signals()
         _announce(config, listeners)
@@ -65,7 +68,7 @@ class Server:
         stopped[1].cancel()
         logs.event("stopping", subscribers=hub.subscribers)
         await hub.drain()
-        hub.door.close()
+        hub.listener.close()
         await handover.close()
         await hub.close()
         await store.close()

@@ -1,5 +1,6 @@
-"""The hub owns the sockets under /channels: it subscribes, publishes and delivers. ``Hub`` is all that others need."""
+"""Public: ``Hub``, ``Settings``, and ``LoopSelector`` for whoever makes the event loop."""
 
 from .hub import Hub, Settings
+from .poller import LoopSelector
 
-__all__ = ["Hub", "Settings"]
+__all__ = ["Hub", "LoopSelector", "Settings"]

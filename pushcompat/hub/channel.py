@@ -3,129 +3,156 @@
 The rules that keep a cursor honest:
 
 - ``head`` is the highest sequence number that may have been appended to this channel; ``floor`` the highest one that
-  was evicted from it. Whoever stands at or above the floor can be given all that it missed; whoever is below it must
-  be told ``reset``.
+  was evicted from it. A subscriber at or above the floor can be sent all that it missed; one below the floor must be
+  sent ``reset``.
 - A message whose ttl ends, or whose key comes again, leaves the window and moves nothing.
-- ``visited`` is the place up to which every subscriber that can take bytes has been served. Nothing above it is evicted
-  (``may_evict``); so a channel may hold more than its count for as long as a pass is under way.
+- ``served_up_to`` is the position up to which every subscriber that can take bytes has been served. Nothing above it is
+  evicted (``may_evict``); so a channel may hold more than its count while a pass is under way.
+
+Who writes what: the window is written by ``history``, through the methods here; ``subscribers`` and ``absent`` by
+``subscriptions``; the pass by ``fanout``, through ``begin_pass``, ``start_pass_over`` and ``end_pass``; the cache by
+``chunks``.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-
-import msgspec
+from collections.abc import Sequence
+from typing import Any
 
 from ..message import Message
 
-if TYPE_CHECKING:
-    from ..wire.encoding import Encoding
-    from .connection import Connection
-
-
-class Chunk(msgspec.Struct, eq=False):
-    """Encoded bytes, made once for everyone who needs them, and the cursor at which they leave a reader."""
-
-    encoding: Encoding
-    data: bytes
-    cursor: int
-    count: int  # messages
-    partial: bool = False  # there is more than one send may take
-    is_reset: bool = False
+Subscriber = Any  # a Connection; that module imports this one
+Cache = Any  # what ``chunks`` keeps here
+_COMPACT_AT = 64  # evicted places at the front of a window before they are taken out of the lists
 
 
 class Channel:
     __slots__ = (
-        "_keyed", "_messages", "_sequences", "alone", "away", "began", "dirty", "floor", "head",
-        "memo", "name", "queued", "subscribers", "target", "to_visit", "visited", "waiting",
+        "_first", "_keyed", "_messages", "_sequences", "absent", "as_tuple", "cache", "dirty", "floor", "head", "name",
+        "pass_head", "pass_started", "queued", "served_up_to", "subscribers", "to_visit",
     )  # fmt: skip
 
     def __init__(self, name: str, floor: int) -> None:
         self.name = name
-        self.alone = (self,)  # what a connection that follows just this channel points to
-        self._messages: list[Message] = []
+        self.as_tuple = (self,)  # shared by all connections that follow just this channel
+        self._messages: list[Message | None] = []
         self._sequences: list[int] = []  # of _messages, for bisection
+        self._first = 0  # index of the oldest retained message; what is before it is evicted
         self._keyed: dict[str, int] | None = None  # key → sequence number
-        self.subscribers: set[Connection] = set()
-        self.away: deque[int] | None = None  # when pollers that left between two polls cease to count
+        self.subscribers: set[Subscriber] = set()
+        self.absent: list[int] | None = None  # when pollers without a connection cease to count, earliest first
+        self.queued = False  # history knows that there are messages
         # The pass under way; see fanout.
         self.dirty = False
-        self.began = 0.0
-        self.to_visit: deque[Connection] | None = None
-        self.target = floor
-        self.memo: dict[tuple[Encoding, int], Chunk] | None = None
-        self.waiting: deque[Callable[[], None]] | None = None  # publishes that wait for the pass
-        self.queued = False  # history knows that there are messages
+        self.pass_started = 0.0
+        self.pass_head = floor
+        self.to_visit: deque[Subscriber] | None = None  # None: the next visit begins a round
+        self.cache: dict[tuple[Any, int], Cache] | None = None
         self.start_over(floor)
 
+    # The window
+
     def start_over(self, floor: int) -> None:
-        """Forgets all messages; nothing up to ``floor`` can be had any more. A pass under way visits everyone again."""
-        self.floor = self.head = self.visited = floor
+        """Forgets all messages; nothing up to ``floor`` is retained any more. A pass under way begins again."""
+        self.floor = self.head = self.served_up_to = floor
         self._messages.clear()
         self._sequences.clear()
+        self._first = 0
         self._keyed = None
         self.to_visit = None
         self.queued = False
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._messages) - self._first
 
     @property
     def idle(self) -> bool:
         """Nothing but its floor would be lost if the channel were forgotten."""
-        return not (self._messages or self.subscribers or self.dirty or self.waiting or self.away)
+        return not (len(self) or self.subscribers or self.dirty or self.absent)
 
     def append(self, message: Message) -> Message | None:
         """Adds the message. Returns the earlier one with the same key, which it replaces."""
-        earlier = None
-        if message.key is not None:
-            if self._keyed is None:
-                self._keyed = {}
-            earlier = self._take(self._keyed.get(message.key, 0))
-            self._keyed[message.key] = message.sequence
+        sequence = self.head = message.sequence
         self._messages.append(message)
-        self._sequences.append(message.sequence)
-        self.head = message.sequence
-        return earlier
+        self._sequences.append(sequence)
+        if message.key is None:
+            return None
+        if self._keyed is None:
+            self._keyed = {}
+        replaced = self._take(self._keyed.get(message.key, 0))
+        self._keyed[message.key] = sequence
+        return replaced
 
     def after(self, cursor: int) -> Sequence[Message]:
-        return self._messages[bisect_right(self._sequences, cursor) :]
+        """The retained messages after that sequence number, oldest first."""
+        sequences = self._sequences
+        if self._first < len(sequences) and (len(sequences) == 1 or sequences[-2] <= cursor < sequences[-1]):
+            return self._messages[-1:] if sequences[-1] > cursor else ()  # type: ignore[return-value]  # the usual case
+        return self._messages[max(self._first, bisect_right(sequences, cursor)) :]  # type: ignore[return-value]
 
     def may_evict(self, sequence: int) -> bool:
-        return sequence <= self.visited
+        return sequence <= self.served_up_to
 
     def evict_oldest(self) -> Message:
         """Takes the oldest message away and raises the floor to it."""
-        message = self._messages.pop(0)
-        del self._sequences[0]
+        first = self._first
+        message = self._messages[first]
+        assert message is not None
+        self._messages[first] = None
+        self._first = first = first + 1
+        if first > _COMPACT_AT and first * 2 > len(self._messages):
+            del self._messages[:first]
+            del self._sequences[:first]
+            self._first = 0
         self.floor = message.sequence
         self._forget_key(message)
         return message
 
     def drop(self, message: Message) -> bool:
-        """Takes a message away whose time is over; the floor stays. False where it is gone already."""
+        """Takes a message away whose ttl is over; the floor stays. False where it is gone already."""
         return self._take(message.sequence) is not None
 
     def holds(self, message: Message) -> bool:
-        at = bisect_left(self._sequences, message.sequence)
-        return at < len(self._sequences) and self._sequences[at] == message.sequence
+        return self._find(message.sequence) is not None
 
     @property
     def oldest(self) -> Message | None:
-        return self._messages[0] if self._messages else None
+        return self._messages[self._first] if len(self._messages) > self._first else None
+
+    def _find(self, sequence: int) -> int | None:
+        at = bisect_left(self._sequences, sequence, self._first)
+        return at if at < len(self._sequences) and self._sequences[at] == sequence else None
 
     def _take(self, sequence: int) -> Message | None:
-        at = bisect_left(self._sequences, sequence)
-        if at == len(self._sequences) or self._sequences[at] != sequence:
+        at = self._find(sequence)
+        if at is None:
             return None
         del self._sequences[at]
         message = self._messages.pop(at)
+        assert message is not None
         self._forget_key(message)
         return message
 
     def _forget_key(self, message: Message) -> None:
+        # Another message may have the key by now: this one was replaced before it was taken.
         if message.key is not None and self._keyed and self._keyed.get(message.key) == message.sequence:
             del self._keyed[message.key]
+
+    # The pass
+
+    def skip_pass(self) -> None:
+        """There is no subscriber to serve."""
+        self.served_up_to = self.head
+
+    def begin_pass(self, now: float) -> None:
+        self.dirty = True
+        self.pass_started = now
+
+    def end_pass(self, now: float) -> None:
+        """Every subscriber has been served up to ``pass_head``. The next pass begins where updates came meanwhile."""
+        self.to_visit = self.cache = None
+        self.served_up_to = self.pass_head
+        self.dirty = self.head > self.pass_head
+        self.pass_started = now

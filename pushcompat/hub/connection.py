@@ -1,23 +1,31 @@
-"""A connection: a socket, where its request stands, and a cursor over the log.
+"""A connection: a socket, the state of its request, and a cursor over the log.
 
-The states, and what moves a connection on:
+The states:
 
-    HEAD        waits for a request head, or for the rest of one. A long-poller between two polls is here too, and keeps
-                its subscription for a while, so that it counts as a subscriber and its next poll costs next to nothing.
-    BODY        waits for the rest of a publish's body
-    PUBLISHING  waits for the log to take the publish
-    POLLING     a long-poll is held
-    STREAMING   a WebSocket or an event stream is open
-    CLOSING     our last words are said: their last bytes go out, then the client's half of the goodbye is awaited
-    GONE        closed, or Tornado's
+    READING_HEAD  waits for a request head, or for the rest of one. A long-poller between two polls is here too, and
+                  keeps its subscription for a while, so that it counts as a subscriber and its next poll is cheap.
+    READING_BODY  waits for the rest of the body of a publish
+    PUBLISHING    waits for the log to store the publish
+    POLLING       a long-poll is held
+    STREAMING     a WebSocket or an event stream is open
+    CLOSING       the last bytes go out, then the client's FIN or Close frame is awaited
+    CLOSED        closed, or handed to Tornado
 
-      ┌────────────────────────────────────────────┐
-      ▼                                            │ answered
-    HEAD ──► BODY ──► PUBLISHING ──────────────────┤
-      ├────► POLLING ──────────────────────────────┘
-      ├────► STREAMING ──► CLOSING ──► GONE          (from everywhere: CLOSING, GONE)
+and the transitions between them (drawn from ``TRANSITIONS``, and compared with it by a test):
 
-A transition that is not in the table raises ``IllegalTransition`` and changes nothing: it is a defect of the hub.
+    READING_HEAD -> READING_BODY PUBLISHING POLLING STREAMING CLOSING CLOSED
+    READING_BODY -> READING_HEAD PUBLISHING CLOSING CLOSED
+    PUBLISHING   -> READING_HEAD CLOSING CLOSED
+    POLLING      -> READING_HEAD CLOSING CLOSED
+    STREAMING    -> CLOSING CLOSED
+    CLOSING      -> CLOSED
+    CLOSED       ->
+
+A transition that is not in the table raises ``IllegalTransition`` and changes nothing: it is a bug of the hub.
+
+Who writes what: ``deadline`` and ``bucket`` are the timer wheel's; ``unsent`` and ``last_write`` are written by
+``sockets``; ``channels``, ``client`` and ``subscribed_at`` by ``subscribe`` and ``unsubscribe``; ``cursor`` by
+``fanout``, once ``start_at`` has set it. The rest belongs to the request under way.
 
 Memory: there may be a hundred thousand of these, so there are slots, no dict, and nothing in them but what differs from
 one connection to the next.
@@ -28,74 +36,100 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import TYPE_CHECKING
 
+from ..access import Grant
 from ..wire.encoding import Encoding
-from .clock import NEVER
-
-if TYPE_CHECKING:
-    from ..wire.http import Request
-    from ..wire.websocket import Input
-    from .channel import Channel
-    from .subscribing import Repeat
+from ..wire.polls import PollTemplate
+from ..wire.request import Request
+from ..wire.websocket import Input
+from .channel import Channel
+from .timers import NEVER
 
 
 class State(IntEnum):  # of int for its hash: an Enum's own is a Python function, and states are looked up all the time
-    HEAD = 1
-    BODY = 2
+    READING_HEAD = 1
+    READING_BODY = 2
     PUBLISHING = 3
     POLLING = 4
     STREAMING = 5
     CLOSING = 6
-    GONE = 7
+    CLOSED = 7
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.HEAD: frozenset({State.BODY, State.PUBLISHING, State.POLLING, State.STREAMING, State.CLOSING, State.GONE}),
-    State.BODY: frozenset({State.HEAD, State.PUBLISHING, State.CLOSING, State.GONE}),
-    State.PUBLISHING: frozenset({State.HEAD, State.CLOSING, State.GONE}),
-    State.POLLING: frozenset({State.HEAD, State.CLOSING, State.GONE}),
-    State.STREAMING: frozenset({State.CLOSING, State.GONE}),
-    State.CLOSING: frozenset({State.GONE}),
-    State.GONE: frozenset(),
+    State.READING_HEAD: frozenset(
+        {State.READING_BODY, State.PUBLISHING, State.POLLING, State.STREAMING, State.CLOSING, State.CLOSED}
+    ),
+    State.READING_BODY: frozenset({State.READING_HEAD, State.PUBLISHING, State.CLOSING, State.CLOSED}),
+    State.PUBLISHING: frozenset({State.READING_HEAD, State.CLOSING, State.CLOSED}),
+    State.POLLING: frozenset({State.READING_HEAD, State.CLOSING, State.CLOSED}),
+    State.STREAMING: frozenset({State.CLOSING, State.CLOSED}),
+    State.CLOSING: frozenset({State.CLOSED}),
+    State.CLOSED: frozenset(),
 }
 
 
 class IllegalTransition(RuntimeError):
-    """The hub tried to move a connection where its state does not lead."""
+    """The hub tried to move a connection to a state that cannot follow its own."""
 
 
 class Connection:
     __slots__ = (
-        "bucket", "channels", "client", "cursor", "deadline", "encoding", "ends_at", "forgiven",
-        "inbox", "input", "joined", "quiet_since", "repeat", "request", "rest", "since", "socket", "state",
+        "bucket", "channels", "client", "cursor", "deadline", "encoding", "expires_at", "grant", "ignored_floors",
+        "input", "last_write", "pending_input", "poll_template", "request", "request_started", "socket", "state",
+        "subscribed_at", "unsent",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, now: int) -> None:
         self.socket = sock
-        self.state = State.HEAD
-        self.bucket = NEVER  # the clock's
+        self.state = State.READING_HEAD
+        self.bucket = NEVER
         self.deadline = NEVER
-        self.inbox = b""  # bytes of a request that is not complete, or of one that came too early
-        self.request: Request | None = None  # while its body comes, or the log takes it
-        self.rest: memoryview | None = None  # what the kernel did not take yet
+        self.unsent: memoryview | None = None  # what the kernel did not take yet
+        self.last_write = now  # tick of the last send
+        # The request
+        self.pending_input = b""  # bytes of a request that is not complete, or that came before the last response
+        self.request_started = now  # tick at which the first byte of the last request came
+        self.request: Request | None = None  # while its body comes
+        self.grant: Grant | None = None  # of the last request: who it is from, and what that client may do
         # The subscription
         self.channels: tuple[Channel, ...] = ()
         self.encoding: Encoding | None = None
-        self.cursor = 0
-        self.forgiven: Mapping[Channel, int] | None = None  # floors that are no loss: it asked for all there is
         self.client = ""
-        self.since = now  # tick at which the first byte of its last request came
-        self.joined = now  # tick at which it subscribed
-        self.quiet_since = now  # tick of the last byte said
-        self.ends_at = NEVER  # tick at which a stream rotates, or the poll's window ends
-        self.input: Input | None = None  # of a WebSocket that is in the middle of something
-        self.repeat: Repeat | None = None  # its last poll, to compare the next one with
+        self.subscribed_at = now
+        self.cursor = 0
+        self.ignored_floors: Mapping[Channel, int] | None = None  # of a subscription that began with ``earliest``
+        self.expires_at = NEVER  # tick at which a stream rotates, or the poll's window ends
+        self.input: Input | None = None  # parser of a WebSocket with partial input, or that is closing
+        self.poll_template: PollTemplate | None = None  # the last poll, to compare the next one with
 
     def move(self, state: State) -> None:
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(f"{self.state.name} → {state.name}")
         self.state = state
+
+    def subscribe(self, channels: tuple[Channel, ...], encoding: Encoding, client: str, now: int) -> None:
+        self.channels = channels
+        self.encoding = encoding
+        self.client = client
+        self.subscribed_at = now
+
+    def unsubscribe(self) -> None:
+        self.channels = ()
+        self.poll_template = None
+
+    def start_at(self, cursor: int, ignored_floors: Mapping[Channel, int] | None = None) -> None:
+        """Goes on from there, whatever was sent before."""
+        self.cursor = cursor
+        self.ignored_floors = ignored_floors
+
+    def count_as_idle(self, ticks: int, now: int) -> None:
+        """Takes the last write for so long ago: when the next heartbeat is due follows from it."""
+        self.last_write = now - ticks
+
+    def take_input(self) -> bytes:
+        received, self.pending_input = self.pending_input, b""
+        return received
 
     @property
     def address(self) -> object:

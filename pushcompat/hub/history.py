@@ -1,32 +1,44 @@
 """The retained window of the whole log, by channel: what a resume is served from without waiting for a disk.
 
 Four things take a message away: its channel's count, its age, the byte budget of all channels, its own ttl. None of
-them takes one that a pass still owes to somebody (``Channel.may_evict``), except its ttl.
+them takes one that a pass still owes to a subscriber (``Channel.may_evict``), except its ttl.
 
 Memory is bounded: a channel with no messages and no subscribers is kept only for its floor, and only so many of those.
 What is forgotten about whole channels is folded into one number, the global floor, at which a channel that is made anew
 starts. A needless ``reset`` may come of that; a silent hole never.
 
-Times here are of the monotonic clock, so nobody's history depends on what a clock is set to.
+Times here are of the monotonic clock, so nobody's history depends on what the time of day is set to.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
 
 from ..limits import Retention
-from ..message import Message
-from ..store.base import Retained, weight
+from ..message import EPOCH_WIDTH, Message, format_cursor
+from ..store.base import MESSAGE_OVERHEAD_BYTES, Retained, weight
 from .channel import Channel
 
+UNKNOWN_POSITION = -1  # of a client about whose past nothing is known: below every floor
+# As text: of no log's epoch, so that whoever resumes from it before it got the reset will get it then.
+NULL_CURSOR = format_cursor("0" * EPOCH_WIDTH, 0)
+_AGES_APART_S = 0.5
+_LONGEST_SPREAD_MS = 24 * 3600 * 1000  # a page's timers hold 24.8 days, and nobody waits for a day
 _IDLE_CHANNELS = 10_000  # kept for their floors; about 700 bytes each
 
 
 class History:
-    def __init__(self, retention: Retention, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, retention: Retention, refetch_rate: float | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.epoch = ""
         self._retention = retention
+        self._refetch_rate = refetch_rate
+        self._budget = retention.bytes
         self._clock = clock
         self._channels: dict[str, Channel] = {}
         self._idle: OrderedDict[str, Channel] = OrderedDict()  # of _channels, those kept for their floor alone
@@ -34,10 +46,15 @@ class History:
         # be right: an entry whose message is gone says so when it comes up. So most messages come and go without it.
         self._oldest: list[tuple[int, Channel]] = []
         self._ending: list[tuple[float, int, Message]] = []  # heap of those with a ttl, and some that are gone
+        self._ages: deque[tuple[float, int]] = deque()  # (when, head of the log at that time)
+        self._too_old = 0  # everything up to this sequence number is older than the age
+        self._formatted = 0, "", ""  # the cursor that was formatted last: sequence number, epoch, text
         self.floor = 0
         self.head = 0
         self.count = 0
         self.bytes = 0
+
+    # Channels
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -57,7 +74,7 @@ class History:
     def find(self, name: str) -> Channel | None:
         return self._channels.get(name)
 
-    def release(self, channel: Channel) -> None:
+    def discard_if_idle(self, channel: Channel) -> None:
         """Says that the caller needs the channel no more."""
         if not channel.idle or channel.name in self._idle or self._channels.get(channel.name) is not channel:
             return
@@ -70,21 +87,53 @@ class History:
             del self._channels[name]
             self.floor = max(self.floor, forgotten.floor)
 
-    def append(self, message: Message, age_s: float = 0.0) -> Channel:
-        message.born = self._clock() - age_s
+    def subscribers(self, channel: Channel | None) -> int:
+        """Everyone who follows the channel, pollers between two polls included."""
+        if channel is None:
+            return 0
+        return len(channel.subscribers) + (len(channel.absent) if channel.absent else 0)
+
+    def spread_ms(self, channels: Iterable[Channel | None]) -> int | None:
+        """The time over which these channels' subscribers should spread their refetches; None: no need to."""
+        if self._refetch_rate is None:
+            return None
+        count = sum(map(self.subscribers, channels))
+        return min(math.ceil(count / self._refetch_rate * 1000), _LONGEST_SPREAD_MS)
+
+    # Cursors
+
+    def cursor(self, sequence: int) -> str:
+        """The cursor of that position, as text."""
+        known, epoch, text = self._formatted
+        if sequence != known or epoch is not self.epoch:
+            text = NULL_CURSOR if sequence == UNKNOWN_POSITION else format_cursor(self.epoch, sequence)
+            self._formatted = sequence, self.epoch, text
+        return text
+
+    def position(self, cursor: int, channels: Iterable[Channel]) -> int:
+        """Where a subscriber stands once all that was sent is read: if it is caught up, that is the head of the log."""
+        for channel in channels:
+            if channel.head > cursor:
+                return cursor
+        return max(cursor, self.head)
+
+    # Messages
+
+    def append(self, message: Message) -> Channel:
         channel = self._channels.get(message.channel)
         if channel is None or self._idle:
             channel = self.channel(message.channel)
         replaced = channel.append(message)
         self.head = message.sequence
-        self._count(message, 1)
+        self.count += 1
+        self.bytes += len(message.data) + MESSAGE_OVERHEAD_BYTES
         if replaced is not None:
-            self._count(replaced, -1)
+            self._uncount(replaced)
         if not channel.queued:
             channel.queued = True
             heapq.heappush(self._oldest, (message.sequence, channel))
         if message.ttl_s is not None:
-            heapq.heappush(self._ending, (message.born + message.ttl_s, message.sequence, message))
+            self._end_in(message, message.ttl_s)
         return channel
 
     def load(self, retained: Retained, wall_s: float) -> None:
@@ -93,23 +142,31 @@ class History:
         What a store evicts from a channel is older than what it keeps there. So a channel with messages has lost
         nothing since the first of them, whatever went from others.
         """
-        messages, floor, head = retained
+        messages, floor, head, self.epoch = retained
         self._oldest.clear()
         self._ending.clear()
+        self._ages.clear()
+        self._too_old = 0
         self.count = self.bytes = 0
         self.floor = floor
         for channel in self:
             channel.start_over(floor)
+        now = self._clock()
         for message in messages:
             channel = self.channel(message.channel)
             if not len(channel):
                 channel.start_over(min(floor, message.sequence - 1))
-            self.append(message, max(0.0, wall_s - message.time_ms / 1000))
-            channel.visited = message.sequence
+            self.append(message)
+            channel.served_up_to = message.sequence
+            age_s = max(0.0, wall_s - message.time_ms / 1000)
+            self._note_age(now - age_s)
+            if message.ttl_s is not None:
+                self._end_in(message, message.ttl_s - age_s)
         self.head = head
+        self._note_age(now)
         for channel in list(self):
             self.trim(channel)
-            self.release(channel)
+            self.discard_if_idle(channel)
 
     def trim(self, channel: Channel) -> None:
         """Evicts what is beyond the channel's count."""
@@ -117,13 +174,13 @@ class History:
             pass
 
     @property
-    def crowded(self) -> bool:
+    def over_budget(self) -> bool:
         """So much is held for passes that publishing must wait for them."""
-        return self.bytes >= 2 * self._retention.bytes
+        return self.bytes >= 2 * self._budget
 
-    def full(self, channel: Channel) -> bool:
+    def needs_backpressure(self, channel: Channel) -> bool:
         """Whether publishing to the channel must wait for its pass."""
-        return channel.dirty and (len(channel) >= 2 * self._retention.count or self.crowded)
+        return channel.dirty and (len(channel) >= 2 * self._retention.count or self.over_budget)
 
     def expire(self) -> None:
         """Takes away what is too old, over the byte budget, or past its ttl. To be called about once a second."""
@@ -132,12 +189,19 @@ class History:
             message = heapq.heappop(self._ending)[2]
             channel = self._channels.get(message.channel)
             if channel is not None and channel.drop(message):
-                self._count(message, -1)
-                self.release(channel)
-        self.shrink(now - self._retention.age_s)
+                self._uncount(message)
+                self.discard_if_idle(channel)
+        while self._ages and self._ages[0][0] <= now - self._retention.age_s:
+            self._too_old = self._ages.popleft()[1]
+        self._note_age(now)
+        self._shrink()
 
-    def shrink(self, born_before: float = float("-inf")) -> None:
-        """Evicts the oldest of all, as long as they are born before then or the budget is overdrawn."""
+    def shrink(self) -> None:
+        """Evicts the oldest of all while the byte budget is exceeded."""
+        if self.bytes > self._budget:
+            self._shrink()
+
+    def _shrink(self) -> None:
         oldest = self._oldest
         while oldest:
             sequence, channel = oldest[0]
@@ -145,14 +209,22 @@ class History:
             if message is None:
                 heapq.heappop(oldest)
                 channel.queued = False
-                self.release(channel)
+                self.discard_if_idle(channel)
             elif message.sequence != sequence:
                 heapq.heapreplace(oldest, (message.sequence, channel))
-            elif message.born >= born_before and self.bytes <= self._retention.bytes:
+            elif sequence > self._too_old and self.bytes <= self._budget:
                 break
             elif not self._evict_oldest(channel):
-                break  # a pass owes it to somebody
+                break  # a pass owes it to a subscriber
         self._forget_gone()
+
+    def _note_age(self, when: float) -> None:
+        """Says that all messages up to the head are from then or from before."""
+        if not self._ages or (self._ages[-1][1] < self.head and self._ages[-1][0] + _AGES_APART_S <= when):
+            self._ages.append((when, self.head))
+
+    def _end_in(self, message: Message, seconds: float) -> None:
+        heapq.heappush(self._ending, (self._clock() + seconds, message.sequence, message))
 
     def _forget_gone(self) -> None:
         if len(self._oldest) > 2 * len(self._channels) + 1024:
@@ -168,13 +240,13 @@ class History:
         oldest = channel.oldest
         if oldest is None or not channel.may_evict(oldest.sequence):
             return False
-        self._count(channel.evict_oldest(), -1)
+        self._uncount(channel.evict_oldest())
         return True
 
     def _holds(self, message: Message) -> bool:
         channel = self._channels.get(message.channel)
         return channel is not None and channel.holds(message)
 
-    def _count(self, message: Message, sign: int) -> None:
-        self.count += sign
-        self.bytes += sign * weight(message)
+    def _uncount(self, message: Message) -> None:
+        self.count -= 1
+        self.bytes -= weight(message)

@@ -1,15 +1,11 @@
-"""The hub: its parts put together, and the turn of its loop.
+"""The hub: its parts put together, and the log that they serve from.
 
-    Door         accepts, waits for request heads          ─┐
-    Subscribing  a request becomes a cursor over the log    ├─ act on ─► Sockets, Wheel
-    Publishing   a request becomes messages in the log      │
-    Fanout       sends what lies after each cursor         ─┘
-    History      the retained window that cursors point into
-
-One thread, one rule: nothing here waits. A turn reads from at most ``visits`` sockets and acts upon what it read,
-serves at most as many deadlines, sends what both have corked, makes at most as many deliveries, and then lets the rest
-of the process run, so that an update to 15,000 subscribers blocks nobody for 150 ms. When something is left to do the
-next turn is scheduled at once; otherwise the selector or the clock starts it.
+Listener                accepts connections                     ─┐
+Requests                waits for heads, admits, routes          │
+  Polls, Streams        a request becomes a cursor over the log  ├─ act on ─► Sockets, TimerWheel, History
+  Publishing            a request becomes messages in the log    │             (the Context)
+Fanout                  sends what lies after each cursor        │
+Loop                    the turn: in which order they act       ─┘
 """
 
 from __future__ import annotations
@@ -19,366 +15,248 @@ import logging
 import random
 import socket
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from tornado.ioloop import IOLoop
-
 from .. import logs
+from ..access import Access
 from ..limits import Limits
 from ..message import Message
 from ..metrics import Metrics
 from ..store.base import Lost, Store
 from ..wire import http
-from .answering import Answering
-from .clock import NEVER, Wheel
 from .connection import Connection, State
-from .door import Door
+from .context import Context
 from .fanout import Fanout
-from .history import History
-from .poller import HANGUP
+from .listener import Listener
+from .loop import Loop
+from .poller import LoopSelector
+from .polls import Polls
 from .publishing import Publishing
+from .reasons import CloseReason
 from .requests import HandOver, Requests
-from .sockets import BLOCKED, BODY_BYTES, READ_BYTES, Sockets
-from .subscribing import Subscribing
+from .responses import Responses
+from .streams import Streams
+from .subscriptions import Subscriptions
 
-_CROWD_PER_S = 200  # subscribers that may be told to come back within a second without being a crowd
-_TURN_S = 0.01
-_HEAD, _GONE = State.HEAD, State.GONE
+_ROTATIONS_PER_S = 200  # a stopping server with few subscribers need not take its time
+_POLL_INTERVAL_S = 0.01
+_LOST_RETRY_S = (0.05, 2.0)  # between two loads of a log that is lost at once again
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the hub is told: who may publish, which origins may look in, where its channels are, and its limits."""
+    """Publish keys, allowed origins, path prefix and limits. ``loopback``: the server listens on this machine alone."""
 
     limits: Limits
     publish_keys: Collection[bytes]
     cors_origins: Sequence[str] = ()
     prefix: str = ""
+    loopback: bool = False
 
 
 class Hub:
-    """``hand_over(socket, address, received)`` gets every connection whose request is not for the hub."""
+    """``hand_over(socket, address, received)`` receives connections whose request is not under /channels.
+    ``selector``: the event loop's, if it was made for a hub.
+    """
 
-    def __init__(self, store: Store, settings: Settings, metrics: Metrics, hand_over: HandOver) -> None:
-        limits = settings.limits
-        origins = settings.cors_origins
-        self._store = store
-        self._limits = limits
-        self._metrics = metrics
-        wheel: Wheel[Connection] = Wheel(int(time.monotonic()))
-        self._wheel = wheel
-        self.history = History(limits.retention, time.monotonic)
-        self.sockets = Sockets(wheel, limits.goodbye_s, self._ended)
-        self._answering = Answering(self.sockets, wheel, limits, metrics, origins, self.schedule)
-        self._fanout = Fanout(self.sockets, self.history, wheel, limits, metrics, self._answering.answered)
-        self._subscribing = Subscribing(
-            self.sockets, self.history, self._fanout, self._answering, wheel, limits, metrics, origins
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        metrics: Metrics,
+        hand_over: HandOver,
+        selector: LoopSelector | None = None,
+    ) -> None:
+        context = Context(settings.limits, metrics, selector)
+        access = Access(settings.publish_keys, settings.cors_origins, loopback=settings.loopback)
+        responses = Responses(context)
+        fanout = Fanout(context, responses)
+        subscriptions = Subscriptions(context)
+        streams = Streams(context, subscriptions, fanout)
+        polls = Polls(context, subscriptions, fanout, responses)
+        publishing = Publishing(context, store, settings.prefix, fanout, responses)
+        requests = Requests(
+            context, access, settings.prefix, hand_over, responses, subscriptions, streams, polls, publishing
         )
-        self._publishing = Publishing(store, self.history, self._fanout, wheel, self._answering, limits, metrics)
-        self._requests = Requests(
-            self.sockets, wheel, limits, self._answering, self._subscribing, self._publishing,
-            settings.publish_keys, origins, settings.prefix, hand_over,
-        )  # fmt: skip
-        self.door = Door(self.sockets, wheel, limits, metrics, self._requests.route, self._answering.refuse)
-        self._next_turn: asyncio.Handle | None = None
-        self._again: dict[Connection, int] = {}  # to be read once more without being reported, and their events
-        self._buffer = memoryview(bytearray(BODY_BYTES))
-        self._due: deque[Connection] = deque()
+        self._context = context
+        self._store = store
+        self._metrics = metrics
+        self._fanout = fanout
+        self._subscriptions = subscriptions
+        self._streams = streams
+        self._polls = polls
+        self._publishing = publishing
+        self._requests = requests
+        self.access = access
+        self.listener = Listener(context)
+        self._loop = Loop(
+            context,
+            receive={
+                State.READING_HEAD: requests.receive,
+                State.READING_BODY: requests.receive_body,
+                State.PUBLISHING: requests.receive_pipelined,
+                State.POLLING: requests.receive_pipelined,
+                State.STREAMING: streams.receive,
+                State.CLOSING: streams.receive_last,
+            },
+            on_timer={
+                State.READING_HEAD: requests.on_timer,
+                State.READING_BODY: requests.body_timeout,
+                State.PUBLISHING: publishing.on_timer,
+                State.POLLING: polls.window_ends,
+                State.STREAMING: streams.on_timer,
+                State.CLOSING: context.sockets.close_timeout,
+            },
+            resume=requests.resume,
+            publishing=publishing,
+            fanout=fanout,
+        )
         self._tasks: list[asyncio.Task[None]] = []
-        self.failed = asyncio.Event()  # the hub can not go on
-        self._receive = {
-            State.HEAD: self.door.receive,
-            State.BODY: self._requests.receive_body,
-            State.PUBLISHING: self._receive_early,
-            State.POLLING: self._receive_early,
-            State.STREAMING: self._subscribing.receive,
-            State.CLOSING: self._receive_last,
-        }
-        self._fire = {
-            State.HEAD: self._nothing_came,
-            State.BODY: self._requests.body_is_late,
-            State.PUBLISHING: self._publishing.give_up,
-            State.POLLING: self._subscribing.window_ends,
-            State.STREAMING: self._subscribing.beat,
-            State.CLOSING: self._goodbye_is_late,
-        }
+        self.failed = asyncio.Event()  # a background task ended: the hub cannot go on
 
     # Life
 
     async def start(self) -> None:
-        """Loads what the log has retained and follows it from there."""
+        """Loads what the log has retained, and follows it from there."""
         http.set_date(time.time())
+        await self._store.open()
         await self._load()
-        self._fanout.epoch = self._store.epoch
-        IOLoop.current().add_handler(self.sockets.fileno(), lambda _fd, _events: self._on_ready(), IOLoop.READ)
-        self._tasks = [asyncio.create_task(work()) for work in (self._follow, self._tick, self._publishing.run)]
+        self._loop.start()
+        self._tasks = [asyncio.create_task(work()) for work in (self._follow, self._tick)]
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        """Without one of its tasks the hub is no hub: whoever runs it must end it."""
         if not task.cancelled():
-            logs.log.critical("a defect of the hub: a task ended", exc_info=task.exception())
+            logs.log.critical("BUG: background task ended unexpectedly", exc_info=task.exception())
             self.failed.set()
 
     async def drain(self) -> None:
-        """Tells every subscriber to come back elsewhere or later, spread over the drain time.
+        """Tells every subscriber to come back later, spread over the drain time; publishing continues.
 
-        New subscribers are let in and told the same at once; publishing goes on.
+        Streams that are opened meanwhile stay until it ends: a client that comes back at once must not do so again and
+        again. So they are told last.
         """
-        self._subscribing.draining = True
-        subscribers = [c for c in self.sockets.connections() if c.state in (State.STREAMING, State.POLLING)]
+        self._context.draining = True
+        subscribers = self._subscribers()
         random.shuffle(subscribers)
-        # With few subscribers there is no crowd to spread.
-        spread_s = min(self._limits.drain_s, len(subscribers) / _CROWD_PER_S)
-        begun = time.monotonic()
+        spread_s = min(self._context.limits.drain_s, len(subscribers) / _ROTATIONS_PER_S)
+        started = time.monotonic()
         for index, connection in enumerate(subscribers):
-            ahead_s = begun + spread_s * index / len(subscribers) - time.monotonic()
-            if ahead_s > _TURN_S:
+            ahead_s = started + spread_s * index / len(subscribers) - time.monotonic()
+            if ahead_s > _POLL_INTERVAL_S:
                 await asyncio.sleep(ahead_s)
-            self._subscribing.rotate(connection, "stopping", self._subscribing.retry_ms())
-        deadline = time.monotonic() + min(1.0, self._limits.drain_s)
-        while time.monotonic() < deadline and (self._publishing.busy or self._saying_goodbye()):
-            await asyncio.sleep(_TURN_S)
+            self._rotate(connection)
+        for connection in self._subscribers():
+            self._rotate(connection)
+        deadline = time.monotonic() + min(1.0, self._context.limits.drain_s)
+        while time.monotonic() < deadline and (self._publishing.busy or self._closing()):
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
-    def _saying_goodbye(self) -> bool:
-        return any(c.state is State.CLOSING or c.rest is not None for c in self.sockets.connections())
+    def _subscribers(self) -> list[Connection]:
+        states = (State.STREAMING, State.POLLING)
+        return [connection for connection in self._context.sockets.connections() if connection.state in states]
+
+    def _rotate(self, connection: Connection) -> None:
+        if connection.state is State.POLLING:
+            self._polls.rotate(connection)
+        elif connection.state is State.STREAMING:
+            self._streams.rotate(connection, CloseReason.SHUTDOWN, self._context.retry_ms())
+        self._context.schedule_turn()
+
+    def _closing(self) -> bool:
+        connections = self._context.sockets.connections()
+        return any(c.state is State.CLOSING or c.unsent is not None for c in connections)
 
     @property
     def draining(self) -> bool:
-        return self._subscribing.draining
+        return self._context.draining
 
     @property
     def subscribers(self) -> int:
-        return self._metrics.connections.total()
+        return self._metrics.subscriptions.total()
 
-    def gauges(self) -> list[tuple[str, str, float]]:
-        """What there is now: (name, meaning, value)."""
-        history = self.history
-        return [
-            ("sockets", "Connections that the hub holds, whatever they are doing", len(self.sockets)),
-            ("channels", "Channels that are known: with messages, subscribers, or a floor", len(history)),
-            ("log_messages", "Messages that are retained", history.count),
-            ("log_bytes", "Memory that the retained messages count as", history.bytes),
-            ("log_head", "Sequence number of the last message", history.head),
-            ("draining", "1 while the server is on its way out", float(self.draining)),
-        ]
+    def gauges(self) -> dict[str, float]:
+        """What there is now, by the names of ``metrics.FAMILIES``."""
+        history, sockets, limits = self._context.history, self._context.sockets, self._context.limits
+        health = self._store.health()
+        return {
+            "connections": len(sockets),
+            "max_connections": limits.max_connections or 0,
+            "channels": len(history),
+            "retained_messages": history.count,
+            "retained_bytes": history.bytes,
+            "unsent_bytes": sockets.unsent_bytes,
+            "log_last_sequence": history.head,
+            "idempotency_keys": health.idempotency_keys,
+            "idempotency_window_seconds": health.idempotency_window_s,
+            "draining": float(self.draining),
+        }
 
     def take_back(self, sock: socket.socket, received: bytes) -> None:
-        """A connection that was handed over, with a request for the hub: its head, and whatever came behind that."""
-        connection = Connection(sock, self._wheel.now)
-        self.sockets.watch(connection)
-        self.door.receive(connection, received)
-        self.schedule()  # this is no turn: what it left to do would wait for the next one
+        """Takes a connection from Tornado. ``received``: the head of a request, and the bytes that came behind it."""
+        connection = Connection(sock, self._context.timers.now)
+        self._context.sockets.watch(connection)
+        if received:
+            self._requests.receive(connection, received)
+        else:
+            self._requests.wait(connection)
+        self._context.schedule_turn()  # this is no turn: what it left to do would wait for the next one
 
     async def close(self) -> None:
         """Closes everything."""
-        self.door.close()
+        self.listener.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        IOLoop.current().remove_handler(self.sockets.fileno())
-        self.sockets.close()
-        if self._next_turn is not None:
-            self._next_turn.cancel()
+        self._context.sockets.close_all()
+        self._context.stop()
 
     # The log
 
     async def _load(self) -> None:
-        self.history.load(await self._store.retained(), time.time())
+        self._context.history.load(await self._store.retained(), time.time())
 
     async def _follow(self) -> None:
+        pause_s, most_s = _LOST_RETRY_S
+        history = self._context.history
         while True:
+            followed = time.monotonic()
             try:
-                async for batch in self._store.follow(self.history.head):
-                    self._apply(batch)
+                await self._store.follow(history.head, history.epoch, self._apply)
             except Lost:
+                pause_s = min(most_s, pause_s * 2) if time.monotonic() - followed < most_s else _LOST_RETRY_S[0]
                 await self._start_over()
+                await asyncio.sleep(pause_s)
 
-    def _apply(self, batch: Sequence[Message]) -> None:
-        self._metrics.messages += len(batch)
-        changed = {self.history.append(message): None for message in batch}
-        for channel in changed:
-            self._fanout.mark(channel)
-        self.history.shrink()
+    def _apply(self, messages: Sequence[Message]) -> None:
+        """Takes what was appended to the log, by this process or by another."""
+        history, fanout = self._context.history, self._fanout
+        self._metrics.messages += len(messages)
+        for channel in {history.append(message): None for message in messages}:
+            fanout.mark_dirty(channel)
+        history.shrink()
         self._publishing.settle()
-        self.schedule()
+        self._context.schedule_turn()
 
     async def _start_over(self) -> None:
-        """The log lost something, or is another one: whoever may have missed something is told ``reset``."""
-        logs.event("log lost", level=logging.WARNING, epoch=self._store.epoch)
+        """Loads a log that was lost: subscribers that may have missed messages get a reset."""
+        logs.event("log_lost", level=logging.WARNING, epoch=self._store.epoch)
+        epoch = self._context.history.epoch
         await self._load()
-        if self._store.epoch != self._fanout.epoch:
-            self._fanout.epoch = self._store.epoch
-            self._subscribing.start_over()
-        for channel in list(self.history):
-            self._fanout.mark(channel)
+        if self._context.history.epoch != epoch:
+            self._subscriptions.start_over()
+        for channel in list(self._context.history):
+            self._fanout.mark_dirty(channel)
         self._publishing.settle()
-        self.schedule()
+        self._context.schedule_turn()
 
     async def _tick(self) -> None:
-        """Once a second: what is due, and what is too old."""
+        """Once a second: timers, and messages that are too old."""
         while True:
             await asyncio.sleep(1.0 - time.monotonic() % 1.0)
             http.set_date(time.time())
-            self._due.extend(self._wheel.advance(int(time.monotonic())))
-            self._subscribing.tick()
-            self.history.expire()
-            self.schedule()
-
-    # Turns
-
-    def schedule(self) -> None:
-        if self._next_turn is None:
-            self._next_turn = asyncio.get_running_loop().call_soon(self._turn)
-
-    def _on_ready(self) -> None:
-        if self._next_turn is None:
-            self._turn()
-
-    def _turn(self) -> None:
-        self._next_turn = None
-        most = self._limits.visits
-        # While a pass is under way its visits come first: who was visited asks for nothing that is late.
-        more = self._read(max(1, most // 4) if self._fanout.busy else most)
-        early = self._answering.early
-        for _ in range(min(len(early), most)):
-            self._do(self._resume, early.popleft())
-        for _ in range(min(len(self._due), most)):
-            connection = self._due.popleft()
-            if connection.state is not State.GONE and connection.deadline == NEVER:  # else it got more time meanwhile
-                self._do(self._fire[connection.state], connection)
-        for connection in self.sockets.uncork():
-            self._do(self._flushed, connection)
-        self._fanout.run(most)
-        if more or early or self._due or self._fanout.busy:
-            self.schedule()
-
-    def _read(self, most: int) -> bool:
-        """Serves that many sockets that are ready. True where there may be more."""
-        again, self._again = self._again, {}
-        self._serve([item for item in again.items() if item[0] not in self.sockets.paused])
-        ready = self.sockets.ready(most)
-        self._serve(ready)
-        return bool(self._again) or len(ready) >= most
-
-    def _serve(self, ready: Sequence[tuple[Connection, int]]) -> None:
-        """Reads them all, then acts upon what was read: a system call leaves the processor's caches to the next one."""
-        receive, repeat = self._receive, self._subscribing.repeat
-        for connection, data in self._received(ready):
-            state = connection.state
-            try:
-                if (
-                    state is _HEAD
-                    and connection.repeat is not None
-                    and not connection.inbox
-                    and repeat(connection, data)
-                ):
-                    continue
-                receive[state](connection, data)
-            except Exception:
-                self.sockets.defect(connection)
-
-    def _received(self, ready: Sequence[tuple[Connection, int]]) -> list[tuple[Connection, bytes]]:
-        """What came in from those who had something to say; the others are seen to. Each is there at most once."""
-        received = []
-        buffer = self._buffer
-        for connection, events in ready:
-            if connection.state is _GONE:
-                continue
-            if connection.rest is not None:
-                if self.sockets.flush(connection):
-                    self._do(self._flushed, connection)
-                continue
-            size = READ_BYTES if connection.request is None else BODY_BYTES
-            try:
-                got = connection.socket.recv_into(buffer, size)
-            except BLOCKED:
-                continue
-            except OSError:
-                self.sockets.lose(connection, "reset")
-                continue
-            if not got:
-                self._half_closed(connection)
-                continue
-            if events & HANGUP or got == size:
-                self._again[connection] = events
-            received.append((connection, bytes(buffer[:got])))
-        return received
-
-    def _do(self, what: Callable[[Connection], None], connection: Connection) -> None:
-        try:
-            what(connection)
-        except Exception:
-            self.sockets.defect(connection)
-
-    def _half_closed(self, connection: Connection) -> None:
-        """The client has said its last. A publisher may still wait for its answers; anybody else is gone."""
-        if connection.state is State.PUBLISHING or (connection.inbox and connection in self._answering.early):
-            self.sockets.pause(connection)
-        else:
-            self.sockets.lose(connection, "closed")
-
-    def _flushed(self, connection: Connection) -> None:
-        """The rest is out: on with what came meanwhile."""
-        if connection.state is State.STREAMING:
-            self._subscribing.go_on(connection)
-        elif connection.state is State.HEAD and connection.inbox:
-            self._answering.early.append(connection)
-
-    # Bytes, by state
-
-    def _receive_early(self, connection: Connection, data: bytes) -> None:
-        """A pipelined request waits its turn; a client that sends on and on is not read until then."""
-        connection.inbox += data
-        if len(connection.inbox) > self._limits.head_bytes:
-            self.sockets.pause(connection)
-
-    def _receive_last(self, connection: Connection, data: bytes) -> None:
-        """We are done. What still comes is read, so that the client sees our last words, and thrown away."""
-        reader = connection.input
-        if reader is None or reader.finished:
-            return
-        reader.receive(data)
-        reader.replies()  # pongs, for nobody
-        if reader.finished:
-            self.sockets.shut(connection)
-
-    def _resume(self, connection: Connection) -> None:
-        """Goes on with a pipelined request, once the answer before it is out."""
-        if connection.state is not State.HEAD or connection.rest is not None:
-            return
-        received, connection.inbox = connection.inbox, b""
-        self.sockets.resume(connection)
-        if received:
-            self.door.receive(connection, received)
-
-    # Ends
-
-    def _nothing_came(self, connection: Connection) -> None:
-        """A connection that waits for a request has waited its time."""
-        if self._still_reads(connection):
-            return
-        if connection.channels and not connection.inbox:
-            self._subscribing.leave(connection, "left")
-            self._wheel.set(connection, self._wheel.now + int(self._limits.idle_s))
-        else:
-            self.door.give_up(connection)
-
-    def _goodbye_is_late(self, connection: Connection) -> None:
-        if not self._still_reads(connection):
-            self.sockets.lose(connection, "gone")
-
-    def _still_reads(self, connection: Connection) -> bool:
-        """Whether the client takes what is unsent, however slowly; if so, it has more time."""
-        until = connection.quiet_since + int(self._limits.stall_s)
-        if connection.rest is None or until <= self._wheel.now:
-            return False
-        self._wheel.set(connection, until)
-        return True
-
-    def _ended(self, connection: Connection, reason: str) -> None:
-        self._publishing.forget(connection)
-        self._subscribing.leave(connection, reason, returns=connection.ends_at == NEVER)
+            self._subscriptions.tick()
+            self._context.history.expire()
+            self._loop.tick(int(time.monotonic()))

@@ -5,101 +5,196 @@ which saves the kernel a second look at every socket that was read (bench: a twe
 follows from that, and holds for the other poller too:
 
 - ``watch`` reports a socket at once when it is ready at that time, so that watching anew loses nothing.
-- A read that filled its buffer may have left something behind, and a read that came with ``HANGUP`` has left the end of
-  the stream behind: both must be followed by another read, without waiting for a report.
+- A socket that was not read until it had nothing more must be read again, without waiting for a report.
+
+The pollers differ in how the event loop learns that there is something to do:
+
+    LoopPoller      the sockets are in the event loop's own epoll, and start the hub's turn from within its ``select``:
+                    one system call and no callback of asyncio's between a request and its turn (bench: publish-1)
+    EpollPoller     an epoll of its own, whose descriptor the event loop watches; for event loops made by others
+    SelectorPoller  the same where there is no epoll
 """
 
 from __future__ import annotations
 
+import math
 import select
 import selectors
-from typing import Protocol
+import socket
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
 
-from .connection import Connection
+from tornado.ioloop import IOLoop
 
 READ, WRITE, HANGUP = 1, 4, 0x2000  # epoll's own bits: EPOLLIN, EPOLLOUT, EPOLLRDHUP
+_MAX_EVENTS = 256
 
 
-class Poller(Protocol):
-    def fileno(self) -> int:
-        """What the IOLoop watches."""
+class Watched(Protocol):
+    socket: socket.socket
 
-    def watch(self, connection: Connection, events: int) -> None:
+
+T = TypeVar("T", bound=Watched)
+Ready = list[tuple[T, int]]
+
+
+class Poller(Protocol[T]):
+    def __len__(self) -> int:
+        """How many sockets are watched."""
+
+    def start(self, on_ready: Callable[[], None]) -> None:
+        """Has the running event loop call ``on_ready`` when sockets are ready."""
+
+    def watch(self, watched: T, events: int) -> None:
         """Watches for READ or for WRITE, in place of what it was watched for."""
 
-    def forget(self, connection: Connection) -> None: ...
+    def forget(self, watched: T) -> None: ...
 
-    def ready(self, most: int) -> list[tuple[Connection, int]]:
+    def ready(self) -> Ready[T]:
         """Some of those that are ready, without waiting."""
 
-    def connections(self) -> list[Connection]: ...
+    def watched(self) -> list[T]: ...
 
     def close(self) -> None: ...
 
 
-class EpollPoller:
+class EpollPoller(Generic[T]):
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._connections: dict[int, Connection] = {}
+        self._watched: dict[int, T] = {}
+        self._started = False
 
-    def fileno(self) -> int:
-        return self._epoll.fileno()
+    def __len__(self) -> int:
+        return len(self._watched)
 
-    def watch(self, connection: Connection, events: int) -> None:
-        fd = connection.socket.fileno()
+    def start(self, on_ready: Callable[[], None]) -> None:
+        IOLoop.current().add_handler(self._epoll.fileno(), lambda _fd, _events: on_ready(), IOLoop.READ)
+        self._started = True
+
+    def watch(self, watched: T, events: int) -> None:
+        fd = watched.socket.fileno()
         events |= select.EPOLLET | select.EPOLLRDHUP
-        if fd in self._connections:
+        if fd in self._watched:
             self._epoll.modify(fd, events)
         else:
             self._epoll.register(fd, events)
-            self._connections[fd] = connection
+            self._watched[fd] = watched
 
-    def forget(self, connection: Connection) -> None:
-        fd = connection.socket.fileno()
-        del self._connections[fd]
+    def forget(self, watched: T) -> None:
+        fd = watched.socket.fileno()
+        del self._watched[fd]
         self._epoll.unregister(fd)
 
-    def ready(self, most: int) -> list[tuple[Connection, int]]:
-        connections = self._connections
-        return [(connections[fd], events) for fd, events in self._epoll.poll(0, most)]
+    def ready(self) -> Ready[T]:
+        watched = self._watched
+        return [(watched[fd], events) for fd, events in self._epoll.poll(0, _MAX_EVENTS)]
 
-    def connections(self) -> list[Connection]:
-        return list(self._connections.values())
+    def watched(self) -> list[T]:
+        return list(self._watched.values())
 
     def close(self) -> None:
+        if self._started:
+            IOLoop.current().remove_handler(self._epoll.fileno())
         self._epoll.close()
 
 
-class SelectorPoller:
-    """For platforms without epoll. Raises where the platform's selector has no file descriptor of its own."""
+class LoopSelector(getattr(selectors, "EpollSelector", selectors.DefaultSelector)):  # type: ignore[misc]
+    """An event loop's selector that also holds the sockets of one hub: ``SelectorEventLoop(LoopSelector())``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epoll: Any = getattr(self, "_selector", None)  # None on platforms without epoll
+        self.guests: dict[int, Any] = {}  # the hub's, by descriptor
+        self.ready: list[tuple[Any, int]] = []  # of the guests
+        self.on_ready: Callable[[], None] | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """What the event loop's own descriptors are ready for; guests are noted in ``ready``."""
+        if self.on_ready is None:
+            return super().select(timeout)  # type: ignore[no-any-return]
+        wait = -1.0 if timeout is None else 0.0 if timeout <= 0 else math.ceil(timeout * 1e3) * 1e-3
+        try:
+            events = self.epoll.poll(wait, _MAX_EVENTS)
+        except InterruptedError:
+            return []
+        found = []
+        guests, keys = self.guests, self.get_map()
+        for fd, event in events:
+            guest = guests.get(fd)
+            if guest is not None:
+                self.ready.append((guest, event))
+            elif fd in keys:
+                key = keys[fd]
+                wanted = (selectors.EVENT_WRITE if event & ~select.EPOLLIN else 0) | (
+                    selectors.EVENT_READ if event & ~select.EPOLLOUT else 0
+                )
+                if wanted & key.events:
+                    found.append((key, wanted & key.events))
+        if self.ready:
+            self.on_ready()
+        return found
+
+
+class LoopPoller(EpollPoller[T]):
+    def __init__(self, selector: LoopSelector) -> None:
+        self._selector = selector
+        self._epoll = selector.epoll
+        self._watched = selector.guests
+
+    def start(self, on_ready: Callable[[], None]) -> None:
+        self._selector.on_ready = on_ready
+
+    def ready(self) -> Ready[T]:
+        ready, self._selector.ready = self._selector.ready, []
+        return ready
+
+    def close(self) -> None:
+        self._selector.on_ready = None
+
+
+class SelectorPoller(Generic[T]):
+    """Raises where the platform's selector has no file descriptor of its own."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self._started = False
 
-    def fileno(self) -> int:
+    def __len__(self) -> int:
+        return len(self._selector.get_map())
+
+    def _fileno(self) -> int:
         return int(self._selector.fileno())  # type: ignore[attr-defined, unused-ignore]
 
-    def watch(self, connection: Connection, events: int) -> None:
+    def start(self, on_ready: Callable[[], None]) -> None:
+        IOLoop.current().add_handler(self._fileno(), lambda _fd, _events: on_ready(), IOLoop.READ)
+        self._started = True
+
+    def watch(self, watched: T, events: int) -> None:
         wanted = selectors.EVENT_READ if events == READ else selectors.EVENT_WRITE
-        if connection.socket in self._selector.get_map():
-            self._selector.modify(connection.socket, wanted, connection)
+        if watched.socket in self._selector.get_map():
+            self._selector.modify(watched.socket, wanted, watched)
         else:
-            self._selector.register(connection.socket, wanted, connection)
+            self._selector.register(watched.socket, wanted, watched)
 
-    def forget(self, connection: Connection) -> None:
-        self._selector.unregister(connection.socket)
+    def forget(self, watched: T) -> None:
+        self._selector.unregister(watched.socket)
 
-    def ready(self, most: int) -> list[tuple[Connection, int]]:
+    def ready(self) -> Ready[T]:
         return [
             (key.data, WRITE if events & selectors.EVENT_WRITE else READ) for key, events in self._selector.select(0)
         ]
 
-    def connections(self) -> list[Connection]:
+    def watched(self) -> list[T]:
         return [key.data for key in self._selector.get_map().values()]
 
     def close(self) -> None:
+        if self._started:
+            IOLoop.current().remove_handler(self._fileno())
         self._selector.close()
 
 
-def make_poller() -> Poller:
+def make_poller(selector: LoopSelector | None) -> Poller[Any]:
+    """The best poller there is. ``selector``: the running event loop's, if it was made for a hub."""
+    if selector is not None and selector.epoll is not None:
+        return LoopPoller(selector)
     return EpollPoller() if hasattr(select, "epoll") else SelectorPoller()

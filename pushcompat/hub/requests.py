@@ -1,127 +1,198 @@
-"""Requests under /channels: who gets them, and the bodies of publishes. Everything else is Tornado's.
+"""Requests: waits for each complete head, asks who it is from, and gives the request to the part that it is for.
 
-GET      subscribe              HEAD     what GET would say of itself
-POST     publish                OPTIONS  what a page of another origin may do
+    GET      subscribe              HEAD     what GET would say of itself
+    POST     publish                OPTIONS  what a page of another origin may do
+
+Everything that is not under /channels is Tornado's. A slow or endless head costs a buffer of at most ``head_bytes`` for
+at most ``head_s``; what it is for is not looked at before its blank line.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
-from .. import policy
-from ..errors import BadRequest, MethodNotAllowed, NotFound, Refused, RequestTimeout
-from ..limits import Limits
-from ..wire import http
-from ..wire.encoding import EVENTSOURCE
-from ..wire.http import Request
-from .answering import Answering
-from .clock import Wheel
+from ..access import Access
+from ..access.origins import ALLOW, PREFLIGHT
+from ..errors import BadRequest, HeadTooLarge, MethodNotAllowed, NotFound, Refused, RequestTimeout
+from ..wire.encoding import EVENTSOURCE, LONGPOLL
+from ..wire.http import CONTINUE
+from ..wire.names import channel_names
+from ..wire.negotiation import transport
+from ..wire.request import HEAD_END, NOT_HTTP, Request, may_be_http, parse_head
 from .connection import Connection, State
-from .publishing import Publishing, media_type
-from .sockets import Sockets
-from .subscribing import Subscribing
+from .context import Context
+from .polls import Polls
+from .publishing import Publishing
+from .reasons import CloseReason
+from .responses import Responses
+from .streams import Streams
+from .subscriptions import Subscriptions
 
 HandOver = Callable[[socket.socket, object, bytes], None]
 
-_ALLOW = "GET, HEAD, POST, OPTIONS"
+_BARE_LF_END = b"\n\n"  # of a head whose lines end in a bare LF: the parser will say so
 
 
 class Requests:
     def __init__(
         self,
-        sockets: Sockets,
-        wheel: Wheel[Connection],
-        limits: Limits,
-        answering: Answering,
-        subscribing: Subscribing,
-        publishing: Publishing,
-        publish_keys: Collection[bytes],
-        origins: Sequence[str],
+        context: Context,
+        access: Access,
         prefix: str,
         hand_over: HandOver,
+        responses: Responses,
+        subscriptions: Subscriptions,
+        streams: Streams,
+        polls: Polls,
+        publishing: Publishing,
     ) -> None:
-        self._sockets = sockets
-        self._wheel = wheel
-        self._limits = limits
-        self._answering = answering
-        self._subscribing = subscribing
+        self._sockets = context.sockets
+        self._timers = context.timers
+        self._limits = context.limits
+        self._access = access
+        self._responses = responses
+        self._subscriptions = subscriptions
+        self._streams = streams
+        self._polls = polls
         self._publishing = publishing
-        self._publish_keys = publish_keys
-        self._origins = origins
         self._base = f"{prefix}/channels"
         self._below = f"{self._base}/"
-        self._nameless = f"name the channels to follow: GET {self._base}/NAME[,NAME…]"
         self._hand_over = hand_over
         self._methods = {"GET": self._get, "HEAD": self._head, "POST": self._post, "OPTIONS": self._options}
 
-    def route(self, connection: Connection, request: Request, head: bytes) -> None:
+    # Heads
+
+    def receive(self, connection: Connection, data: bytes) -> None:
+        """Takes bytes of a connection that waits for a request head."""
+        if connection.pending_input:
+            data = connection.pending_input + data
+        elif self._publishing.repeat(connection, data) or self._polls.repeat(connection, data):
+            return
+        else:
+            data = data.lstrip(b"\r\n")  # RFC 9112 §2.2: empty lines before a request are ignored
+            if not data:
+                return
+            connection.request_started = self._timers.now
+            self._timers.set(connection, self._timers.now + int(self._limits.head_s))
+        most = self._limits.head_bytes
+        end = _head_end(data)
+        if 0 < end <= most:
+            connection.pending_input = data[end:]
+            self._route(connection, data[:end])
+        elif len(data) > most:
+            self._refuse(connection, HeadTooLarge(f"the request's head exceeds the limit of {most} bytes"))
+        elif not may_be_http(data):
+            self._refuse(connection, BadRequest(NOT_HTTP))
+        else:
+            connection.pending_input = data
+
+    def wait(self, connection: Connection) -> None:
+        """Waits for the next request of a connection that has no subscription."""
+        self._timers.set(connection, self._timers.now + int(self._limits.idle_s))
+
+    def resume(self, connection: Connection) -> None:
+        """Goes on with a pipelined request, once the response before it is out."""
+        self._sockets.resume(connection)
+        received = connection.take_input()
+        if received:
+            self.receive(connection, received)
+
+    def on_timer(self, connection: Connection) -> None:
+        """The rest of a head did not come in time, or no request did."""
+        if self._sockets.is_reading(connection):
+            return
+        if connection.pending_input:
+            late = RequestTimeout(f"the request's head was not received within {self._limits.head_s:g} s")
+            self._refuse(connection, late)
+        elif connection.channels:
+            self._subscriptions.leave(connection, CloseReason.LEFT)
+            self._timers.set(connection, self._timers.now + int(self._limits.idle_s))
+        else:
+            self._sockets.abort(connection, CloseReason.IDLE_TIMEOUT)
+
+    def _refuse(self, connection: Connection, refused: Refused) -> None:
+        self._responses.refuse(connection, None, refused)
+
+    # Routing
+
+    def _route(self, connection: Connection, head: bytes) -> None:
+        try:
+            request = parse_head(head)
+        except Refused as refused:
+            self._refuse(connection, refused)
+            return
         path = request.path
         if not path.startswith(self._below) and path != self._base:
             self._give_away(connection, head)
             return
+        connection.grant = None
         try:
             method = self._methods.get(request.method)
             if method is None:
-                raise MethodNotAllowed(f"{request.method} means nothing here; GET subscribes, POST publishes", _ALLOW)
+                raise MethodNotAllowed(
+                    f"method {request.method} not allowed; use GET to subscribe, POST to publish", ALLOW
+                )
             method(connection, request, head)
         except Refused as refused:
-            self._answering.refuse(connection, request, refused)
+            self._responses.refuse(connection, request, refused)
 
     def _give_away(self, connection: Connection, head: bytes) -> None:
-        self._subscribing.leave(connection, "left", returns=True)
+        self._subscriptions.leave(connection, CloseReason.LEFT, may_return=True)
         address = connection.address
-        received, connection.inbox = head + connection.inbox, b""
-        self._hand_over(self._sockets.release(connection), address, received)
+        received = head + connection.take_input()
+        self._hand_over(self._sockets.detach(connection), address, received)
 
     def _names(self, request: Request) -> tuple[str, ...]:
         """The channels that the path names; none: it ends at /channels."""
         text = request.path[len(self._base) + 1 :]
-        return policy.channel_names(text, self._limits.names) if text else ()
+        return channel_names(text, self._limits.names) if text else ()
+
+    def _named(self, request: Request) -> tuple[str, ...]:
+        names = self._names(request)
+        if not names:
+            raise NotFound(f"no channel given; use GET {self._base}/NAME[,NAME…]")
+        return names
 
     # Methods
 
     def _get(self, connection: Connection, request: Request, head: bytes) -> None:
-        names = self._names(request)
-        if not names:
-            raise NotFound(self._nameless)
+        connection.grant = self._access.admit(request)
+        names = self._named(request)
         if request.has_body:
-            raise BadRequest("a subscription has no body; to publish, use POST")
-        self._subscribing.subscribe(connection, request, names, head)
+            raise BadRequest("GET must not have a body; use POST to publish")
+        asked = transport(request)
+        if asked == LONGPOLL:
+            self._polls.start(connection, request, names, head)
+        else:
+            self._streams.start(connection, request, names, asked)
 
     def _head(self, connection: Connection, request: Request, head: bytes) -> None:
-        if not self._names(request):
-            raise NotFound(self._nameless)
-        policy.check_origin(request, self._origins)
-        is_stream = policy.transport(request) == EVENTSOURCE
-        kind = "text/event-stream" if is_stream else "application/json"
-        self._answering.answer_empty(connection, request, 200, [("Content-Type", kind)])
+        connection.grant = self._access.admit(request)
+        self._named(request)
+        kind = "text/event-stream" if transport(request) == EVENTSOURCE else "application/json"
+        self._responses.send_empty(connection, request, 200, [("Content-Type", kind)])
 
     def _options(self, connection: Connection, request: Request, head: bytes) -> None:
-        may_look = b"origin" in request.headers and self._origins
-        headers = [("Allow", _ALLOW), *(policy.PREFLIGHT if may_look else ())]
-        self._answering.answer_empty(connection, request, 204, headers)
+        connection.grant = self._access.preflight(request)
+        asks = b"origin" in request.fields.headers and self._access.cross_origin
+        headers = [("Allow", ALLOW), *(PREFLIGHT if asks else ())]
+        self._responses.send_empty(connection, request, 204, headers)
 
     def _post(self, connection: Connection, request: Request, head: bytes) -> None:
         # Whatever can be refused by its head is, before the body is waited for.
         names = self._names(request)
-        publisher = request.findings.get("publisher") or self._check_publisher(request)
-        http.check_length(request, self._publishing.body_limit(not names))
-        received, connection.inbox = connection.inbox, b""
+        connection.grant = self._access.admit(request)
+        request.check_length(self._publishing.body_limit(names))
+        self._publishing.learn(request, head, connection.grant)
+        received = connection.take_input()
         if not received and request.has_body and request.expects_continue:
-            self._sockets.offer(connection, http.CONTINUE)
+            self._sockets.write(connection, CONTINUE)
         connection.request = request
-        if not self._take_body(connection, request, names, publisher, received) and connection.state is State.HEAD:
-            connection.move(State.BODY)
-            self._wheel.set(connection, self._wheel.now + int(self._limits.body_s))
-
-    def _check_publisher(self, request: Request) -> str:
-        """Who publishes, if they may, and say in which format: the same for all requests with these header fields."""
-        policy.check_origin(request, self._origins)
-        publisher = policy.check_publisher(request, self._publish_keys)
-        media_type(request)
-        request.findings["publisher"] = publisher
-        return publisher
+        self._take_body(connection, request, names, received)
+        if not request.complete and connection.state is State.READING_HEAD:
+            connection.move(State.READING_BODY)
+            self._timers.set(connection, self._timers.now + int(self._limits.body_s))
 
     # Bodies
 
@@ -129,24 +200,33 @@ class Requests:
         request = connection.request
         assert request is not None
         try:
-            self._take_body(connection, request, self._names(request), request.findings["publisher"], data)
+            self._take_body(connection, request, self._names(request), data)
         except Refused as refused:
-            self._answering.refuse(connection, request, refused)
+            self._responses.refuse(connection, request, refused)
 
-    def _take_body(
-        self, connection: Connection, request: Request, names: Sequence[str], publisher: str, data: bytes
-    ) -> bool:
-        """Adds to the body; publishes and returns True when it is complete. What lies behind it goes to the inbox."""
-        connection.inbox = request.feed(data)
-        if request.chunked:
-            http.check_length(request, self._publishing.body_limit(not names))
-        if not request.complete:
-            return False
-        self._publishing.submit(connection, request, names, publisher)
-        return True
+    def _take_body(self, connection: Connection, request: Request, names: Sequence[str], data: bytes) -> None:
+        """Adds to the body, and publishes when it is complete. The bytes after its end are kept as input."""
+        connection.pending_input = request.feed(data)
+        if request.fields.chunked:
+            request.check_length(self._publishing.body_limit(names))
+        if request.complete:
+            grant = connection.grant = connection.grant or self._access.admit_body(request)
+            self._publishing.submit(connection, request, names, grant)
 
-    # What the clock asks for
+    def body_timeout(self, connection: Connection) -> None:
+        late = RequestTimeout(f"the request's body was not received within {self._limits.body_s:g} s")
+        self._responses.refuse(connection, connection.request, late)
 
-    def body_is_late(self, connection: Connection) -> None:
-        late = RequestTimeout(f"the request's body did not come within {self._limits.body_s:g} s")
-        self._answering.refuse(connection, connection.request, late)
+    def receive_pipelined(self, connection: Connection, data: bytes) -> None:
+        """Keeps what comes before the response; a client that sends more than a head is not read until then."""
+        connection.pending_input += data
+        if len(connection.pending_input) > self._limits.head_bytes:
+            self._sockets.pause(connection)
+
+
+def _head_end(data: bytes) -> int:
+    """Where the first head in ``data`` ends; 0 where it does not."""
+    at = data.find(HEAD_END)
+    if at >= 0:
+        return at + len(HEAD_END)
+    return data.find(_BARE_LF_END) + len(_BARE_LF_END) if _BARE_LF_END in data else 0

@@ -1,189 +1,401 @@
-"""The hub's sockets: one poller for all of them, and the few things that are done to a socket.
+"""The hub's sockets: one poller for all of them, and everything that is read from and written to a socket.
 
-The poller is nested in the IOLoop by its own file descriptor: a hundred thousand sockets cost the IOLoop one handler.
+Writing. Bytes once written never change. What the kernel does not take is *unsent*; it goes out before anything else,
+control frames included. While there is something unsent the connection is watched for writing only: a client that does
+not read is not read either, so a flood of pings cannot grow the answers to it.
 
-Bytes once offered never change. What the kernel does not take is the connection's *rest*; it goes out before anything
-else, control frames included. While there is a rest the connection is watched for writing only: a client that does not
-read is not read either, so a flood of pings can not grow the answers to it.
+All unsent bytes together have a budget. They are counted by the buffers that hold them, since most slow readers share
+theirs (``chunks``). Over half of it, connections that are behind get smaller sends; over the whole, those that have
+taken nothing for the longest are closed.
+
+Reading. A turn reads all sockets before it acts, and sends in a row what it wrote, since the kernel's code and the
+interpreter's push each other out of the processor's caches: a storm of handshakes costs a third more otherwise. A
+stream is read no faster than ``stream_input_bytes`` a second: what clients say over it has no meaning here.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from .. import logs
-from .clock import NEVER, Wheel
+from ..limits import Limits
 from .connection import Connection, State
-from .poller import READ, WRITE, make_poller
+from .poller import HANGUP, READ, WRITE, LoopSelector, make_poller
+from .reasons import CloseReason
+from .timers import TimerWheel
 
 # All of these mean "would block".
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-BODY_BYTES = 64 * 1024
-READ_BYTES = 4 * 1024  # in one go: more than nearly any head. A larger buffer costs half a microsecond each time
+_BODY_BYTES = 64 * 1024  # in one read, while a body comes
+_READ_BYTES = 4 * 1024  # else: more than nearly any head. A larger buffer costs half a microsecond each time
+_SLICE = 64  # connections that are read before what they sent is acted upon
+_LEAST_SEND_BYTES = 16 * 1024  # of one send, when the budget for unsent bytes is half used up
+
+_STREAMING, _CLOSED = State.STREAMING, State.CLOSED
+
+Input = list[tuple[Connection, bytes]]
 
 
 class Sockets:
-    """``on_ended(connection, reason)`` is told once when a connection's last words are said, or it is lost."""
+    """``on_end(callback)``: ``callback(connection, reason)`` is called once when a connection closes, or has sent its
+    last bytes; also with what was written to it still unsent.
+    """
 
-    def __init__(self, wheel: Wheel[Connection], close_s: float, on_ended: Callable[[Connection, str], None]) -> None:
-        self._poller = make_poller()
-        self.paused: set[Connection] = set()
-        self._corked: list[Connection] = []
-        self._wheel = wheel
-        self._close_s = max(1, int(close_s))
-        self._on_ended = on_ended
+    def __init__(self, timers: TimerWheel[Connection], limits: Limits, selector: LoopSelector | None = None) -> None:
+        self._poller = make_poller(selector)
+        self._timers = timers
+        self._limits = limits
+        self._close_s = max(1, int(limits.goodbye_s))
+        self._end_callbacks: list[Callable[[Connection, CloseReason], None]] = []
+        self._flush_callbacks: list[Callable[[Connection], None]] = []
+        self._paused: set[Connection] = set()
+        self._throttled: list[Connection] = []  # of the paused, streams that have sent enough for this second
+        self._heard: dict[Connection, int] = {}  # bytes read from streams within this second
+        self._written: list[Connection] = []  # with something that ``flush_writes`` is to send
+        self._ready: deque[tuple[Connection, int]] = deque()  # reported, and to be read
+        self._reread: dict[Connection, int] = {}  # to be read again without a report, and their events
+        self._buffer = memoryview(bytearray(_BODY_BYTES))
+        self._buffers: dict[int, list[int]] = {}  # those that hold unsent bytes, by id: [users, size]
+        self.unsent_bytes = 0  # all of them together
+
+    # Which there are
 
     def __len__(self) -> int:
-        return len(self.connections())
+        return len(self._poller) + len(self._paused)
 
     def connections(self) -> list[Connection]:
-        return [*self._poller.connections(), *self.paused]
+        return [*self._poller.watched(), *self._paused]
 
-    def fileno(self) -> int:
-        """What the IOLoop watches."""
-        return self._poller.fileno()
+    @property
+    def full(self) -> bool:
+        """There are as many connections as subscribers may take; the rest is for publishers and pages."""
+        limit = self._limits.max_connections
+        return limit is not None and len(self) >= limit
 
-    def ready(self, most: int) -> list[tuple[Connection, int]]:
-        return self._poller.ready(most)
+    def start(self, on_ready: Callable[[], None]) -> None:
+        self._poller.start(on_ready)
+
+    def on_end(self, callback: Callable[[Connection, CloseReason], None]) -> None:
+        self._end_callbacks.append(callback)
+
+    def on_flushed(self, callback: Callable[[Connection], None]) -> None:
+        """``callback(connection)`` is called when everything that was unsent is out."""
+        self._flush_callbacks.append(callback)
 
     def watch(self, connection: Connection) -> None:
         self._poller.watch(connection, READ)
 
-    def release(self, connection: Connection) -> socket.socket:
+    def detach(self, connection: Connection) -> socket.socket:
         """Gives the open socket away: it is no longer the hub's."""
         self._unwatch(connection)
-        connection.move(State.GONE)
-        connection.deadline = NEVER
+        connection.move(State.CLOSED)
+        self._timers.cancel(connection)
         return connection.socket
 
     def pause(self, connection: Connection) -> None:
         """Reads no more from the connection for now."""
-        if connection not in self.paused:
+        if connection not in self._paused:
             self._poller.forget(connection)
-            self.paused.add(connection)
+            self._paused.add(connection)
 
     def resume(self, connection: Connection) -> None:
-        if connection in self.paused and connection.rest is None:
-            self.paused.remove(connection)
+        if connection in self._paused and connection.unsent is None:
+            self._paused.remove(connection)
             self.watch(connection)
 
+    def tick(self) -> None:
+        """A second has passed: streams may be read again."""
+        throttled, self._throttled = self._throttled, []
+        for connection in throttled:
+            self.resume(connection)
+        self._heard.clear()
+
     def _unwatch(self, connection: Connection) -> None:
-        if connection in self.paused:
-            self.paused.remove(connection)
+        if connection in self._paused:
+            self._paused.remove(connection)
         else:
             self._poller.forget(connection)
 
-    def offer(self, connection: Connection, data: bytes | memoryview) -> None:
+    # Reading
+
+    @property
+    def writes_pending(self) -> bool:
+        return bool(self._written)
+
+    @property
+    def readable(self) -> bool:
+        """There is something to read that the poller will not report again."""
+        return bool(self._ready or self._reread)
+
+    def read(self) -> Input:
+        """Reads some of the sockets that are ready; the others stay ready. A connection is in it at most once."""
+        ready = self._ready
+        if not ready:
+            ready.extend(self._poller.ready())
+            if self._reread:
+                reread, self._reread = self._reread, {}
+                ready.extend(reread.items())
+        received: Input = []
+        for _ in range(min(len(ready), _SLICE)):
+            connection, events = ready.popleft()
+            state = connection.state
+            if state is _CLOSED or connection in self._paused:
+                continue
+            if connection.unsent is not None:
+                self._flush(connection)
+                continue
+            data = self._read(connection, events, state)
+            if data:
+                received.append((connection, data))
+        return received
+
+    def _read(self, connection: Connection, events: int, state: State) -> bytes:
+        """What has come, at most one read of it. What "drained" means is known here alone: for a socket without TLS, a
+        read that did not fill its buffer, unless the client has closed its side.
+        """
+        size = _READ_BYTES if connection.request is None else _BODY_BYTES
+        if state is _STREAMING:
+            size = self._limits.stream_input_bytes
+        try:
+            got = connection.socket.recv_into(self._buffer, size)
+        except BLOCKED:
+            return b""
+        except OSError:
+            self.abort(connection, CloseReason.CONNECTION_RESET)
+            return b""
+        if not got:
+            self._half_closed(connection)
+            return b""
+        if got == size or events & HANGUP:
+            self._reread[connection] = events
+        if state is _STREAMING:
+            self._throttle(connection, got)
+        return bytes(self._buffer[:got])
+
+    def _throttle(self, connection: Connection, got: int) -> None:
+        heard = self._heard[connection] = self._heard.get(connection, 0) + got
+        if heard >= self._limits.stream_input_bytes:
+            self.pause(connection)
+            self._throttled.append(connection)
+            self._reread.pop(connection, None)
+
+    def _half_closed(self, connection: Connection) -> None:
+        """The client sends no more. A publisher may still wait for its answers; any other client is gone."""
+        if connection.state is State.PUBLISHING or (connection.state is State.READING_HEAD and connection.request):
+            self.pause(connection)
+        else:
+            self.abort(connection, CloseReason.CLIENT_CLOSED)
+
+    # Writing
+
+    def write(self, connection: Connection, data: bytes | memoryview) -> None:
         """Sends ``data`` behind whatever is still unsent."""
-        if connection.rest is not None:
-            connection.rest = memoryview(bytes(connection.rest) + data)
+        if connection.unsent is not None:
+            self._append_unsent(connection, data)
             return
         try:
             sent = connection.socket.send(data)
         except BLOCKED:
             sent = 0
         except OSError:
-            self.lose(connection, "reset")
+            self.abort(connection, CloseReason.CONNECTION_RESET)
             return
         if sent != len(data):
-            self.keep(connection, memoryview(data)[sent:])
+            self._buffer_unsent(connection, memoryview(data)[sent:])
 
-    def cork(self, connection: Connection, data: bytes) -> None:
-        """Sends ``data`` behind whatever is still unsent, but not before ``uncork``."""
-        if connection.rest is not None:
-            self.offer(connection, data)
+    def write_later(self, connection: Connection, data: bytes) -> None:
+        """Sends ``data`` behind whatever is still unsent, but not before ``flush_writes``."""
+        if connection.unsent is not None:
+            self._append_unsent(connection, data)
             return
-        connection.rest = memoryview(data)
-        self._corked.append(connection)
+        connection.unsent = memoryview(data)
+        self._written.append(connection)
 
-    def uncork(self) -> Iterator[Connection]:
-        """Sends what was corked: many sends in a row cost less each. Yields those with nothing left unsent."""
-        corked, self._corked = self._corked, []
-        for connection in corked:
-            rest, connection.rest = connection.rest, None
-            if rest is not None:
-                self.offer(connection, rest)
-                if connection.rest is None:
-                    self.resume(connection)
-                    if connection.state is State.CLOSING:
-                        self.shut(connection)
-                    yield connection
+    def flush_writes(self) -> None:
+        """Sends what was written to be sent later: many sends in a row cost less each."""
+        written, self._written = self._written, []
+        for connection in written:
+            data, connection.unsent = connection.unsent, None
+            if data is None:
+                continue  # closed meanwhile
+            try:
+                self.write(connection, data)
+                if connection.unsent is None and connection.state is not _CLOSED:
+                    self._flushed(connection)
+            except Exception:
+                self.log_bug_and_abort(connection)
 
-    def keep(self, connection: Connection, rest: memoryview) -> None:
-        connection.rest = rest
-        connection.quiet_since = self._wheel.now
-        self.paused.discard(connection)
-        self._poller.watch(connection, WRITE)
+    def broadcast(self, connections: Sequence[Connection], data: bytes) -> None:
+        """Sends the same bytes to each. None of them may have anything unsent."""
+        size, now = len(data), self._timers.now
+        for connection in connections:
+            try:
+                sent = connection.socket.send(data)
+            except BLOCKED:
+                sent = 0
+            except OSError:
+                self.abort(connection, CloseReason.CONNECTION_RESET)
+                continue
+            connection.last_write = now
+            if sent != size:
+                self._buffer_unsent(connection, memoryview(data)[sent:])
 
-    def flush(self, connection: Connection) -> bool:
-        """Goes on with the rest. True when nothing is left of it."""
-        rest = connection.rest
-        if rest is None:
-            return True
+    def _flush(self, connection: Connection) -> None:
+        """Goes on with what is unsent."""
+        unsent = connection.unsent
+        assert unsent is not None
         try:
-            sent = connection.socket.send(rest)
+            sent = connection.socket.send(unsent)
         except BLOCKED:
-            return False
+            return
         except OSError:
-            self.lose(connection, "reset")
-            return False
-        connection.quiet_since = self._wheel.now
-        if sent != len(rest):
-            connection.rest = rest[sent:]
-            return False
-        connection.rest = None
+            self.abort(connection, CloseReason.CONNECTION_RESET)
+            return
+        connection.last_write = self._timers.now
+        if sent != len(unsent):
+            connection.unsent = unsent[sent:]
+            return
+        self._release_unsent(connection)
         self._poller.watch(connection, READ)
+        try:
+            self._flushed(connection)
+        except Exception:
+            self.log_bug_and_abort(connection)
+
+    def _flushed(self, connection: Connection) -> None:
+        self.resume(connection)
         if connection.state is State.CLOSING:
-            self._wheel.set(connection, self._wheel.now + self._close_s)
-            self.shut(connection)
+            self._timers.set(connection, self._timers.now + self._close_s)
+            self.shutdown_write(connection)
+            return
+        for callback in self._flush_callbacks:
+            callback(connection)
+
+    # Unsent bytes
+
+    def is_reading(self, connection: Connection) -> bool:
+        """Whether the client takes what is unsent, however slowly; if so, its deadline is put off."""
+        until = connection.last_write + int(self._limits.stall_s)
+        if connection.unsent is None or until <= self._timers.now:
+            return False
+        self._timers.set(connection, until)
         return True
 
-    def end(self, connection: Connection, reason: str) -> None:
-        """Our last words are said: sees that they get out, and awaits the client's half of the goodbye.
+    @property
+    def send_bytes(self) -> int:
+        """The most that one send should take from the log."""
+        most = self._limits.send_bytes
+        return most if self.unsent_bytes * 2 < self._limits.unsent_budget_bytes else min(most, _LEAST_SEND_BYTES)
+
+    def _buffer_unsent(self, connection: Connection, unsent: memoryview) -> None:
+        connection.unsent = unsent
+        connection.last_write = self._timers.now
+        self._hold(unsent.obj)
+        self._paused.discard(connection)
+        self._poller.watch(connection, WRITE)
+        if self.unsent_bytes > self._limits.unsent_budget_bytes:
+            self._cut_slowest()
+
+    def _append_unsent(self, connection: Connection, data: bytes | memoryview) -> None:
+        unsent = connection.unsent
+        assert unsent is not None
+        counted = id(unsent.obj) in self._buffers
+        if counted:
+            self._drop(unsent.obj)
+        connection.unsent = memoryview(bytes(unsent) + data)
+        if counted:
+            self._hold(connection.unsent.obj)
+
+    def _release_unsent(self, connection: Connection) -> None:
+        unsent, connection.unsent = connection.unsent, None
+        if unsent is not None:
+            self._drop(unsent.obj)
+
+    def _hold(self, buffer: Any) -> None:
+        held = self._buffers.get(id(buffer))
+        if held is not None:
+            held[0] += 1
+            return
+        self._buffers[id(buffer)] = [1, len(buffer)]
+        self.unsent_bytes += len(buffer)
+
+    def _drop(self, buffer: Any) -> None:
+        held = self._buffers.get(id(buffer))
+        if held is None:
+            return  # to be sent later, and not counted
+        held[0] -= 1
+        if not held[0]:
+            del self._buffers[id(buffer)]
+            self.unsent_bytes -= held[1]
+
+    def _cut_slowest(self) -> None:
+        """Closes those that have taken nothing for the longest, until a quarter of the budget is free."""
+        slow = [c for c in self._poller.watched() if c.unsent is not None and id(c.unsent.obj) in self._buffers]
+        slow.sort(key=lambda connection: connection.last_write)
+        for connection in slow:
+            if self.unsent_bytes <= self._limits.unsent_budget_bytes * 3 // 4:
+                break
+            self.abort(connection, CloseReason.UNSENT_BUDGET)
+
+    # Ends
+
+    def close_timeout(self, connection: Connection) -> None:
+        """The client did not close its side in time."""
+        if not self.is_reading(connection):
+            self.abort(connection, CloseReason.CLOSE_TIMEOUT)
+
+    def close(self, connection: Connection, reason: CloseReason) -> None:
+        """Nothing more will be written: sees that what is unsent gets out, and awaits the client's FIN or Close.
 
         Closing at once, with bytes of the client unread, would make the kernel reset the connection and take the
-        last words back (RFC 9112 §9.6).
+        last bytes back (RFC 9112 §9.6).
         """
-        if connection.state in (State.CLOSING, State.GONE):
+        if connection.state in (State.CLOSING, State.CLOSED):
             return
         connection.move(State.CLOSING)
-        self._wheel.set(connection, self._wheel.now + self._close_s)
-        self._on_ended(connection, reason)
+        self._timers.set(connection, self._timers.now + self._close_s)
+        self._ended(connection, reason)
         self.resume(connection)
-        if connection.rest is None:
-            self.shut(connection)
+        if connection.unsent is None:
+            self.shutdown_write(connection)
 
-    def shut(self, connection: Connection) -> None:
-        """Sends our FIN, unless a WebSocket client has yet to send its Close."""
+    def shutdown_write(self, connection: Connection) -> None:
+        """Sends the FIN, unless a WebSocket client has yet to send its Close."""
         if connection.input is not None and not connection.input.finished:
             return
         try:
             connection.socket.shutdown(socket.SHUT_WR)
         except OSError:
-            self.lose(connection, "reset")
+            self.abort(connection, CloseReason.CONNECTION_RESET)
 
-    def lose(self, connection: Connection, reason: str) -> None:
+    def abort(self, connection: Connection, reason: CloseReason) -> None:
         """Closes the socket now."""
-        if connection.state is State.GONE:
+        if connection.state is _CLOSED:
             return
-        said = connection.state is State.CLOSING
+        ended = connection.state is State.CLOSING
         self._unwatch(connection)
-        connection.move(State.GONE)
-        connection.deadline = NEVER
-        connection.rest = None
+        connection.move(_CLOSED)
+        self._timers.cancel(connection)
+        self._release_unsent(connection)
         connection.socket.close()
-        if not said:
-            self._on_ended(connection, reason)
+        if not ended:
+            self._ended(connection, reason)
 
-    def defect(self, connection: Connection) -> None:
+    def _ended(self, connection: Connection, reason: CloseReason) -> None:
+        for callback in self._end_callbacks:
+            callback(connection, reason)
+
+    def log_bug_and_abort(self, connection: Connection) -> None:
         """To be called with an exception that nobody expected: it costs the one connection that it happened to."""
-        logs.log.exception("a defect of the hub, in state %s", connection.state.name)
-        self.lose(connection, "error")
+        logs.log.exception("BUG: unhandled exception, connection closed (state %s)", connection.state.name)
+        self.abort(connection, CloseReason.INTERNAL_ERROR)
 
-    def close(self) -> None:
+    def close_all(self) -> None:
         for connection in self.connections():
-            self.lose(connection, "stopped")
+            self.abort(connection, CloseReason.SERVER_CLOSED)
         self._poller.close()

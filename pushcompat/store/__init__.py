@@ -1,4 +1,4 @@
-"""The shared log. ``base`` says what a store is; this module alone knows which there are."""
+"""The shared log. ``base`` defines what a store is; this module alone knows which there are."""
 
 from __future__ import annotations
 

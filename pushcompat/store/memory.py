@@ -1,7 +1,8 @@
 """The log in the process: gone when the process is. For tests, and for who can afford to lose history at a restart.
 
-Messages stay in one list. It is trimmed when it has grown to twice what was kept the last time, so trimming costs
-nothing per message; what a follower has yet to read is left alone.
+Messages stay in one list. They are the same objects that the hub's history holds, so what is kept here beyond a
+channel's count is memory: it is evicted when the list has grown to twice what was kept the last time, which costs
+nothing per message. The byte budget may be exceeded by an eighth, for the same reason.
 """
 
 from __future__ import annotations
@@ -9,16 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 
-import msgspec
-
-from ..errors import KeyReused
 from ..limits import Retention
 from ..message import Message, new_epoch
-from .base import Idempotency, Lost, Publish, Receipt, Retained, retain
+from .base import Done, Health, Lost, News, Outcome, Publish, Receipt, Retained, retain, weight
+from .receipts import Receipts
 
 _TRIM_AT_LEAST = 4096
 _sequence = attrgetter("sequence")
@@ -36,77 +34,76 @@ class MemoryStore:
         self._clock = clock
         self._steady = steady  # idempotency must not depend on a clock that somebody sets
         self._log: list[Message] = []
+        self._bytes = 0
         self._head = 0
         self._floor = 0
         self._trim_at = _TRIM_AT_LEAST
-        self._news = asyncio.Event()
-        self._followers: dict[object, int] = {}  # how far each has read
-        self._receipts: OrderedDict[tuple[str, str], tuple[bytes, float, Receipt]] = OrderedDict()
+        self._trim_at_bytes = retention.bytes + retention.bytes // 8
+        self._followers: list[News] = []
+        self._receipts = Receipts(retention)
 
-    async def append(self, publishes: Sequence[Publish]) -> list[Receipt | KeyReused]:
-        now = self._clock()
-        steady = self._steady()
-        outcomes = [self._append(publish, now, steady) for publish in publishes]
-        if len(self._log) >= self._trim_at:
-            self._trim(now)
-        news, self._news = self._news, asyncio.Event()
-        news.set()
-        return outcomes
+    async def open(self) -> None:
+        """There is nothing to open."""
+
+    def append(self, group: Sequence[Publish], done: Done) -> None:
+        time_ms = int(self._clock() * 1000)
+        appended: list[Message] = []
+        outcomes = [self._append(publish, time_ms, appended) for publish in group]
+        self._log += appended
+        for message in appended:
+            self._bytes += weight(message)
+        if self._bytes > self._trim_at_bytes or len(self._log) >= self._trim_at:
+            self._trim(time_ms)
+        for news in self._followers:
+            news(appended)
+        done(outcomes)
 
     async def retained(self) -> Retained:
         kept, floor = retain(self._log, self._retention, int(self._clock() * 1000), self._floor)
-        return Retained(kept, floor, self._head)
+        return Retained(kept, floor, self._head, self.epoch)
 
-    async def follow(self, after: int) -> AsyncIterator[Sequence[Message]]:
-        me = object()
-        self._followers[me] = after
+    async def follow(self, after: int, epoch: str, news: News) -> None:
+        if after < self._floor or epoch != self.epoch:
+            raise Lost
+        missed = self._log[bisect_right(self._log, after, key=_sequence) :]
+        if missed:
+            news(missed)
+        self._followers.append(news)
         try:
-            while True:
-                if after < self._floor:
-                    raise Lost
-                news = self._news
-                batch = self._log[bisect_right(self._log, after, key=_sequence) :]
-                if batch:
-                    yield batch
-                    self._followers[me] = after = batch[-1].sequence
-                else:
-                    await news.wait()
+            await asyncio.Event().wait()  # a log in the process is never lost
         finally:
-            del self._followers[me]
+            self._followers.remove(news)
+
+    def health(self) -> Health:
+        return Health(None, len(self._receipts), self._receipts.window_s)
 
     async def close(self) -> None:
         self._log.clear()
 
-    def _append(self, publish: Publish, now: float, steady: float) -> Receipt | KeyReused:
-        if publish.idempotency is not None:
-            earlier = self._answered(publish.idempotency, steady)
+    def _append(self, publish: Publish, time_ms: int, appended: list[Message]) -> Outcome:
+        idempotency = publish.idempotency
+        if idempotency is not None:
+            earlier = self._receipts.find(idempotency, self._steady())
             if earlier is not None:
                 return earlier
-        time_ms = int(now * 1000)
         for draft in publish.drafts:
-            self._head += 1
-            draft.sequence = self._head
+            self._head = draft.sequence = self._head + 1
             draft.time_ms = time_ms
-        self._log.extend(publish.drafts)
+            appended.append(draft)
         receipt = Receipt(self.epoch, self._head, publish.subscribers)
-        if publish.idempotency is not None:
-            again = publish.idempotency
-            until = steady + self._retention.idempotency_s
-            self._receipts[again.publisher, again.key] = (again.digest, until, receipt)
+        if idempotency is not None:
+            self._receipts.keep(idempotency, receipt, self._steady())
         return receipt
 
-    def _answered(self, again: Idempotency, steady: float) -> Receipt | KeyReused | None:
-        while self._receipts and next(iter(self._receipts.values()))[1] <= steady:
-            self._receipts.popitem(last=False)
-        digest, _, receipt = self._receipts.get((again.publisher, again.key), (b"", 0, None))
-        if receipt is None:
-            return None
-        if digest == again.digest:
-            return msgspec.structs.replace(receipt, repeated=True)
-        return KeyReused("this Idempotency-Key came before with another body; use a new key for each publish")
-
-    def _trim(self, now: float) -> None:
-        unread = bisect_right(self._log, min(self._followers.values(), default=self._head), key=_sequence)
-        kept, self._floor = retain(self._log[:unread], self._retention, int(now * 1000), self._floor)
-        self._log[:unread] = kept
-        self._trim_at = 2 * len(self._log) + _TRIM_AT_LEAST
+    def _trim(self, now_ms: int) -> None:
+        if len(self._log) >= self._trim_at:
+            self._log, self._floor = retain(self._log, self._retention, now_ms, self._floor)
+            self._bytes = sum(map(weight, self._log))
+            self._trim_at = 2 * len(self._log) + _TRIM_AT_LEAST
+            return
+        evicted = 0
+        while self._bytes > self._retention.bytes:
+            self._bytes -= weight(self._log[evicted])
+            evicted += 1
+        self._floor = self._log[evicted - 1].sequence
+        del self._log[:evicted]

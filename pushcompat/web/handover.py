@@ -20,7 +20,7 @@ from tornado import httputil
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
-from ..wire.http import origin_form
+from ..wire.request import origin_form
 
 _MOST_BYTES = 1024 * 1024  # of a request to Tornado, body included
 _BODY_S = 20.0

@@ -23,8 +23,9 @@ from websockets.protocol import SERVER, Protocol, State
 
 from ..errors import BadRequest, UnknownVersion
 from ..message import Message
-from . import envelope, http
+from . import envelope
 from .encoding import WEBSOCKET
+from .request import Request
 
 PING = b"\x89\x00"
 _NONCE = re.compile(rb"[A-Za-z0-9+/]{22}==")
@@ -36,12 +37,12 @@ _utf8 = codecs.getincrementaldecoder("utf-8")
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 
-def handshake(request: http.Request) -> bytes:
+def handshake(request: Request) -> bytes:
     """The 101 that accepts the request. Raises BadRequest, UnknownVersion."""
-    key = request.headers.get(b"sec-websocket-key", b"")
-    if request.method != "GET" or request.version != "1.1":
+    key = request.websocket_key
+    if request.method != "GET" or request.fields.version != "1.1":
         raise BadRequest("a WebSocket handshake is a GET over HTTP/1.1")
-    if request.headers.get(b"sec-websocket-version") != b"13":
+    if request.fields.headers.get(b"sec-websocket-version") != b"13":
         raise UnknownVersion("a WebSocket handshake says Sec-WebSocket-Version: 13")
     if not _NONCE.fullmatch(key):
         raise BadRequest("a WebSocket handshake has a Sec-WebSocket-Key of 16 bytes in base64")

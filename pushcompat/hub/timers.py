@@ -1,11 +1,11 @@
-"""All deadlines of the hub, on one wheel of one-second buckets.
+"""All deadlines of the hub, on one timer wheel of one-second buckets.
 
-Most deadlines move before they are due: every delivery puts the next heartbeat off. So moving one later is no more than
-setting ``deadline``; the bucket it was in finds out when it comes up, and passes it on. Only moving one earlier costs a
-place in another bucket, and the old place is recognised as stale by then.
+Most deadlines move before they are due: every delivery puts the next heartbeat off. So moving one later is an
+assignment; the bucket that it was in passes it on when it comes up. Only moving one earlier takes a place in another
+bucket, and the old place is recognised as stale by then.
 
-Nobody is put further ahead than ``_AHEAD``: a connection that is closed is forgotten when its bucket comes up, and
-there may be a thousand of these a second whose next deadline was ten minutes away.
+Nobody is put further ahead than ``_MAX_TICKS_AHEAD``: a connection that is closed is forgotten when its bucket comes
+up, and there may be a thousand of these a second whose next deadline was ten minutes away.
 
 Ticks are whole seconds of a clock that only goes forward; nothing here knows the time of day.
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 NEVER = 1 << 60
-_AHEAD = 30
+_MAX_TICKS_AHEAD = 30
 
 
 class Timed(Protocol):
@@ -27,7 +27,7 @@ class Timed(Protocol):
 T = TypeVar("T", bound=Timed)
 
 
-class Wheel(Generic[T]):
+class TimerWheel(Generic[T]):
     def __init__(self, now: int) -> None:
         self.now = now
         self._buckets: dict[int, list[T]] = {}
@@ -36,6 +36,9 @@ class Wheel(Generic[T]):
         timed.deadline = deadline
         if deadline < timed.bucket:
             self._put(timed, deadline)
+
+    def cancel(self, timed: T) -> None:
+        timed.deadline = NEVER
 
     def advance(self, now: int) -> Iterator[T]:
         """Goes on to ``now`` and yields what is due. The caller sets the next deadline of each, if it has one."""
@@ -52,6 +55,6 @@ class Wheel(Generic[T]):
                     self._put(timed, timed.deadline)
 
     def _put(self, timed: T, deadline: int) -> None:
-        tick = min(max(deadline, self.now + 1), self.now + _AHEAD)
+        tick = min(max(deadline, self.now + 1), self.now + _MAX_TICKS_AHEAD)
         timed.bucket = tick
         self._buckets.setdefault(tick, []).append(timed)

@@ -1,0 +1,81 @@
+"""Which pages may use this server, by their Origin, and the CORS lines that let them (Fetch §3.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..errors import Forbidden
+from ..wire.names import shown
+from ..wire.request import Request
+
+ALLOW = "GET, HEAD, POST, OPTIONS"
+PREFLIGHT = (
+    ("Access-Control-Allow-Methods", ALLOW),
+    (
+        "Access-Control-Allow-Headers",
+        "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID",
+    ),
+    ("Access-Control-Max-Age", "86400"),
+)
+
+_EXPOSED = b"Access-Control-Expose-Headers: Retry-After\r\n"
+_ANY = b"Access-Control-Allow-Origin: *\r\n" + _EXPOSED
+_OTHERS = b"Vary: Origin\r\n"
+_LOOPBACK = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
+
+
+class Origins:
+    """``allowed``: origins as browsers send them, or ``*``. ``loopback``: the server listens on this machine alone, so
+    pages of this machine (a development server on another port) may use it too.
+    """
+
+    def __init__(self, allowed: Sequence[str], loopback: bool) -> None:
+        self._allowed = frozenset(allowed)
+        self._any = "*" in allowed
+        self._loopback = loopback
+
+    @property
+    def open(self) -> bool:
+        """Pages of other origins may use this server."""
+        return bool(self._allowed) or self._loopback
+
+    def check(self, request: Request) -> None:
+        """Refuses pages of other origins: they could read what this network alone may. Raises Forbidden."""
+        if b"origin" not in request.fields.headers:
+            return
+        origin = request.header(b"origin")
+        if not origin or self._any or self._names(origin) or _from_this_server(request, origin):
+            return
+        raise Forbidden(f"pages of {shown(origin)} may not use this server; start it with --cors-origin {origin[:100]}")
+
+    def cors(self, request: Request) -> bytes:
+        """The header lines that let the page read the answer."""
+        if self._any:
+            return _ANY if b"origin" in request.fields.headers else b""
+        if not self.open:
+            return b""
+        origin = request.header(b"origin")
+        if self._names(origin):
+            return b"Access-Control-Allow-Origin: %b\r\n%b%b" % (origin.encode("latin-1"), _EXPOSED, _OTHERS)
+        return _OTHERS if self._allowed else b""
+
+    def _names(self, origin: str) -> bool:
+        return origin in self._allowed or (self._loopback and _LOOPBACK.fullmatch(origin) is not None)
+
+
+def _from_this_server(request: Request, origin: str) -> bool:
+    return is_same_origin(
+        origin,
+        host=request.header(b"host"),
+        forwarded_host=request.header(b"x-forwarded-host"),
+        fetch_site=request.header(b"sec-fetch-site"),
+    )
+
+
+def is_same_origin(origin: str, host: str, forwarded_host: str, fetch_site: str) -> bool:
+    """Whether the page is this server's own. A proxy may have put another Host in; no page can forge the others."""
+    if fetch_site == "same-origin":
+        return True
+    authority = origin.partition("://")[2]
+    return bool(authority) and authority in (host, forwarded_host)

@@ -1,0 +1,78 @@
+"""What all parts of the hub share, made once: limits, metrics, timers, sockets, the history, and the next turn."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+
+from ..limits import Limits
+from ..metrics import Metrics
+from .connection import Connection
+from .history import History
+from .poller import LoopSelector
+from .sockets import Sockets
+from .timers import TimerWheel
+
+_RETRY_MS = (500, 3000)  # when a stream may come back, at random, so that many clients do not come at once
+_RETRY_AFTER_STOP_MS = (2000, 5000)  # longer than a usual restart takes
+
+
+class Context:
+    def __init__(self, limits: Limits, metrics: Metrics, selector: LoopSelector | None = None) -> None:
+        self.limits = limits
+        self.metrics = metrics
+        self.timers: TimerWheel[Connection] = TimerWheel(int(time.monotonic()))
+        self.sockets = Sockets(self.timers, limits, selector)
+        self.history = History(limits.retention, limits.refetch_rate)
+        self.pipelined: deque[Connection] = deque()  # with bytes of a next request that came before the last response
+        self.draining = False
+        self._in_turn = False  # what is left to do now is done before the turn ends
+        self._turn: Callable[[], bool] | None = None
+        self._next_turn: asyncio.Handle | None = None
+
+    # Turns
+
+    def start(self, turn: Callable[[], bool]) -> None:
+        """``turn`` is called when sockets are ready, or something is to be done; it says whether something was left."""
+        self._turn = turn
+        self.sockets.start(self._on_ready)
+
+    @property
+    def turn_scheduled(self) -> bool:
+        return self._next_turn is not None
+
+    def schedule_turn(self) -> None:
+        if self._next_turn is None and not self._in_turn:
+            self._next_turn = asyncio.get_running_loop().call_soon(self._scheduled_turn)
+
+    def stop(self) -> None:
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+
+    def _scheduled_turn(self) -> None:
+        self._next_turn = None
+        self._run()
+
+    def _on_ready(self) -> None:
+        if self._next_turn is None:
+            self._run()
+
+    def _run(self) -> None:
+        assert self._turn is not None
+        self._in_turn = True
+        try:
+            more = self._turn()
+        finally:
+            self._in_turn = False
+        if more:
+            self.schedule_turn()
+
+    # When to come back
+
+    def retry_ms(self) -> int:
+        """When a stream that ended should come back."""
+        least, most = _RETRY_AFTER_STOP_MS if self.draining else _RETRY_MS
+        return random.randint(least, most)

@@ -1,0 +1,121 @@
+"""The turn of the hub's loop: what is read, which deadlines are served, what is sent, and how long that may take.
+
+One thread, one rule: nothing here waits. A turn
+
+    1. reads sockets that are ready, a slice at a time, and acts upon what it read;
+    2. goes on with pipelined requests, and serves deadlines that are due;
+    3. has the log store what was published, which marks channels dirty, and answers publishers;
+    4. sends what 1 to 3 wrote;
+    5. visits subscribers of dirty channels;
+
+each by count and by time, and then lets the rest of the process run: an update to 15,000 subscribers delays no other
+task by 150 ms, and neither do requests that are expensive to answer. When something is left to do the next turn is
+scheduled at once; otherwise the poller or the timers start it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from .connection import Connection, State
+from .context import Context
+from .fanout import Fanout
+from .publishing import Publishing
+from .timers import NEVER
+
+_CLOSED = State.CLOSED
+
+Receive = Callable[[Connection, bytes], None]
+Act = Callable[[Connection], None]
+
+
+class Loop:
+    """``receive`` and ``on_timer`` say, for each state but CLOSED, what is done with bytes, and when a deadline is due.
+    ``resume`` goes on with a pipelined request.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        receive: Mapping[State, Receive],
+        on_timer: Mapping[State, Act],
+        resume: Act,
+        publishing: Publishing,
+        fanout: Fanout,
+    ) -> None:
+        for table in (receive, on_timer):
+            assert set(table) == set(State) - {_CLOSED}, "every state has its row"
+        self._context = context
+        self._sockets = context.sockets
+        self._pipelined = context.pipelined
+        self._visits = context.limits.visits
+        self._turn_s = context.limits.turn_s
+        self._receive = receive
+        self._on_timer = on_timer
+        self._resume = resume
+        self._publishing = publishing
+        self._fanout = fanout
+        self._due: deque[Connection] = deque()
+
+    def start(self) -> None:
+        self._context.start(self.turn)
+
+    def tick(self, now: int) -> None:
+        """A second has passed: the deadlines up to ``now`` are due."""
+        self._due.extend(self._context.timers.advance(now))
+        self._sockets.tick()
+        self._context.schedule_turn()
+
+    def turn(self) -> bool:
+        """Returns whether something is left to do."""
+        until = time.monotonic() + self._turn_s
+        # During a pass fewer sockets are read: what was published is delivered before more is published.
+        self._read(max(1, self._visits // 4) if self._fanout.busy else self._visits, until)
+        if self._pipelined:
+            self._go_on_with_pipelined(until)
+        if self._due:
+            self._serve_timers(until)
+        self._publishing.commit()
+        self._sockets.flush_writes()
+        if self._fanout.active:
+            self._fanout.run(self._visits, until)
+        sockets = self._sockets
+        left = sockets.readable or sockets.writes_pending or self._pipelined or self._due
+        return bool(left or self._fanout.busy or self._publishing.ready)
+
+    def _read(self, most: int, until: float) -> None:
+        receive = self._receive
+        while most > 0:
+            received = self._sockets.read()
+            for connection, data in received:
+                try:
+                    receive[connection.state](connection, data)
+                except Exception:
+                    self._sockets.log_bug_and_abort(connection)
+            most -= len(received)
+            if not self._sockets.readable or time.monotonic() > until:
+                return
+
+    def _go_on_with_pipelined(self, until: float) -> None:
+        for _ in range(len(self._pipelined)):
+            connection = self._pipelined.popleft()
+            if connection.state is State.READING_HEAD:
+                self._do(self._resume, connection)
+            if time.monotonic() > until:
+                return
+
+    def _serve_timers(self, until: float) -> None:
+        for _ in range(min(len(self._due), self._visits)):
+            connection = self._due.popleft()
+            if connection.state is not _CLOSED and connection.deadline == NEVER:  # else it was put off meanwhile
+                self._do(self._on_timer[connection.state], connection)
+            if time.monotonic() > until:
+                return
+
+    def _do(self, act: Act, connection: Connection) -> None:
+        try:
+            act(connection)
+        except Exception:
+            self._sockets.log_bug_and_abort(connection)

@@ -1,0 +1,22 @@
+"""Why a subscription ended: the ``reason`` of the log event and the metric. Documented in docs/operations.md."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class CloseReason(StrEnum):
+    LEFT = "left"  # the poller did not poll again within the grace period
+    CHANNELS_CHANGED = "channels_changed"  # the next request of the connection is for other channels
+    RESPONSE_SENT = "response_sent"  # a poller whose connection is not kept alive; it may come back on another
+    ROTATED = "rotated"  # the stream reached the request cap
+    SHUTDOWN = "shutdown"  # the server is stopping
+    SERVER_CLOSED = "server_closed"  # the server stopped before the client had left
+    CLIENT_CLOSED = "client_closed"  # the client closed the connection, or sent a Close frame
+    CONNECTION_RESET = "connection_reset"  # the network or the client reset the connection
+    WRITE_TIMEOUT = "write_timeout"  # the client took nothing for --write-timeout
+    UNSENT_BUDGET = "unsent_budget"  # too much was unsent in all, and this client took least
+    CLOSE_TIMEOUT = "close_timeout"  # the client did not answer the end of its connection
+    IDLE_TIMEOUT = "idle_timeout"  # no request came on the connection
+    REFUSED = "refused"  # an error response ended the connection
+    INTERNAL_ERROR = "internal_error"  # a bug of the server; there is a traceback in the log

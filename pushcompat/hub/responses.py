@@ -1,0 +1,121 @@
+"""Responses: they go out, and the connection waits for its next request or ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import logs
+from ..errors import Refused, UpgradeRequired
+from ..wire import http, websocket
+from ..wire.http import Headers
+from ..wire.negotiation import transport
+from ..wire.request import Request
+from .connection import Connection, State
+from .context import Context
+from .reasons import CloseReason
+from .timers import NEVER
+
+# Looked up once: a poll's response passes here, and an Enum's member costs as much as a call.
+_READING_HEAD, _CLOSING, _CLOSED = State.READING_HEAD, State.CLOSING, State.CLOSED
+_CLOSE_REASON_BYTES = 120  # a Close frame holds 123 (RFC 6455 §5.5)
+
+
+class Responses:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._sockets = context.sockets
+        self._timers = context.timers
+        self._metrics = context.metrics
+        self._pipelined = context.pipelined
+        self._grace = int(context.limits.poll_grace_s)
+        self._idle = int(context.limits.idle_s)
+        self._message_bytes = context.limits.websocket_message_bytes
+
+    def send_document(self, connection: Connection, document: bytes, keep_alive: bool, cors: bytes) -> None:
+        """A 200 with JSON, sent at the end of the turn, together with others."""
+        self._sockets.write_later(connection, http.document(document, keep_alive=keep_alive, extra=cors))
+        self.sent(connection, keep_alive)
+
+    def send_empty(self, connection: Connection, request: Request, status: int, headers: Headers) -> None:
+        """A response without a body, where the status or the method says that there is none."""
+        cors = b"" if connection.grant is None else connection.grant.cors
+        line = ("Connection", "keep-alive" if request.reusable else "close")
+        self._sockets.write(connection, http.head(status, [*headers, line], cors))
+        self.sent(connection, request.reusable)
+
+    def refuse(self, connection: Connection, request: Request | None, refused: Refused) -> None:
+        """Sends a problem document. No request: what came cannot be parsed, so neither can what follows it."""
+        self._count(refused, request)
+        if request is None:
+            self._send_problem(connection, None, refused, b"")
+            return
+        cors = refused.cors or (b"" if connection.grant is None else connection.grant.cors)
+        if _is_handshake(request, refused):
+            self._refuse_websocket(connection, request, refused)
+        else:
+            self._send_problem(connection, request, refused, cors)
+
+    def sent(self, connection: Connection, keep_alive: bool) -> None:
+        """The response is complete: the connection waits for its next request, or ends."""
+        state = connection.state
+        if state is _CLOSING or state is _CLOSED:
+            return
+        connection.request = None
+        connection.expires_at = NEVER
+        if not keep_alive or (self._sockets.full and not connection.channels):
+            self._sockets.close(connection, CloseReason.RESPONSE_SENT)
+            return
+        if state is not _READING_HEAD:
+            connection.move(_READING_HEAD)
+        self._timers.set(connection, self._timers.now + (self._grace if connection.channels else self._idle))
+        if connection.pending_input:
+            # Not read until then: so the end of what the client sends is not seen before all of it was acted upon.
+            self._sockets.pause(connection)
+            self._pipelined.append(connection)
+            self._context.schedule_turn()
+
+    def sent_to(self, connections: Sequence[Connection], keep_alive: bool) -> None:
+        """The same for each of them."""
+        for connection in connections:
+            try:
+                self.sent(connection, keep_alive)
+            except Exception:
+                self._sockets.log_bug_and_abort(connection)
+
+    def fail(self, connection: Connection, refused: Refused, keep_alive: bool, cors: bytes) -> None:
+        """Refuses a publish that was taken."""
+        self._count(refused, None)
+        self._sockets.write_later(connection, http.problem(refused, keep_alive=keep_alive, extra=cors))
+        self.sent(connection, keep_alive)
+
+    def _send_problem(self, connection: Connection, request: Request | None, refused: Refused, cors: bytes) -> None:
+        keep_alive = request is not None and request.reusable
+        document = http.problem(refused, keep_alive=keep_alive, extra=cors)
+        if request is not None and request.method == "HEAD":
+            document = document[: document.index(http.HEAD_END) + len(http.HEAD_END)]
+        self._sockets.write(connection, document)
+        self.sent(connection, keep_alive)
+
+    def _refuse_websocket(self, connection: Connection, request: Request, refused: Refused) -> None:
+        """Accepts, then closes with a code that says why: a page cannot see the status of a refused handshake."""
+        connection.input = websocket.Input(self._message_bytes)
+        detail = refused.detail.encode()[:_CLOSE_REASON_BYTES].decode(errors="ignore")
+        connection.input.close(refused.close_code, detail)
+        self._sockets.write(connection, websocket.handshake(request) + connection.input.replies())
+        self._sockets.close(connection, CloseReason.REFUSED)
+
+    def _count(self, refused: Refused, request: Request | None) -> None:
+        self._metrics.refused[refused.reason, str(int(refused.status))] += 1
+        if isinstance(refused, UpgradeRequired):
+            self._metrics.stripped_upgrades += 1
+        if logs.enabled():
+            path = None if request is None else request.path[:200]
+            logs.event("refused", status=int(refused.status), path=path, detail=refused.detail)
+
+
+def _is_handshake(request: Request, refused: Refused) -> bool:
+    """Whether this is a valid WebSocket handshake, but for what it is refused for."""
+    try:
+        return transport(request) == "websocket" and bool(websocket.handshake(request))
+    except Refused:
+        return False

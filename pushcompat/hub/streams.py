@@ -1,0 +1,149 @@
+"""Streams: WebSockets and event streams, from their opening to their end; heartbeats, rotation, input."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from ..wire import eventsource, websocket
+from ..wire.encoding import EVENTSOURCE, WEBSOCKET, Encoding
+from ..wire.negotiation import text_format
+from ..wire.request import Request
+from .connection import Connection, State
+from .context import Context
+from .fanout import Fanout
+from .reasons import CloseReason
+from .subscriptions import Subscriptions
+
+_STREAMING = State.STREAMING
+_SERVICE_RESTART = 1012
+_HEARTBEAT_SPREAD = 0.8  # a heartbeat is due after 80 to 100 % of the interval, so that not all are due at once
+_STREAMS: dict[tuple[str, str], Encoding] = {
+    (WEBSOCKET, "json"): websocket.JsonFrames(),
+    (WEBSOCKET, "text"): websocket.TextFrames(),
+    (EVENTSOURCE, "json"): eventsource.JsonEvents(),
+    (EVENTSOURCE, "text"): eventsource.TextEvents(),
+}
+
+
+class Streams:
+    def __init__(self, context: Context, subscriptions: Subscriptions, fanout: Fanout) -> None:
+        self._context = context
+        self._sockets = context.sockets
+        self._timers = context.timers
+        self._limits = context.limits
+        self._heartbeat = context.limits.heartbeat_s
+        self._subscriptions = subscriptions
+        self._fanout = fanout
+        context.sockets.on_flushed(self._flushed)
+
+    # Opening
+
+    def start(self, connection: Connection, request: Request, names: Sequence[str], transport: str) -> None:
+        """Opens a stream. Raises Refused."""
+        encoding = _STREAMS[transport, text_format(request.params, "text")]
+        cors = b"" if connection.grant is None else connection.grant.cors
+        head = websocket.handshake(request) if transport == WEBSOCKET else eventsource.stream_head(cors)
+        self._subscriptions.join(connection, request, names, encoding)
+        connection.move(_STREAMING)
+        life_s = self._limits.stream_s
+        if life_s is not None:
+            life_s = max(1.0, life_s * random.uniform(0.8, 1.0))
+            connection.expires_at = connection.request_started + int(life_s)
+        opening = encoding.opening(
+            self._subscriptions.cursor(connection),
+            self._heartbeat,
+            None if life_s is None else round(life_s),
+            self._context.retry_ms(),
+        )
+        self._sockets.write_later(connection, head + opening)
+        if transport == EVENTSOURCE:
+            # A proxy may hold what came with the head until something comes behind it (Varnish does), so there is a
+            # ping at the next tick, well before a client gives the stream up as silent.
+            connection.count_as_idle(int(self._heartbeat), self._timers.now)
+        self._set_heartbeat(connection)
+
+    def _flushed(self, connection: Connection) -> None:
+        """All that was unsent is out: on with what the client is owed, and with what came behind its request."""
+        if connection.state is not _STREAMING:
+            return
+        self._fanout.catch_up(connection)
+        if connection.pending_input and connection.state is _STREAMING:
+            self.receive(connection, connection.take_input())
+
+    # Timers
+
+    def _set_heartbeat(self, connection: Connection) -> None:
+        interval = max(1, int(self._heartbeat * random.uniform(_HEARTBEAT_SPREAD, 1.0)))
+        self._timers.set(connection, min(connection.last_write + interval, connection.expires_at))
+
+    def on_timer(self, connection: Connection) -> None:
+        """Sends a heartbeat, rotates, or closes the connection of a client that takes nothing."""
+        now = self._timers.now
+        if now >= connection.expires_at:
+            self.rotate(connection, CloseReason.ROTATED, self._context.retry_ms() // 10)
+            return
+        idle = now - connection.last_write
+        if connection.unsent is not None:
+            if idle >= self._limits.stall_s:
+                self._sockets.abort(connection, CloseReason.WRITE_TIMEOUT)
+            else:
+                self._timers.set(connection, min(now + int(self._heartbeat) + 1, connection.expires_at))
+            return
+        if idle >= int(self._heartbeat * _HEARTBEAT_SPREAD):
+            assert connection.encoding is not None
+            connection.count_as_idle(0, now)
+            self._sockets.write_later(connection, connection.encoding.ping(self._subscriptions.cursor(connection)))
+        self._set_heartbeat(connection)
+
+    # Ends
+
+    def rotate(self, connection: Connection, reason: CloseReason, retry_ms: int) -> None:
+        """Says when to come back, and ends the stream. A client that does not read is not told."""
+        if connection.unsent is not None:
+            self._sockets.abort(connection, reason)
+            return
+        encoding = connection.encoding
+        assert encoding is not None
+        data = encoding.rotate(self._subscriptions.cursor(connection), retry_ms)
+        if encoding.transport == WEBSOCKET:
+            if connection.input is None:
+                connection.input = websocket.Input(self._limits.websocket_message_bytes)
+            connection.input.close(_SERVICE_RESTART, reason)
+            data += connection.input.replies()
+        self._sockets.write_later(connection, data)
+        self._sockets.close(connection, reason)
+
+    # Input
+
+    def receive(self, connection: Connection, data: bytes) -> None:
+        """Bytes of a stream's client. WebSocket clients rarely send, and it has no meaning (the 2009 client's NOOP)."""
+        encoding = connection.encoding
+        if encoding is None or encoding.transport != WEBSOCKET:
+            return
+        reader = connection.input
+        if reader is None:
+            if websocket.is_pong(data):
+                return
+            reader = websocket.Input(self._limits.websocket_message_bytes)
+            if not websocket.is_whole_frames(data):
+                connection.input = reader
+        reader.receive(data)
+        replies = reader.replies()
+        if replies:
+            self._sockets.write_later(connection, replies)
+        if reader.closing:
+            connection.input = reader
+            self._sockets.close(connection, CloseReason.CLIENT_CLOSED)
+        elif connection.input is not None and reader.quiet:
+            connection.input = None
+
+    def receive_last(self, connection: Connection, data: bytes) -> None:
+        """Bytes of a client whose connection is closing: read, so that the kernel sends no RST, and discarded."""
+        reader = connection.input
+        if reader is None or reader.finished:
+            return
+        reader.receive(data)
+        reader.replies()  # discards pongs
+        if reader.finished:
+            self._sockets.shutdown_write(connection)

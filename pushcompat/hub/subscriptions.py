@@ -1,0 +1,150 @@
+"""Who follows which channels, and from where: subscribing, leaving, and pollers that are between two connections.
+
+Resuming is subscribing with a cursor that is not the head. What the cursor can be:
+
+    absent, empty          from now
+    earliest               all that is retained
+    of another epoch, or not a cursor at all    UNKNOWN_POSITION, which is below every floor: a reset is sent first
+    ahead of this process  (another one was faster) waits for the log to get there
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from .. import logs
+from ..errors import Unavailable
+from ..message import EARLIEST, parse_cursor
+from ..wire.encoding import Encoding
+from ..wire.negotiation import requested_cursor
+from ..wire.request import Request
+from .channel import Channel
+from .connection import Connection
+from .context import Context
+from .history import UNKNOWN_POSITION
+from .reasons import CloseReason
+from .timers import NEVER
+
+_MAX_CLIENT_CHARACTERS = 64
+_FULL_RETRY_S = 5  # as long as a usual wave of reconnections lasts
+
+
+class Subscriptions:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._history = context.history
+        self._timers = context.timers
+        self._metrics = context.metrics
+        self._grace = int(context.limits.poll_grace_s)
+        self._max_absent = context.limits.absent_pollers
+        self._absent: deque[tuple[int, Channel]] = deque()  # pollers between two connections: until when, and where
+        context.sockets.on_end(self._ended)
+
+    def join(self, connection: Connection, request: Request, names: Sequence[str], encoding: Encoding) -> str:
+        """Subscribes, or keeps the subscription that the connection has, from the position that the request gives,
+        which is returned as text. Raises Unavailable where there is no room.
+        """
+        client = request.params.get("client", "")[:_MAX_CLIENT_CHARACTERS]
+        before = None if connection.encoding is None else connection.encoding.transport
+        if before != encoding.transport or tuple([c.name for c in connection.channels]) != tuple(names):
+            self.leave(connection, CloseReason.CHANNELS_CHANGED)
+            if self._context.sockets.full:
+                raise Unavailable("this server has as many subscribers as it can take; try again", _FULL_RETRY_S)
+            self._enter(connection, names, encoding, client)
+        else:
+            connection.subscribe(connection.channels, encoding, client, connection.subscribed_at)
+        return self._start(connection, request)
+
+    def _enter(self, connection: Connection, names: Sequence[str], encoding: Encoding, client: str) -> None:
+        channels = tuple(map(self._history.channel, names))
+        connection.subscribe(
+            channels if len(channels) > 1 else channels[0].as_tuple, encoding, client, self._timers.now
+        )
+        for channel in channels:
+            channel.subscribers.add(connection)
+            if encoding.once and channel.absent:
+                del channel.absent[0]  # a poller that was between two connections is back
+        self._metrics.subscriptions[encoding.transport] += 1
+        if logs.enabled():
+            logs.event("subscribe", channels=names, transport=encoding.transport, client=client or None)
+
+    def _start(self, connection: Connection, request: Request) -> str:
+        history = self._history
+        text = requested_cursor(request, history.epoch)
+        if not text:
+            connection.start_at(history.head)
+        elif text == EARLIEST:
+            floors = {channel: channel.floor for channel in connection.channels}
+            connection.start_at(min(floors.values()), floors if len(floors) > 1 else None)
+        else:
+            self._metrics.resumes += 1
+            cursor = parse_cursor(text)
+            known = cursor is not None and cursor[0] == history.epoch
+            connection.start_at(cursor[1] if known and cursor else UNKNOWN_POSITION)
+        return text
+
+    def cursor(self, connection: Connection) -> str:
+        """The cursor that names where the connection stands once all that was sent is read.
+
+        Some of its floors may be above that, and are ignored: then only ``earliest`` says so.
+        """
+        cursor, ignored = connection.cursor, connection.ignored_floors
+        if ignored is not None and cursor < max(ignored.values()):
+            return EARLIEST
+        return self._history.cursor(self._history.position(cursor, connection.channels))
+
+    def start_over(self) -> None:
+        """Another epoch: no cursor of the old one means anything any more."""
+        for connection in self._context.sockets.connections():
+            connection.poll_template = None
+            connection.start_at(UNKNOWN_POSITION)
+
+    # Leaving
+
+    def leave(self, connection: Connection, reason: CloseReason, *, may_return: bool = False) -> None:
+        """Ends the subscription. ``may_return``: it is a poller that may come back on another connection."""
+        channels, encoding = connection.channels, connection.encoding
+        if not channels or encoding is None:
+            return
+        connection.unsubscribe()
+        for channel in channels:
+            channel.subscribers.discard(connection)
+            if encoding.once and may_return:
+                self._note_absent(channel)
+            self._history.discard_if_idle(channel)
+        self._metrics.subscriptions[encoding.transport] -= 1
+        self._metrics.unsubscribes[reason] += 1
+        if logs.enabled():
+            logs.event(
+                "unsubscribe",
+                channels=[channel.name for channel in channels],
+                transport=encoding.transport,
+                client=connection.client or None,
+                reason=reason,
+                duration_s=self._timers.now - connection.subscribed_at,
+            )
+
+    def _ended(self, connection: Connection, reason: CloseReason) -> None:
+        self.leave(connection, reason, may_return=connection.expires_at == NEVER)
+
+    def _note_absent(self, channel: Channel) -> None:
+        """Counts a poller without a connection until its grace period is over; at most so many in all."""
+        until = self._timers.now + self._grace
+        if channel.absent is None:
+            channel.absent = []
+        channel.absent.append(until)
+        self._absent.append((until, channel))
+        if len(self._absent) > self._max_absent:
+            self._forget_absent()
+
+    def _forget_absent(self) -> None:
+        until, channel = self._absent.popleft()
+        if channel.absent and channel.absent[0] == until:  # else it is back
+            del channel.absent[0]
+            self._history.discard_if_idle(channel)
+
+    def tick(self) -> None:
+        """Forgets the pollers whose grace period is over."""
+        while self._absent and self._absent[0][0] <= self._timers.now:
+            self._forget_absent()

@@ -1,0 +1,68 @@
+"""What a subscription asks for: transport, format, hold, and the position to go on from."""
+
+from __future__ import annotations
+
+from ..errors import BadRequest, UpgradeRequired
+from ..message import EARLIEST, parse_cursor
+from .encoding import EVENTSOURCE, LONGPOLL, TRANSPORTS, WEBSOCKET
+from .names import seconds, shown
+from .request import Params, Request
+
+FORMATS = ("text", "json")
+
+
+def transport(request: Request) -> str:
+    """Which transport is asked for: by ``?transport=``, else by the headers. Raises BadRequest, UpgradeRequired."""
+    asked = request.params.get("transport", "")
+    if asked and asked not in TRANSPORTS:
+        raise BadRequest(f"transport={shown(asked)}: use one of {', '.join(TRANSPORTS)}, or leave it out")
+    if asked in (EVENTSOURCE, LONGPOLL):
+        return asked
+    if request.fields.wants_upgrade:
+        return WEBSOCKET
+    if asked == WEBSOCKET or request.websocket_key:
+        raise UpgradeRequired(
+            "this WebSocket handshake arrived without its Upgrade header, which a proxy on the way must have removed; "
+            "pass Upgrade and Connection on there, or subscribe with transport=eventsource or transport=longpoll"
+        )
+    if b"text/event-stream" in request.fields.headers.get(b"accept", b"").lower():
+        return EVENTSOURCE
+    return LONGPOLL
+
+
+def text_format(params: Params, default: str) -> str:
+    asked = params.get("format", "") or default
+    if asked not in FORMATS:
+        raise BadRequest(f"format={shown(asked)}: use text or json")
+    return asked
+
+
+def hold_s(params: Params, window_s: float) -> float:
+    """How long a poll may be held: ``wait``, but at most the server's window."""
+    wait = params.get("wait", "")
+    return min(window_s, seconds("wait", wait)) if wait else window_s
+
+
+def requested_cursor(request: Request, epoch: str) -> str:
+    """The cursor to resume from, as the client gave it; empty: from now.
+
+    A client may give several: an EventSource's URL keeps the one that it began with, and polyfills have a parameter of
+    their own. The newest counts: of this epoch the highest, else one of another epoch, else ``earliest``, else what
+    cannot be read. (The last two are answered with what is retained, and with ``reset``.)
+    """
+    params = request.params
+    header = request.fields.headers.get(b"last-event-id")
+    given = [params.get("cursor", ""), params.get("lastEventId", "")]
+    if header is not None:
+        given.append(header.decode("latin-1").strip())
+    given = [text for text in given if text]
+    if len(given) < 2:
+        return given[0] if given else ""
+    return max(given, key=lambda text: _newness(text, epoch))
+
+
+def _newness(text: str, epoch: str) -> tuple[int, int]:
+    cursor = parse_cursor(text)
+    if cursor is None:
+        return (1 if text == EARLIEST else 0), 0
+    return (3, cursor[1]) if cursor[0] == epoch else (2, 0)
