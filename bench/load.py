@@ -37,7 +37,7 @@ class Load:
     channel: str = "chat"
 
     def arguments(self) -> list[str]:
-        return [word for f in fields(self) for word in (f"--{f.name}", str(getattr(self, f.name)))]
+        return [word for f in fields(self) for word in (f"--{f.name.replace('_', '-')}", str(getattr(self, f.name)))]
 
     def scaled_down(self) -> Load:
         """A fifth of everything, for development."""
