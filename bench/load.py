@@ -35,6 +35,9 @@ class Load:
     seconds: float = 0.0
     hold: float = 0.0
     channel: str = "chat"
+    held: int = 0
+    random: int = 0
+    fresh_keys: int = 0
 
     def arguments(self) -> list[str]:
         return [word for f in fields(self) for word in (f"--{f.name.replace('_', '-')}", str(getattr(self, f.name)))]

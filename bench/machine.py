@@ -11,8 +11,8 @@ from pathlib import Path
 from servers import python_of
 
 
-def describe(tree: Path, before: Path | None) -> dict[str, str]:
-    """``tree`` and ``before`` are the checkouts that were measured."""
+def describe(tree: Path, before: Path | None, peers: dict[str, str]) -> dict[str, str]:
+    """``tree`` and ``before`` are the checkouts that were measured, ``peers`` the further servers' versions."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "processor": f"{_field('/proc/cpuinfo', 'model name')}, {os.cpu_count()} cores",
@@ -25,6 +25,7 @@ def describe(tree: Path, before: Path | None) -> dict[str, str]:
         "tornado": _output(python_of(tree), "-c", "import tornado; print(tornado.version)"),
         "nginx": _output("nginx", "-v").rpartition("/")[2],
         "nchan": _output("dpkg-query", "-W", "-f", "${Version}", "libnginx-mod-nchan"),
+        **peers,
     }
 
 

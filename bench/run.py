@@ -21,14 +21,17 @@ from pathlib import Path
 import chart
 import load
 import machine
+import peers
 from load import Load, Report
 from results import QUIET, Delivery, Result, evaluate, table
 from scenarios import SCENARIOS, Scenario
 from servers import (
     BEFORE,
+    CENTRIFUGO,
     NCHAN,
     ROOT,
     SUBJECT,
+    WS,
     BenchError,
     Starter,
     cores,
@@ -41,6 +44,7 @@ from servers import (
 
 FILES = 11_000  # 10,000 subscribers, and what a process has open besides
 RAW = Path(__file__).parent / "build" / "runs.json"
+PEERS = (CENTRIFUGO, WS)
 NAMES = [scenario.name for scenario in SCENARIOS]
 
 
@@ -70,6 +74,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tree", type=checkout, default=ROOT, metavar="PATH", help="checkout to measure (this one)")
     parser.add_argument("--before", type=checkout, metavar="PATH", help="checkout of the build to compare with")
     parser.add_argument(
+        "--peers",
+        type=peer_names,
+        metavar="NAME,…",
+        help=f"servers besides Nchan: {', '.join(PEERS)}, none (all that can be installed here, or none with --only)",
+    )
+    parser.add_argument(
         "--output", type=Path, help="folder for bench.json, bench.svg (docs/ after a complete measurement)"
     )
     options = parser.parse_args()
@@ -78,6 +88,8 @@ def parse_arguments() -> argparse.Namespace:
         options.runs, options.scenarios = 1, [scenario.scaled_down() for scenario in options.scenarios]
     elif len(options.scenarios) == len(SCENARIOS):
         options.output = options.output or ROOT / "docs"
+    if options.peers is None:
+        options.peers = PEERS if len(options.scenarios) == len(SCENARIOS) else ()
     return options
 
 
@@ -85,6 +97,13 @@ def scenario_names(text: str) -> list[str]:
     names = text.split(",")
     if unknown := set(names) - set(NAMES):
         raise argparse.ArgumentTypeError(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    return names
+
+
+def peer_names(text: str) -> tuple[str, ...]:
+    names = () if text == "none" else tuple(text.split(","))
+    if unknown := set(names) - set(PEERS):
+        raise argparse.ArgumentTypeError(f"no peer {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}, none")
     return names
 
 
@@ -98,7 +117,13 @@ def find_servers(options: argparse.Namespace) -> dict[str, Starter]:
     for path in checkouts.values():
         require_checkout(path)
     require_nchan()
-    return {**{name: pushcompat(path) for name, path in checkouts.items()}, NCHAN: nchan}
+    starters = {**{name: pushcompat(path) for name, path in checkouts.items()}, NCHAN: nchan}
+    for name in options.peers:
+        if start := peers.install(name):
+            starters[name] = start
+        else:
+            print(f"without {name}: Go or npm is missing", file=sys.stderr)
+    return starters
 
 
 def require_machine() -> None:
@@ -151,7 +176,7 @@ def write_raw(deliveries: list[Delivery]) -> None:
 
 def write(options: argparse.Namespace, results: list[Result], deliveries: list[Delivery]) -> None:
     """The summary, one figure a line, and the chart."""
-    about = machine.describe(options.tree, options.before)
+    about = machine.describe(options.tree, options.before, {name: peers.VERSIONS[name] for name in options.peers})
     parts = {
         "figures": [result.as_json() for result in results],
         "scenarios": [delivery.as_json() for delivery in deliveries],

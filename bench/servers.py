@@ -63,7 +63,7 @@ http {{
             nchan_channel_id $arg_id;
         }}
         location = /subscribe {{
-            nchan_subscriber websocket eventsource;
+            nchan_subscriber websocket eventsource longpoll;
             nchan_channel_id $arg_id;
             nchan_subscriber_first_message newest;
         }}
@@ -130,7 +130,7 @@ def pushcompat(checkout: Path) -> Starter:
 
     @contextmanager
     def start(folder: Path) -> Iterator[Server]:
-        port, key = _free_port(), secrets.token_hex(16)
+        port, key = free_port(), secrets.token_hex(16)
         options = {"--host": "127.0.0.1", "--port": str(port), "--publish-key": key, "--state-dir": str(folder)}
         command = [
             python_of(checkout),
@@ -138,8 +138,8 @@ def pushcompat(checkout: Path) -> Starter:
             "pushcompat",
             *(word for option in options.items() for word in option),
         ]
-        with _running(command, port, folder, cwd=checkout, env=_environment(checkout)) as process:
-            yield Server("pushcompat", port, key, _family(process.pid))
+        with running(command, port, folder, cwd=checkout, env=_environment(checkout)) as process:
+            yield Server("pushcompat", port, key, family(process.pid))
 
     return start
 
@@ -152,12 +152,12 @@ def _environment(checkout: Path) -> dict[str, str]:
 
 @contextmanager
 def nchan(folder: Path) -> Iterator[Server]:
-    port, config = _free_port(), folder / "nginx.conf"
+    port, config = free_port(), folder / "nginx.conf"
     folder.chmod(0o755)  # the worker is another user when this runs as root
     files = min(open_files(), 20_000)
     config.write_text(NCHAN_CONFIG.format(module=NCHAN_MODULE, folder=folder, port=port, files=files))
-    with _running(["nginx", "-p", str(folder), "-c", str(config)], port, folder) as process:
-        yield Server("nchan", port, "", _family(process.pid))
+    with running(["nginx", "-p", str(folder), "-c", str(config)], port, folder) as process:
+        yield Server("nchan", port, "", family(process.pid))
 
 
 def on_core(core: int, command: list[str]) -> list[str]:
@@ -165,7 +165,7 @@ def on_core(core: int, command: list[str]) -> list[str]:
 
 
 @contextmanager
-def _running(
+def running(
     command: list[str], port: int, folder: Path, cwd: Path = ROOT, env: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     log = folder / "server.log"
@@ -213,13 +213,13 @@ def _complain_about(log: Path) -> None:
         print(f"the server logged an exception:\n{''.join(found)}", file=sys.stderr)
 
 
-def _family(pid: int) -> tuple[int, ...]:
+def family(pid: int) -> tuple[int, ...]:
     """The process and all its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return (pid, *(member for child in children for member in _family(int(child))))
+    return (pid, *(member for child in children for member in family(int(child))))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
