@@ -1,8 +1,8 @@
 """The chart: one bar per figure, how many times better than Nchan, on a logarithmic scale.
 
 A bar starts at the line that is Nchan and runs right where we are better, left where we are worse; the small mark is
-the target. Figures where less is better are turned over first, so that right is always good. It is hand-written SVG:
-it carries its own light and dark colours, and needs no script and no fonts of its own.
+the target. Ratios of figures where less is better are inverted, so that longer to the right is always better. It is
+hand-written SVG: it carries its own light and dark colours, and needs no script and no fonts of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from results import Result, human
+from results import Comparison, Result, human
+from servers import NCHAN, SUBJECT
 
 WIDTH = 1040
 LABELS = 330  # where the axis begins
@@ -35,7 +36,7 @@ text{font:14px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 
 def draw(results: Sequence[Result], about: str) -> str:
     """The results that have Nchan as baseline, as an SVG document; ``about`` is the small print."""
-    rows = [result for result in results if result.scenario.sides[-1].label == "Nchan"]
+    rows = [result for result in results if result.against(NCHAN)]
     bottom = TOP + ROW * len(rows)
     height = bottom + 74
     return "\n".join(
@@ -65,18 +66,22 @@ def _grid(bottom: int) -> Iterable[str]:
 
 
 def _row(result: Result, top: int) -> Iterable[str]:
-    better = result.ratio if result.figure.target.at_least else 1 / result.ratio
+    comparison = result.against(NCHAN)
+    assert comparison  # draw() has left the others out
+    better = comparison.measured if result.figure.more_is_better else 1 / comparison.measured
     start, end = sorted((_x(1.0), _x(better)))
-    subject, baseline = result.values
     middle, text = top + ROW / 2, top + ROW / 2 + 5
-    values = f"{_short(subject)} against {_short(baseline)}"
+    values = f"{_short(result.values[SUBJECT])} against {_short(result.values[NCHAN])}"
+    target = _target(result, comparison)
+    good = comparison.met and better >= (target or 0)
     yield _text(LABELS - 18, text, result.figure.title, "ink end")
     yield (
-        f'<rect class="{"good" if result.met else "bad"}" x="{start:.1f}" y="{middle - BAR / 2}" '
+        f'<rect class="{"good" if good else "bad"}" x="{start:.1f}" y="{middle - BAR / 2}" '
         f'width="{max(end - start, 1):.1f}" height="{BAR}" rx="2"><title>{values} {result.figure.unit}</title></rect>'
     )
-    x = _x(_target(result))
-    yield f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{middle - 11}" y2="{middle + 11}" stroke-width="2"/>'
+    if target:
+        x = _x(target)
+        yield f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{middle - 11}" y2="{middle + 11}" stroke-width="2"/>'
     yield _text(VALUES, text - 6, f"{human(better)} ×", "ink small")
     yield _text(VALUES, text + 8, f"{values} {result.figure.unit}", "soft small")
 
@@ -89,12 +94,12 @@ def _short(value: float) -> str:
     return human(value)
 
 
-def _target(result: Result) -> float:
-    """The target as a point on the axis."""
-    target = result.figure.target
-    if target.absolute:
-        return result.values[1] / target.bound
-    return target.bound if target.at_least else 1 / target.bound
+def _target(result: Result, comparison: Comparison) -> float | None:
+    """The target as a point on the axis: the one against Nchan, or else the bound on the value itself."""
+    if target := comparison.target:
+        return target.bound if target.at_least else 1 / target.bound
+    bound = next((target.bound for target in result.figure.targets if target.than is None), None)
+    return bound and result.values[NCHAN] / bound
 
 
 def _x(better: float) -> float:

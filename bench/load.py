@@ -35,9 +35,12 @@ class Load:
     seconds: float = 0.0
     hold: float = 0.0
     channel: str = "chat"
+    held: int = 0
+    random: int = 0
+    fresh_keys: int = 0
 
     def arguments(self) -> list[str]:
-        return [word for f in fields(self) for word in (f"--{f.name}", str(getattr(self, f.name)))]
+        return [word for f in fields(self) for word in (f"--{f.name.replace('_', '-')}", str(getattr(self, f.name)))]
 
     def scaled_down(self) -> Load:
         """A fifth of everything, for development."""

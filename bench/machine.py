@@ -1,28 +1,31 @@
-"""Where and with what a benchmark ran: the part of a result without which its numbers mean nothing."""
+"""Where and with what a benchmark ran, without which its numbers mean nothing."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
-import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from servers import python_of
 
-def describe() -> dict[str, str]:
+
+def describe(tree: Path, before: Path | None, peers: dict[str, str]) -> dict[str, str]:
+    """``tree`` and ``before`` are the checkouts that were measured, ``peers`` the further servers' versions."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "processor": f"{_field('/proc/cpuinfo', 'model name')}, {os.cpu_count()} cores",
         "memory": f"{int(_field('/proc/meminfo', 'MemTotal').split()[0]) / 2**20:.0f} GiB",
         "kernel": platform.release(),
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
-        "commit": _output("git", "rev-parse", "--short", "HEAD"),
-        "python": sys.version.split()[0],
-        "tornado": _version("tornado"),
+        "commit": _commit(tree),
+        **({"before": _commit(before)} if before else {}),
+        "python": _output(python_of(tree), "-c", "import sys; print(sys.version.split()[0])"),
+        "tornado": _output(python_of(tree), "-c", "import tornado; print(tornado.version)"),
         "nginx": _output("nginx", "-v").rpartition("/")[2],
         "nchan": _output("dpkg-query", "-W", "-f", "${Version}", "libnginx-mod-nchan"),
+        **peers,
     }
 
 
@@ -31,6 +34,7 @@ def sentence(machine: dict[str, str]) -> str:
         f"{machine['date']} · {machine['processor']}, {machine['memory']} · {machine['system']}, "
         f"Linux {machine['kernel']} · Python {machine['python']}, Tornado {machine['tornado']} · "
         f"nginx {machine['nginx']}, Nchan {machine['nchan']} · commit {machine['commit']}"
+        + (f", before: {machine['before']}" if "before" in machine else "")
     )
 
 
@@ -48,8 +52,5 @@ def _output(*command: str) -> str:
     return (done.stdout + done.stderr).strip().splitlines()[0] if done.returncode == 0 else "unknown"
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
+def _commit(checkout: Path) -> str:
+    return _output("git", "-C", str(checkout), "describe", "--always", "--dirty")

@@ -1,4 +1,4 @@
-"""From reports to figures: medians, ratios, verdicts; as a table for people and as a document for programs."""
+"""From reports to figures: medians, ratios, which targets were met; as a table for people and as JSON."""
 
 from __future__ import annotations
 
@@ -8,9 +8,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from load import Report
-from scenarios import Figure, Scenario, load_share
+from scenarios import Figure, Scenario, Target, load_share
+from servers import ORDER
 
 QUIET = 0.1  # of a core: what other processes may use before the figures are no longer to be trusted
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The subject against one other side, or against a fixed bound (``than`` is None)."""
+
+    than: str | None
+    measured: float
+    target: Target | None
+
+    @property
+    def met(self) -> bool:
+        return self.target is None or self.target.met(self.measured)
+
+    def __str__(self) -> str:
+        measured = f"{human(self.measured)} × {self.than}" if self.than else ""
+        if not self.target:
+            return measured
+        verdict = f"{self.target} {'ok' if self.met else 'MISSED'}"
+        return f"{measured} ({verdict})" if measured else verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,32 +43,41 @@ class Result:
     samples: tuple[tuple[float, ...], ...]
 
     @property
-    def values(self) -> tuple[float, ...]:
-        return tuple(statistics.median(row) for row in self.samples)
+    def values(self) -> dict[str, float]:
+        """The median of each side."""
+        labels = (side.label for side in self.scenario.sides)
+        return {label: statistics.median(row) for label, row in zip(labels, self.samples, strict=True)}
 
-    @property
-    def ratio(self) -> float:
-        """Subject over baseline; NaN where there is no baseline."""
-        values = self.values
-        return values[0] / values[1] if len(values) > 1 and values[1] else float("nan")
+    def comparisons(self) -> Iterable[Comparison]:
+        (_, subject), *others = self.values.items()
+        targets = {target.than: target for target in self.figure.targets}
+        for label, value in others:
+            over, under = (value, subject) if self.figure.as_rate else (subject, value)
+            yield Comparison(label, over / under if under else float("nan"), targets.get(label))
+        if None in targets:
+            yield Comparison(None, subject, targets[None])
+
+    def against(self, than: str) -> Comparison | None:
+        return next((comparison for comparison in self.comparisons() if comparison.than == than), None)
 
     @property
     def met(self) -> bool:
-        return self.figure.target.met(self.values[0], self.ratio)
+        return all(comparison.met for comparison in self.comparisons())
 
     def as_json(self) -> dict[str, Any]:
-        sides = zip(self.scenario.sides, self.values, self.samples, strict=True)
         return {
             "scenario": self.scenario.name,
             "figure": self.figure.title,
             "unit": self.figure.unit,
-            "sides": [
-                {"label": side.label, "median": _rounded(value), "runs": [_rounded(sample) for sample in samples]}
-                for side, value, samples in sides
+            "runs": len(self.samples[0]),
+            "values": {
+                label: {"median": rounded(value), "min": rounded(min(row)), "max": rounded(max(row))}
+                for (label, value), row in zip(self.values.items(), self.samples, strict=True)
+            },
+            "ratios": {c.than: rounded(c.measured) for c in self.comparisons() if c.than},
+            "targets": [
+                {"than": c.than, "target": str(c.target), "met": c.met} for c in self.comparisons() if c.target
             ],
-            "ratio": _rounded(self.ratio) if len(self.samples) > 1 else None,
-            "target": str(self.figure.target),
-            "met": self.met,
         }
 
 
@@ -61,6 +91,10 @@ class Delivery:
     @property
     def exact(self) -> bool:
         return all(report["exact"] for row in self.reports for report in row)
+
+    @property
+    def delivered(self) -> int:
+        return sum(report["delivered"] for row in self.reports for report in row)
 
     @property
     def load_share(self) -> float:
@@ -81,13 +115,16 @@ class Delivery:
     def as_json(self) -> dict[str, Any]:
         return {
             "scenario": self.scenario.name,
-            "delivered": sum(report["delivered"] for row in self.reports for report in row),
+            "delivered": self.delivered,
             "exact": self.exact,
             "faults": list(self.faults()),
             "load_generator_share": round(self.load_share, 2),
             "others_share": self.others_share,
-            "reports": {side.label: list(row) for side, row in zip(self.scenario.sides, self.reports, strict=True)},
         }
+
+    def raw(self) -> dict[str, Any]:
+        sides = zip(self.scenario.sides, self.reports, strict=True)
+        return {"scenario": self.scenario.name, "reports": {side.label: list(row) for side, row in sides}}
 
 
 def evaluate(scenario: Scenario, reports: tuple[tuple[Report, ...], ...]) -> list[Result]:
@@ -105,34 +142,54 @@ def human(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
+def rounded(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+# --- the table --------------------------------------------------------------------------------------------------
+
+
 def table(results: Sequence[Result], deliveries: Sequence[Delivery]) -> str:
-    rows = [("figure", "", "subject", "baseline", "ratio", "target", "")]
+    """The servers side by side; below them, what compares the subject with itself; then what was delivered."""
+    servers = [result for result in results if result.scenario.of_servers]
+    labels = [label for label in ORDER if any(label in result.values for result in servers)]
+    rows = [("figure", "unit", *labels, "ratio to each (target)")]
+    for result in servers:
+        values = (human(result.values[label]) if label in result.values else "" for label in labels)
+        rows.append((result.figure.title, result.figure.unit, *values, ", ".join(map(str, result.comparisons()))))
+    lines = _aligned(rows) if servers else []
     for result in results:
-        labels = [f"{side.label}: {human(v)}" for side, v in zip(result.scenario.sides, result.values, strict=True)]
-        subject, baseline = (*labels, "–")[:2]
-        verdict = "ok" if result.met else "MISSED"
-        figure = result.figure
-        rows.append((figure.title, figure.unit, subject, baseline, human(result.ratio), str(figure.target), verdict))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "─" * (sum(widths) + 2 * len(widths) - 2))
+        if not result.scenario.of_servers:
+            values = ", ".join(f"{label}: {human(value)}" for label, value in result.values.items())
+            ratios = ", ".join(map(str, result.comparisons()))
+            lines.append(f"{result.figure.title}, {result.figure.unit}: {values}; {ratios}")
     return "\n".join([*lines, "", *_delivery_lines(deliveries)])
 
 
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    last = len(widths) - 1
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column in (0, 1, last) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "─" * max(map(len, lines)))
+    return lines
+
+
 def _delivery_lines(deliveries: Sequence[Delivery]) -> Iterable[str]:
-    messages = sum(report["delivered"] for d in deliveries for row in d.reports for report in row)
+    messages = sum(delivery.delivered for delivery in deliveries)
     exact = all(delivery.exact for delivery in deliveries)
-    yield f"Delivered: {messages:,} messages, " + ("every one, none twice." if exact else "NOT every one exactly once:")
+    yield f"Delivered: {messages:,} messages, " + ("each exactly once." if exact else "NOT each exactly once:")
     for delivery in deliveries:
         yield from (f"  {delivery.scenario.name}: {fault}" for fault in delivery.faults())
     busiest = max(deliveries, key=lambda delivery: delivery.load_share)
     yield f"The load generator used at most {busiest.load_share:.0%} of its core (in {busiest.scenario.name})."
     disturbed = max(deliveries, key=lambda delivery: delivery.others_share)
     yield (
-        f"Everything else on this machine used at most {disturbed.others_share:.0%} of a core (in "
+        f"All other processes used at most {disturbed.others_share:.0%} of a core (in "
         f"{disturbed.scenario.name})" + (": too much, measure again." if disturbed.others_share > QUIET else ".")
     )
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.5g}")

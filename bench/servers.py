@@ -1,4 +1,4 @@
-"""The two servers, each started fresh, pinned to the first core, and stopped again."""
+"""The servers, each started fresh, pinned to the first core, and stopped again."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from itertools import dropwhile, islice
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+SUBJECT, BEFORE, NCHAN, CENTRIFUGO, WS = ORDER = ("pushcompat", "before", "Nchan", "Centrifugo", "ws")
 SERVER_CORE = 0
 LOAD_CORE = 1
 START_S = 15
@@ -61,7 +63,7 @@ http {{
             nchan_channel_id $arg_id;
         }}
         location = /subscribe {{
-            nchan_subscriber websocket eventsource;
+            nchan_subscriber websocket eventsource longpoll;
             nchan_channel_id $arg_id;
             nchan_subscriber_first_message newest;
         }}
@@ -76,7 +78,7 @@ http {{
 
 
 class BenchError(Exception):
-    """The benchmark can not go on; the text says why and what to do."""
+    """The benchmark cannot continue; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,36 +102,62 @@ def open_files() -> int:
 
 
 def require_nchan() -> None:
+    os.environ["PATH"] += ":/usr/sbin"  # where Debian has nginx, and users other than root do not look
     if not shutil.which("nginx") or not NCHAN_MODULE.exists():
         raise BenchError(
             "Nchan is missing, which this benchmark compares with: apt-get install nginx libnginx-mod-nchan"
         )
 
 
-@contextmanager
-def pushcompat(folder: Path) -> Iterator[Server]:
-    port, key = _free_port(), secrets.token_hex(16)
-    options = {
-        "--host": "127.0.0.1",
-        "--port": str(port),
-        "--publish-key": key,
-        "--log-level": "warning",
-        "--state-dir": str(folder),
-        "--store": "memory:",
-    }
-    command = [sys.executable, "-m", "pushcompat", *(word for option in options.items() for word in option)]
-    with _running(command, port, folder) as process:
-        yield Server("pushcompat", port, key, _family(process.pid))
+def python_of(checkout: Path) -> str:
+    """The interpreter of the checkout's own virtual environment, or the one that runs this."""
+    own = checkout / ".venv" / "bin" / "python"
+    return str(own) if own.exists() else sys.executable
+
+
+def require_checkout(checkout: Path) -> None:
+    """An editable installation of another checkout must not be measured by mistake."""
+    command = [python_of(checkout), "-c", "import pushcompat; print(pushcompat.__file__)"]
+    done = subprocess.run(
+        command, cwd=checkout, env=_environment(checkout), capture_output=True, text=True, check=False
+    )
+    if done.returncode or not Path(done.stdout.strip()).is_relative_to(checkout):
+        raise BenchError(f"{checkout} has no pushcompat that starts there:\n{done.stdout}{done.stderr}")
+
+
+def pushcompat(checkout: Path) -> Starter:
+    """The server of a checkout. It logs at its default level, to a file: what a service does."""
+
+    @contextmanager
+    def start(folder: Path) -> Iterator[Server]:
+        port, key = free_port(), secrets.token_hex(16)
+        options = {"--host": "127.0.0.1", "--port": str(port), "--publish-key": key, "--state-dir": str(folder)}
+        command = [
+            python_of(checkout),
+            "-m",
+            "pushcompat",
+            *(word for option in options.items() for word in option),
+        ]
+        with running(command, port, folder, cwd=checkout, env=_environment(checkout)) as process:
+            yield Server("pushcompat", port, key, family(process.pid))
+
+    return start
+
+
+def _environment(checkout: Path) -> dict[str, str]:
+    """The caller's without the server's own settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PUSHCOMPAT_")}
+    return {**inherited, "PYTHONPATH": str(checkout)}
 
 
 @contextmanager
 def nchan(folder: Path) -> Iterator[Server]:
-    port, config = _free_port(), folder / "nginx.conf"
+    port, config = free_port(), folder / "nginx.conf"
     folder.chmod(0o755)  # the worker is another user when this runs as root
     files = min(open_files(), 20_000)
     config.write_text(NCHAN_CONFIG.format(module=NCHAN_MODULE, folder=folder, port=port, files=files))
-    with _running(["nginx", "-p", str(folder), "-c", str(config)], port, folder) as process:
-        yield Server("nchan", port, "", _family(process.pid))
+    with running(["nginx", "-p", str(folder), "-c", str(config)], port, folder) as process:
+        yield Server("nchan", port, "", family(process.pid))
 
 
 def on_core(core: int, command: list[str]) -> list[str]:
@@ -137,10 +165,12 @@ def on_core(core: int, command: list[str]) -> list[str]:
 
 
 @contextmanager
-def _running(command: list[str], port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], port: int, folder: Path, cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     log = folder / "server.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(on_core(SERVER_CORE, command), stdout=output, stderr=output, cwd=ROOT)
+        process = subprocess.Popen(on_core(SERVER_CORE, command), stdout=output, stderr=output, cwd=cwd, env=env)
     try:
         _wait_until_answering(process, port, log)
         yield process
@@ -176,18 +206,20 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _complain_about(log: Path) -> None:
-    """A server that is being measured has nothing to say at this log level; whatever it says belongs to the result."""
-    if "Traceback" in (text := log.read_text(errors="replace")):
-        print(f"the server logged an exception:\n{text[-3000:]}", file=sys.stderr)
+    """An exception in the log belongs to the result. The log has a line per publish: it is not read into memory."""
+    with log.open(errors="replace") as lines:
+        found = list(islice(dropwhile(lambda line: "Traceback" not in line, lines), 40))
+    if found:
+        print(f"the server logged an exception:\n{''.join(found)}", file=sys.stderr)
 
 
-def _family(pid: int) -> tuple[int, ...]:
+def family(pid: int) -> tuple[int, ...]:
     """The process and all its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return (pid, *(member for child in children for member in _family(int(child))))
+    return (pid, *(member for child in children for member in family(int(child))))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,9 +1,9 @@
 /*
  * Sockets and the epoll loop: opening within bounds, reading, and keeping what is not whole yet.
  *
- * When a message arrived is the kernel's word (SO_TIMESTAMPNS), taken as it put the bytes into the socket. What a message
- * then waits until this one thread, which plays thousands of clients, comes round to read it is no latency of the server's:
- * it would grow with every client that answers at once, and make the server look slow that wakes the most of them.
+ * Arrival time is the kernel's receive timestamp (SO_TIMESTAMPNS). The time that a message then spends in the socket,
+ * until this single thread with its thousands of clients reads it, is not the server's latency: it would grow with the
+ * number of clients that are readable at once, so the server that reaches most of them would look slow.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -140,9 +140,29 @@ static void open_more(void)
 	}
 }
 
+/* A held poll has no answer that ends the handshake. A publish that is sent after the polls, and answered, takes its
+ * place. It bounds how many are in flight; that none is missing is shown by what is published later. */
+static void open_held(void)
+{
+	static bool probing;
+	static unsigned polls_open;
+
+	if (probing && !answered())
+		return;
+	for (; polls_open < next_to_open; polls_open++)
+		opened(&subscribers[polls_open]);
+	open_more();
+	probing = opening;
+	if (probing)
+		probe();
+}
+
 bool all_opened(void)
 {
-	open_more();
+	if (options.held)
+		open_held();
+	else
+		open_more();
 	return !opening && next_to_open == subscriber_count;
 }
 

@@ -19,6 +19,9 @@
 
 static size_t pushcompat_publish(const char *channel, const char *payload, char *out)
 {
+	if (options.fresh_keys)
+		return BUILD(POST("/channels/%s", "Authorization: Bearer %s\r\nIdempotency-Key: %s\r\n"), channel,
+			     options.key, payload, payload);
 	return BUILD(POST("/channels/%s", "Authorization: Bearer %s\r\n"), channel, options.key, payload);
 }
 
@@ -35,7 +38,7 @@ static size_t pushcompat_eventsource(const char *channel, char *out)
 static size_t pushcompat_longpoll(const char *channel, const struct connection *c, char *out)
 {
 	if (!c->cursor[0])
-		return BUILD(GET("/channels/%s", ""), channel);
+		return BUILD(GET("/channels/%s%s", ""), channel, options.held ? "?wait=25" : "");
 	return BUILD(GET("/channels/%s?cursor=%s&wait=25", ""), channel, c->cursor);
 }
 
@@ -119,7 +122,7 @@ static size_t nchan_eventsource(const char *channel, char *out)
 static size_t nchan_longpoll(const char *channel, const struct connection *c, char *out)
 {
 	if (!c->cursor[0])
-		return BUILD(GET("/poll?id=%s", ""), channel);
+		return BUILD(GET("/%s?id=%s", ""), options.held ? "subscribe" : "poll", channel);
 	return BUILD(GET("/poll?id=%s", "If-Modified-Since: %s\r\nIf-None-Match: %s\r\n"), channel, c->cursor, c->tag);
 }
 
@@ -148,11 +151,46 @@ static void nchan_answer(struct connection *c, const struct head *head, const ch
 		lost(c, "an answer without Last-Modified or Etag");
 }
 
+/* --- Centrifugo: unidirectional transports, the channel is in the connect command ---------------------------------- */
+
+#define CONNECT "cf_connect=%%7B%%22subs%%22:%%7B%%22%s%%22:%%7B%%7D%%7D%%7D" /* {"subs":{"…":{}}} */
+
+static size_t centrifugo_publish(const char *channel, const char *payload, char *out)
+{
+	char body[NAME_SIZE + PAYLOAD_SIZE + 32];
+	int size = snprintf(body, sizeof body, "{\"channel\":\"%s\",\"data\":\"%s\"}", channel, payload);
+
+	return BUILD("POST /api/publish HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+		     "X-API-Key: %s\r\nContent-Length: %d\r\n\r\n%s", options.key, size, body);
+}
+
+static size_t centrifugo_websocket(const char *channel, char *out)
+{
+	return BUILD(GET("/connection/uni_websocket?" CONNECT, UPGRADE), channel);
+}
+
+static size_t centrifugo_eventsource(const char *channel, char *out)
+{
+	return BUILD(GET("/connection/uni_sse?" CONNECT, STREAM), channel);
+}
+
+static void centrifugo_message(struct connection *c, const char *text, size_t size)
+{
+	if (begins(text, size, "{\"connect\":"))
+		opened(c);
+	else if (size == 2)
+		tally.pings++;
+	else if (!take_envelope(c, text, text + size))
+		tally.corrupt++;
+}
+
 static const struct dialect dialects[] = {
 	{"pushcompat", true, pushcompat_publish, pushcompat_websocket, pushcompat_eventsource, pushcompat_longpoll,
 	 pushcompat_message, pushcompat_answer},
 	{"nchan", false, nchan_publish, nchan_websocket, nchan_eventsource, nchan_longpoll,
 	 nchan_message, nchan_answer},
+	{"centrifugo", true, centrifugo_publish, centrifugo_websocket, centrifugo_eventsource, NULL,
+	 centrifugo_message, NULL},
 };
 
 const struct dialect *find_dialect(const char *name)
@@ -160,5 +198,5 @@ const struct dialect *find_dialect(const char *name)
 	for (size_t i = 0; i < sizeof dialects / sizeof *dialects; i++)
 		if (!strcmp(dialects[i].name, name))
 			return &dialects[i];
-	die("no dialect %s: pushcompat or nchan", name);
+	die("no dialect %s: pushcompat, nchan or centrifugo", name);
 }

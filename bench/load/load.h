@@ -7,7 +7,7 @@
  *     open     all subscribers, a bounded number of handshakes in flight
  *     hold     nothing happens; memory and idle CPU are read here
  *     publish  paced, or as fast as the publishers get their answers
- *     drain    until every subscriber has everything, then a grace in which a repeated message would show
+ *     drain    until every subscriber has everything, then a grace period to detect duplicates
  *     report   one JSON object on stdout
  *
  *   main.c        options and phases          connection.c  sockets, the epoll loop, unfinished input
@@ -87,6 +87,9 @@ struct options {
 	const struct dialect *dialect;
 	const struct transport *transport;
 	unsigned subscribers, channels, bystanders, others, publishers, in_flight, rate;
+	bool held;       /* long-poll: the first poll is held already, instead of answered with a place in the channel */
+	bool random;     /* publish to random channels instead of round-robin */
+	bool fresh_keys; /* an Idempotency-Key of its own with each publish */
 	double seconds, hold, drain;
 	uint64_t count; /* most messages to publish; 0: no limit but the time */
 	pid_t pids[SERVER_PIDS];
@@ -123,6 +126,8 @@ extern unsigned subscriber_count;
 /* publisher.c */
 void setup_publishers(void);
 void prime(void);
+void probe(void); /* one publish to a channel without subscribers */
+bool answered(void);
 void publish(void);
 uint64_t publish_due(void); /* publishes what is due; returns when it wants to be called again (ns), or 0 */
 bool publishing_done(void);

@@ -14,7 +14,7 @@ static const double GRACE_S = 0.25; /* in which a message delivered twice would 
 struct options options = {.key = "", .channel = "chat", .channels = 1, .publishers = 1, .in_flight = 128, .drain = 15};
 
 static const char usage_text[] =
-	"load --port P --dialect pushcompat|nchan [options]        a load generator for push servers on 127.0.0.1\n"
+	"load --port P --dialect pushcompat|nchan|centrifugo [options]      a load generator for push servers on 127.0.0.1\n"
 	"  --transport NAME     websocket (default), eventsource or longpoll\n"
 	"  --subscribers N      spread over the channels round-robin       --channels N      default 1\n"
 	"  --bystanders N       subscribers of a quiet channel             --others N        channels with one message\n"
@@ -22,6 +22,8 @@ static const char usage_text[] =
 	"  --in-flight N        handshakes at a time, default 128          --hold S          wait once all are open\n"
 	"  --publishers N       kept-alive connections, default 1          --rate R          a second; 0: all they can\n"
 	"  --seconds S          how long to publish; 0: not at all         --count N         and at most so many\n"
+	"  --random 1           publish to random channels                 --fresh-keys 1    an Idempotency-Key per publish\n"
+	"  --held 1             long-poll: the server holds the first poll\n"
 	"  --drain S            the longest wait for the last message, default 15\n"
 	"  --server-pid PID     whose CPU and memory to read; repeatable\n";
 
@@ -50,7 +52,7 @@ static const struct option names[] = {
 	{"channels", 1, 0, 'c'},    {"bystanders", 1, 0, 'b'}, {"others", 1, 0, 'o'},    {"channel", 1, 0, 'm'},
 	{"key", 1, 0, 'k'},         {"in-flight", 1, 0, 'f'},  {"hold", 1, 0, 'h'},      {"publishers", 1, 0, 'w'},
 	{"rate", 1, 0, 'r'},        {"seconds", 1, 0, 's'},    {"count", 1, 0, 'u'},     {"server-pid", 1, 0, 'i'},
-	{"drain", 1, 0, 'a'},
+	{"drain", 1, 0, 'a'},       {"held", 1, 0, 'l'},       {"random", 1, 0, 'x'},    {"fresh-keys", 1, 0, 'y'},
 	{0},
 };
 
@@ -73,6 +75,9 @@ static void take_option(int name, const char *value)
 	case 's': options.seconds = atof(value); break;
 	case 'u': options.count = strtoull(value, NULL, 10); break;
 	case 'a': options.drain = atof(value); break;
+	case 'l': options.held = atoi(value); break;
+	case 'x': options.random = atoi(value); break;
+	case 'y': options.fresh_keys = atoi(value); break;
 	case 'i': options.pids[options.pid_count++ % SERVER_PIDS] = atoi(value); break;
 	default: fputs(usage_text, stderr); exit(2);
 	}
@@ -86,8 +91,10 @@ static void take_options(int count, char **arguments)
 	while ((name = getopt_long(count, arguments, "", names, NULL)) != -1)
 		take_option(name, optarg);
 	if (!options.port || !options.dialect || !options.channels || !options.in_flight ||
-	    options.pid_count > SERVER_PIDS || strlen(options.channel) > 20 || strlen(options.key) > 200)
+	    options.pid_count > SERVER_PIDS || (options.held && !options.publishers) || strlen(options.channel) > 20 || strlen(options.key) > 200)
 		take_option(0, NULL);
+	if (!options.dialect->longpoll && !strcmp(options.transport->name, "longpoll"))
+		die("%s has no long-poll", options.dialect->name);
 }
 
 int main(int count, char **arguments)

@@ -1,8 +1,8 @@
 /*
  * Publishers: kept-alive connections with one request outstanding each.
  *
- * Without a rate, each publishes again as soon as it has its answer. With a rate, messages fall due at even intervals
- * and the first publisher that is free takes the next; one that finds nobody free goes out late, and is counted.
+ * Without a rate, each publishes again as soon as it has its answer. With a rate, messages are scheduled at fixed
+ * intervals and the first free publisher sends the next; if no publisher is free, it is sent late and counted.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -50,7 +50,7 @@ static void post_next(struct connection *p)
 {
 	char channel[NAME_SIZE];
 
-	p->channel = next_channel++ % options.channels;
+	p->channel = (options.random ? (unsigned long)random() : next_channel++) % options.channels;
 	channel_name(p, channel);
 	owe(p->channel, next_number, +1);
 	tally.published++;
@@ -129,9 +129,14 @@ uint64_t publish_due(void)
 	return !may_publish() ? 0 : due_ns < end_ns ? due_ns : end_ns;
 }
 
-static bool answered(void)
+bool answered(void)
 {
 	return !busy;
+}
+
+void probe(void)
+{
+	post(&publishers[0], "probe", 0);
 }
 
 void prime(void)
