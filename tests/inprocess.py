@@ -20,6 +20,10 @@ class LocalHub(Hub):
         self.metrics = Metrics()
         super().__init__(store, Settings(limits, [KEY.encode()]), self.metrics, _nobody)
         self.port = 0
+        self.history = self._context.history
+        self.sockets = self._context.sockets
+        self.timers = self._context.timers
+        self.fanout = self._fanout
 
     async def connect(self) -> socket.socket:
         """A client's socket, for the loop's ``sock_…`` methods."""
@@ -31,7 +35,7 @@ class LocalHub(Hub):
     async def until_quiet(self, head: int) -> None:
         """Waits until the log is seen up to there, and delivered."""
         async with asyncio.timeout(PATIENCE_S):
-            while self.history.head < head or self._fanout.busy or self._next_turn is not None:
+            while self.history.head < head or self.fanout.busy or self._context.turn_scheduled:
                 await asyncio.sleep(0)
 
     async def until_subscribed(self, sock: socket.socket) -> None:
@@ -48,7 +52,7 @@ async def running_hub(store: Store, limits: Limits) -> AsyncIterator[LocalHub]:
     listener = socket.create_server(("127.0.0.1", 0))
     hub.port = listener.getsockname()[1]
     await hub.start()
-    hub.door.listen([listener])
+    hub.listener.listen([listener])
     try:
         yield hub
     finally:

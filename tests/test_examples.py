@@ -101,6 +101,6 @@ def test_open_pages_show_what_was_posted(name: str, tmp_path: Path, chromium: Pr
     for server in running(tmp_path / "state", "--cors-origin", f"http://127.0.0.1:{port}"):
         with application(name, port, server.url, tmp_path) as url:
             page = chromium.open(url)
-            server.wait_for_metric('pushcompat_connections{transport="websocket"}', 1)
+            server.wait_for_metric('pushcompat_subscriptions{transport="websocket"}', 1)
             post(url, "hello")
             page.wait_for("(document.querySelector('li') || {}).textContent == 'hello'")

@@ -27,11 +27,11 @@ def test_everything_that_is_counted_is_exposed() -> None:
     got = samples(metrics)
     assert got["pushcompat_connections", "websocket"] == 2
     assert got["pushcompat_deliveries_total", "longpoll"] == 5
-    assert got["pushcompat_delivered_bytes_total", "longpoll"] == 700
+    assert got["pushcompat_sent_bytes_total", "longpoll"] == 700
     assert got["pushcompat_refused_total", "unauthorized"] == 1
     for name in ("messages", "publishes", "resumes", "resets", "stripped_upgrades", "accept_pauses"):
         assert got[f"pushcompat_{name}_total", ""] == 7
-    assert got["pushcompat_sockets", ""] == 3
+    assert got["pushcompat_connections", ""] == 3
 
 
 def test_durations_fall_into_cumulative_buckets() -> None:
@@ -77,5 +77,5 @@ def test_a_server_counts_what_its_clients_do(server: Server) -> None:
             "draining": 0,
         }.items():
             assert server.metric(f"pushcompat_{name}") == value, name
-    server.wait_for_metric('pushcompat_connections{transport="eventsource"}', 0, 0)
-    server.wait_for_metric('pushcompat_connections{transport="longpoll"}', 0, 0)
+    server.wait_for_metric('pushcompat_subscriptions{transport="eventsource"}', 0, 0)
+    server.wait_for_metric('pushcompat_subscriptions{transport="longpoll"}', 0, 0)

@@ -17,7 +17,7 @@ def test_an_update_reaches_subscribers_of_all_three_transports(server: Server) -
         stream.event()
         stream.event()
         poller.request("GET", "/channels/chat?wait=20")
-        server.wait_for_metric('pushcompat_connections{transport="longpoll"}', 1)
+        server.wait_for_metric('pushcompat_subscriptions{transport="longpoll"}', 1)
         assert server.publish("chat", "hello")["channels"] == {"chat": {"subscribers": 3}}
         assert websocket.frame() == (0x81, b"hello")
         assert stream.event()["data"] == "hello"

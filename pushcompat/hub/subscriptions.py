@@ -122,6 +122,7 @@ class Subscriptions:
                 transport=encoding.transport,
                 client=connection.client or None,
                 reason=reason,
+                code=None if connection.input is None else connection.input.close_code,
                 duration_s=self._timers.now - connection.subscribed_at,
             )
 

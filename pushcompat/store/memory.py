@@ -72,7 +72,8 @@ class MemoryStore:
         try:
             await asyncio.Event().wait()  # a log in the process is never lost
         finally:
-            self._followers.remove(news)
+            if news in self._followers:
+                self._followers.remove(news)
 
     def health(self) -> Health:
         return Health(None, len(self._receipts), self._receipts.window_s)

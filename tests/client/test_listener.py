@@ -541,7 +541,7 @@ class Following:
 
 
 def wait_for_subscriber(server: Server, transport: str) -> None:
-    server.wait_for_metric(f'pushcompat_connections{{transport="{transport}"}}', 1)
+    server.wait_for_metric(f'pushcompat_subscriptions{{transport="{transport}"}}', 1)
 
 
 @every_transport

@@ -85,7 +85,7 @@ class Gauge:
 
     def ready(self, crowd: Crowd) -> None:
         self._buffer += self.socket.recv(65536)
-        _, found, rest = self._buffer.partition(b"\npushcompat_log_messages ")
+        _, found, rest = self._buffer.partition(b"\npushcompat_retained_messages ")
         if found and b"\npushcompat_draining " in rest and rest.endswith(b"\n"):
             self.values.append(float(rest.split(b"\n")[0]))
             self._buffer = b""

@@ -50,7 +50,7 @@ def test_a_stopping_server_tells_every_transport_to_come_back_later(server: Serv
         idle.request("GET", "/channels/chat")
         assert idle.response()[0] == 200
         unfinished.send(b"GET /chan")
-        server.wait_for_metric('pushcompat_connections{transport="longpoll"}', 2)
+        server.wait_for_metric('pushcompat_subscriptions{transport="longpoll"}', 2)
         head = server.publish("elsewhere", "so that the head has a name")["id"]
 
         server.process.send_signal(number)

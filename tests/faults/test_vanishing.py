@@ -27,13 +27,13 @@ def subscribe(client: Client, transport: str, channel: str = "chat") -> None:
 
 
 def gauge(transport: str) -> str:
-    return f'pushcompat_connections{{transport="{transport}"}}'
+    return f'pushcompat_subscriptions{{transport="{transport}"}}'
 
 
 def nobody_is_left(server: Server) -> None:
     for transport in TRANSPORTS:
         server.wait_for_metric(gauge(transport), 0, 0)
-    server.wait_for_metric("pushcompat_sockets", 0, 0)
+    server.wait_for_metric("pushcompat_connections", 0, 0)
 
 
 @pytest.mark.parametrize("how", VANISH)

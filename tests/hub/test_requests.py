@@ -184,7 +184,7 @@ def test_requests_to_both_halves_of_the_house_may_be_pipelined(shared_client: Cl
 
 def test_a_request_behind_a_held_poll_waits_its_turn(shared_server: Server, shared_client: Client) -> None:
     shared_client.send(POLL % b"held?wait=20" + publish(b"other", b"late") + POLL % b"held?cursor=earliest")
-    shared_server.wait_for_metric('pushcompat_connections{transport="longpoll"}', 1)
+    shared_server.wait_for_metric('pushcompat_subscriptions{transport="longpoll"}', 1)
     assert shared_server.publish("held", "now")["channels"]["held"] == {"subscribers": 1}
     assert texts(shared_client.response()) == ["now"]
     answer = json.loads(shared_client.response()[2])
@@ -196,7 +196,7 @@ def test_any_amount_may_be_pipelined_behind_a_held_poll(shared_server: Server, s
     body = b"x" * 1000
     rest = b"".join(publish(b"bulk", body) for _ in range(100))
     shared_client.send(POLL % b"gate?wait=20")
-    shared_server.wait_for_metric('pushcompat_connections{transport="longpoll"}', 1)
+    shared_server.wait_for_metric('pushcompat_subscriptions{transport="longpoll"}', 1)
     shared_client.send(rest)
     shared_server.publish("gate", "open")
     assert texts(shared_client.response()) == ["open"]
@@ -280,12 +280,12 @@ def test_nothing_stays_behind_of_clients_that_have_gone(server: Server) -> None:
         with server.connect() as client:
             client.send(data)
             if data.startswith(held):
-                server.wait_for_metric('pushcompat_connections{transport="longpoll"}', 1)
+                server.wait_for_metric('pushcompat_subscriptions{transport="longpoll"}', 1)
                 server.publish("gate")
             client.socket.shutdown(socket.SHUT_WR)
             assert client.response()[0] == 200
             assert client.to_end() == b""
-            server.wait_for_metric("pushcompat_sockets", 0, 0)
+            server.wait_for_metric("pushcompat_connections", 0, 0)
 
 
 @pytest.mark.options("--close-timeout", "1", "--heartbeat", "1", "--unsent-limit", "4KiB")

@@ -79,7 +79,7 @@ class World:
 
     def count(self, name: str) -> int:
         """Who follows the channel."""
-        return self.hub._fanout.subscribers(self.hub.history.find(name))
+        return self.hub.history.subscribers(self.hub.history.find(name))
 
     def close(self) -> None:
         for visitor in self._visitors:
@@ -111,7 +111,7 @@ def play(scenario: Callable[[World], Awaitable[None]], limits: Limits | None = N
 def test_a_subscription_counts_until_its_connection_ends() -> None:
     async def scenario(world: World) -> None:
         visitors = [await world.subscribed(wire, "a,b") for wire in ("websocket-json", "eventsource-text")]
-        assert world.hub.metrics.connections == Counter(websocket=1, eventsource=1)
+        assert world.hub.metrics.subscriptions == Counter(websocket=1, eventsource=1)
         assert (world.count("a"), world.count("b")) == (2, 2)
         for visitor in visitors:
             visitor.socket.close()
@@ -129,7 +129,7 @@ def test_a_poller_counts_between_two_polls() -> None:
         await poller.subscribe("longpoll-json", "a", wait="0")
         await poller.event()
         assert world.count("a") == 1
-        assert world.hub.metrics.connections == Counter(longpoll=1)
+        assert world.hub.metrics.subscriptions == Counter(longpoll=1)
 
     play(scenario)
 
@@ -141,7 +141,7 @@ def test_a_poller_that_asks_for_other_channels_follows_those_alone() -> None:
         await poller.subscribe("longpoll-json", "b,c")
         await poller.event()
         assert [world.count(name) for name in "abc"] == [0, 1, 1]
-        assert world.hub.metrics.connections == Counter(longpoll=1)
+        assert world.hub.metrics.subscriptions == Counter(longpoll=1)
 
     play(scenario)
 
@@ -154,12 +154,12 @@ def test_a_poller_that_goes_on_as_a_stream_is_counted_as_one(wire: str, transpor
         assert cursor is not None
         await visitor.subscribe(wire, "a", cursor=cursor)
         assert (await visitor.event()).kind == "open"
-        assert +world.hub.metrics.connections == Counter({transport: 1})
+        assert +world.hub.metrics.subscriptions == Counter({transport: 1})
         await world.publish("a")
         assert (await visitor.event()).data == "a"
         visitor.socket.close()
         await world.until(lambda: world.hub.subscribers == 0)
-        assert not any(world.hub.metrics.connections.values())
+        assert not any(world.hub.metrics.subscriptions.values())
 
     play(scenario)
 
@@ -188,8 +188,8 @@ def test_channels_of_pollers_that_do_not_come_back_are_forgotten_after_a_while()
                 pass
             visitor.socket.close()
         assert world.count("c299") == 1
-        world.hub._wheel.now += 11
-        world.hub._subscribing.tick()
+        world.hub.timers.now += 11
+        world.hub._subscriptions.tick()
         assert (world.count("c299"), len(world.hub.history)) == (0, 0)
 
     play(scenario)
@@ -249,7 +249,7 @@ def test_when_the_log_becomes_another_one_everyone_is_told(wire: str, names: str
         if start == "earliest" and wire == "longpoll-json":
             await visitor.until("ping")
             await visitor.subscribe(wire, names, cursor=cursor)
-            await world.until(lambda: any(c.ends_at < 1 << 59 for c in world.hub.sockets.connections()))
+            await world.until(lambda: any(c.expires_at < 1 << 59 for c in world.hub.sockets.connections()))
         world.store.fail_over(3)
         reset = await visitor.until("reset")
         assert reset.channels == tuple(names.split(","))

@@ -14,7 +14,7 @@ from ..harness import PATIENCE_S, Client, Server, client_frame
 
 FIN = 0x80
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-OPEN = 'pushcompat_connections{transport="websocket"}'
+OPEN = 'pushcompat_subscriptions{transport="websocket"}'
 MIB = 1024 * 1024
 
 

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 
+from pushcompat.limits import Retention
 from pushcompat.message import Message, new_epoch
-from pushcompat.store.base import Lost, Publish, Receipt, Retained, retain
+from pushcompat.store.base import Lost, News, Outcome, Publish, Receipt, Retained, retain
 from pushcompat.store.memory import MemoryStore
 
 
 class ForgetfulStore(MemoryStore):
-    _losses = 0
-    _told = 0  # of which losses it was when somebody last asked what is retained
+    def __init__(self, retention: Retention) -> None:
+        super().__init__(retention)
+        self._losses = 0
+        self._loaded = 0  # of which losses it was when somebody last asked what is retained
+        self._lost = asyncio.Event()
 
     async def retained(self) -> Retained:
-        self._told = self._losses
+        self._loaded = self._losses
         return await super().retained()
 
     async def publish(self, *drafts: Message) -> int:
         """Appends one publish; returns the last one's sequence number."""
-        (receipt,) = await self.append([Publish(drafts)])
+        outcomes: list[Outcome] = []
+        self.append([Publish(drafts)], outcomes.extend)
+        (receipt,) = outcomes
         assert isinstance(receipt, Receipt)
         return receipt.sequence
 
-    async def follow(self, after: int) -> AsyncIterator[Sequence[Message]]:
-        while True:
-            if self._told != self._losses or after < self._floor:
-                raise Lost
-            news = self._news
-            batch = [message for message in self._log if message.sequence > after]
-            if batch:
-                yield batch
-                after = batch[-1].sequence
-            else:
-                await news.wait()
+    async def follow(self, after: int, epoch: str, news: News) -> None:
+        if not self.is_told:
+            raise Lost
+        lost = self._lost
+        following = asyncio.ensure_future(super().follow(after, epoch, news))
+        losing = asyncio.ensure_future(lost.wait())
+        try:
+            await asyncio.wait([following, losing], return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                following.result()
+            raise Lost
+        finally:
+            following.cancel()
+            losing.cancel()
 
     def kept(self) -> tuple[list[Message], int]:
         """What is retained, for the test to know."""
@@ -43,7 +51,7 @@ class ForgetfulStore(MemoryStore):
     @property
     def is_told(self) -> bool:
         """Whether somebody has asked what is retained since something was lost."""
-        return self._told == self._losses
+        return self._loaded == self._losses
 
     @property
     def head(self) -> int:
@@ -74,5 +82,6 @@ class ForgetfulStore(MemoryStore):
 
     def _ring(self) -> None:
         self._losses += 1
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        self._followers.clear()  # at once: they must not get what comes after a gap
+        self._lost.set()
+        self._lost = asyncio.Event()

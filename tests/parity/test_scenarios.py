@@ -325,11 +325,11 @@ def test_equal_keys_on_two_channels_do_not_replace_each_other(scene: Scene, wire
 
 def test_a_message_past_its_ttl_is_not_sent_and_nobody_is_reset_for_it(lively: Scene, here: str) -> None:
     cursor = lively.publish(here, "before")
-    retained = lively.server.metric("pushcompat_log_messages")
+    retained = lively.server.metric("pushcompat_retained_messages")
     lively.publish(here, "short-lived", params="?ttl=0.5")
     live = lively.opened("websocket-json", here, cursor)
     assert live.read(1) == ["short-lived"]
-    lively.server.wait_for_metric("pushcompat_log_messages", retained, retained)
+    lively.server.wait_for_metric("pushcompat_retained_messages", retained, retained)
     lively.publish(here, "lasting")
     for wire in ALL:
         assert lively.opened(wire, here, cursor).read(1) == ["lasting"]
@@ -479,7 +479,7 @@ def test_under_a_request_cap_everyone_comes_back_in_time_and_misses_nothing(tmp_
 def test_a_stopping_server_tells_everyone_when_and_where_to_go_on(own: Scene) -> None:
     cursor = own.publish("any", "before")
     subscribers = {wire: own.opened(wire, "any", cursor) for wire in ALL}
-    own.server.wait_for_metric('pushcompat_connections{transport="longpoll"}', 1)
+    own.server.wait_for_metric('pushcompat_subscriptions{transport="longpoll"}', 1)
     own.server.process.send_signal(signal.SIGTERM)
     own.server.wait_for_log("stopping")
     newcomer = own.opened(

@@ -14,7 +14,7 @@ from ..harness import Server, running
 pytestmark = needed
 
 CLIENT = (Path(__file__).parents[2] / "static" / "pushcompat.js").read_text()
-CONNECTIONS = 'pushcompat_connections{transport="websocket"}'
+CONNECTIONS = 'pushcompat_subscriptions{transport="websocket"}'
 
 # What a page of 2009 had: a bare WebSocket that shows what comes, compares it, and sends something against NAT.
 CLASS_OF_2009 = """

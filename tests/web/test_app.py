@@ -73,8 +73,8 @@ def test_metrics_are_what_prometheus_reads(shared_client: Client) -> None:
     assert all(name.startswith("pushcompat_") and family.documentation for name, family in families.items())
     assert families["pushcompat_connections"].type == "gauge"
     assert families["pushcompat_publishes"].type == "counter"
-    assert families["pushcompat_pass_seconds"].type == "histogram"
-    assert {"pushcompat_sockets", "pushcompat_log_bytes", "pushcompat_draining"} <= families.keys()
+    assert families["pushcompat_delivery_pass_duration_seconds"].type == "histogram"
+    assert {"pushcompat_connections", "pushcompat_retained_bytes", "pushcompat_draining"} <= families.keys()
 
 
 @pytest.mark.parametrize("name", ["pushcompat.js", "pushcompat.mjs"])

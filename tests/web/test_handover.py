@@ -127,7 +127,7 @@ def test_every_transport_can_follow_a_page(shared_server: Server) -> None:
         stream.event()
         stream.event()
         poller.request("GET", "/channels/follow?wait=20")
-        shared_server.wait_for_metric('pushcompat_connections{transport="longpoll"}', 1)
+        shared_server.wait_for_metric('pushcompat_subscriptions{transport="longpoll"}', 1)
         assert shared_server.publish("follow", "hi")["channels"] == {"follow": {"subscribers": 3}}
         assert socket.frame() == (0x81, b"hi")
         assert stream.event()["data"] == "hi"
