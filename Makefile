@@ -1,7 +1,7 @@
 # make run    a server on http://127.0.0.1:8888, with the demo chat
 # make test   everything that must hold
 # make reach  every browser behind every proxy on every network; writes docs/reach.md (about 20 minutes)
-# make bench  the figures, against Nchan, and with BEFORE=PATH against another checkout (about twenty minutes)
+# make bench  the figures, against Nchan and others, with BEFORE=PATH against another checkout too (about 25 minutes)
 # A distribution's own Python is built with profile-guided optimisation, others often are not: a fifth of the speed.
 PYTHON ?= $(firstword $(foreach p,/usr/bin/python3 python3,$(shell $(p) -c 'import sys, venv, ensurepip; \
 	sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)

@@ -14,8 +14,8 @@ from html import escape
 from results import Comparison, Result, human
 from servers import NCHAN, SUBJECT
 
-WIDTH = 1040
-LABELS = 330  # where the axis begins
+WIDTH = 1080
+LABELS = 370  # where the axis begins
 AXIS = 380  # how long it is
 VALUES = LABELS + AXIS + 24
 TOP = 96

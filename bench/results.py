@@ -9,7 +9,7 @@ from typing import Any
 
 from load import Report
 from scenarios import Figure, Scenario, Target, load_share
-from servers import ORDER
+from servers import BEFORE, NCHAN, ORDER
 
 QUIET = 0.1  # of a core: what other processes may use before the figures are no longer to be trusted
 
@@ -164,6 +164,17 @@ def table(results: Sequence[Result], deliveries: Sequence[Delivery]) -> str:
             ratios = ", ".join(map(str, result.comparisons()))
             lines.append(f"{result.figure.title}, {result.figure.unit}: {values}; {ratios}")
     return "\n".join([*lines, "", *_delivery_lines(deliveries)])
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """The table of README.md: released servers only, nothing about targets."""
+    labels = [label for label in ORDER if label != BEFORE]
+    shown = [result for result in results if result.against(NCHAN)]
+    lines = [f"| | {' | '.join(labels)} | |", f"| --- |{' ---: |' * len(labels)} --- |"]
+    for result in shown:
+        values = (human(result.values[label]) if label in result.values else "" for label in labels)
+        lines.append(f"| {result.figure.title} | {' | '.join(values)} | {result.figure.unit} |")
+    return "\n".join(lines)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -4,9 +4,9 @@
     python bench/run.py --quick               quick check: one run of each, a fifth of the load
     python bench/run.py --only publish-64,publish-8,publish-1 --runs 3 --before PATH
 
-A complete measurement writes ``docs/bench.json`` and ``docs/bench.svg``; every one leaves its raw reports in
-``bench/build/runs.json``. Exit code 0: every target met; 1: a target missed, or a message not delivered exactly once;
-2: could not measure. README.md, beside this file, explains the figures.
+A complete measurement writes ``docs/bench.json``, ``docs/bench.svg`` and the table in ``README.md``; each measurement
+leaves its raw reports in ``bench/build/runs.json``. Exit code 0: every target met; 1: a target missed, or a message not
+delivered exactly once; 2: could not measure. README.md, beside this file, explains the figures.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 import chart
@@ -23,7 +24,7 @@ import load
 import machine
 import peers
 from load import Load, Report
-from results import QUIET, Delivery, Result, evaluate, table
+from results import QUIET, Delivery, Result, evaluate, markdown, table
 from scenarios import SCENARIOS, Scenario
 from servers import (
     BEFORE,
@@ -43,6 +44,7 @@ from servers import (
 )
 
 FILES = 11_000  # 10,000 subscribers, and what a process has open besides
+DOCS, README = ROOT / "docs", ROOT / "README.md"
 RAW = Path(__file__).parent / "build" / "runs.json"
 PEERS = (CENTRIFUGO, WS)
 NAMES = [scenario.name for scenario in SCENARIOS]
@@ -87,7 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     if options.quick:
         options.runs, options.scenarios = 1, [scenario.scaled_down() for scenario in options.scenarios]
     elif len(options.scenarios) == len(SCENARIOS):
-        options.output = options.output or ROOT / "docs"
+        options.output = options.output or DOCS
     if options.peers is None:
         options.peers = PEERS if len(options.scenarios) == len(SCENARIOS) else ()
     return options
@@ -148,10 +150,12 @@ def measure_all(
 def measure(scenario: Scenario, starters: dict[str, Starter], runs: int) -> tuple[tuple[Report, ...], ...]:
     """The reports of each side, whose runs alternate, so that machine drift affects all sides equally."""
     rows: tuple[list[Report], ...] = tuple([] for _ in scenario.sides)
+    sides = deque(zip(scenario.sides, rows, strict=True))
     for number in range(1, runs + 1):
-        for side, row in zip(scenario.sides, rows, strict=True):
+        for side, row in sides:
             row.append(measure_once(starters[side.server], side.load))
             print_progress(scenario, f"{number}/{runs}  {side.label}", row[-1])
+        sides.rotate(-1)  # no side always runs after the same other one's load
     return tuple(tuple(row) for row in rows)
 
 
@@ -188,6 +192,17 @@ def write(options: argparse.Namespace, results: list[Result], deliveries: list[D
     (folder / "bench.json").write_text(document)
     (folder / "bench.svg").write_text(chart.draw(results, machine.sentence(about)))
     print(f"\nWritten: {folder / 'bench.json'}, {folder / 'bench.svg'}")
+    if folder == DOCS:
+        write_readme(machine.sentence(about), markdown(results))
+
+
+def write_readme(about: str, figures: str) -> None:
+    """Replaces the table between the marks in README.md."""
+    text = README.read_text()
+    before, start, rest = text.partition("<!-- figures of make bench -->\n")
+    _, end, after = rest.partition("<!-- end of figures -->")
+    if end:
+        README.write_text(f"{before}{start}{figures}\n\n{about}.\n{end}{after}")
 
 
 def _lines(entries: list[dict[str, object]]) -> str:

@@ -217,7 +217,7 @@ def paced(transport: str, rate: int, ratio: float) -> Scenario:
     )
 
 
-def flat(name: str, title: str, many: tuple[str, Load], few: tuple[str, Load]) -> Scenario:
+def scaling(name: str, title: str, many: tuple[str, Load], few: tuple[str, Load]) -> Scenario:
     """The cost of a publish must not grow with what the server holds elsewhere."""
     sides = tuple(Side(label, SUBJECT, load) for label, load in (many, few))
     figure = Figure(f"a publish, {title}", "CPU-µs each", publish_cpu_us, (at_most(1.25, few[0]),))
@@ -269,14 +269,14 @@ SCENARIOS = (
             ),
         ),
     ),
-    flat(
-        "flat-channels",
+    scaling(
+        "scaling-channels",
         "with more channels elsewhere",
         ("100,000 channels", replace(PUBLISH, others=100_000)),
         ("10 channels", replace(PUBLISH, others=10)),
     ),
-    flat(
-        "flat-connections",
+    scaling(
+        "scaling-connections",
         "with more connections elsewhere",
         ("5,000 idle", replace(PUBLISH, bystanders=5000)),
         ("10 idle", replace(PUBLISH, bystanders=10)),

@@ -1,8 +1,8 @@
-"""Check the measuring instrument: would the load generator notice?
+"""Verifies that the load generator detects errors.
 
-A small server that speaks the protocol over every transport, cuts its output at random places and merges it at others,
-is first honest and then makes one mistake with one subscriber. Every mistake must show in the report, on every
-transport; without one, the report must say ``exact``.
+A small server that speaks the protocol over every transport, and cuts and merges its output at random places, is
+first correct and then makes one mistake with one subscriber. Every mistake must show in the report, for every kind of
+load that the scenarios use; without one, the report must say ``exact``.
 
     python bench/selfcheck.py
 """
@@ -14,8 +14,9 @@ import json
 import random
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs, urlsplit
 
 import load
@@ -24,7 +25,8 @@ from servers import open_files
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 EPOCH = "0selfchk"
-VICTIM = 7  # the message that goes wrong, for the first subscriber
+SUBSCRIBERS = 20
+VICTIM = 3  # the message of its channel that goes wrong, for the first subscriber; the primer is number 0
 
 Fault = Callable[[str], list[str]]  # what one subscriber gets instead of a payload
 
@@ -33,7 +35,16 @@ FAULTS: dict[str, Fault] = {
     "missing": lambda payload: [],
     "repeated": lambda payload: [payload, payload],
     "corrupt": lambda payload: [payload[:-1] + "x"],
-    "wrong_subscribers": lambda payload: [f"{VICTIM + 1_000_000:015x}{payload[15:]}"],
+    "wrong_subscribers": lambda payload: [f"{1_000_000:015x}{payload[15:]}"],
+}
+
+WORK = load.Load(subscribers=SUBSCRIBERS, publishers=3, rate=100, seconds=0.5)
+LOADS = {
+    **{transport: replace(WORK, transport=transport) for transport in ("websocket", "eventsource", "longpoll")},
+    # No answer says that the server has a held poll: as in the scenarios, they get a moment before the first publish.
+    "longpoll, held": replace(WORK, transport="longpoll", held=1, hold=0.3),
+    "random channels": replace(WORK, channels=4, random=1),
+    "fresh keys": replace(WORK, fresh_keys=1),
 }
 
 
@@ -55,15 +66,18 @@ def envelope(payload: str) -> bytes:
 class Subscriber:
     writer: asyncio.StreamWriter
     wrap: Callable[[bytes], bytes]
-    position: int = 0
+    log: list[str]  # of its channel
+    position: int
     fault: Fault = FAULTS["exact"]
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class FakeServer:
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Fault, needs_keys: bool) -> None:
         self.fault = fault
-        self.log: list[str] = []
+        self.needs_keys = needs_keys
+        self.keys: set[str] = set()
+        self.logs: defaultdict[str, list[str]] = defaultdict(list)
         self.subscribers: list[Subscriber] = []
         self.random = random.Random(1)
         self.tasks: list[asyncio.Task[None]] = []
@@ -82,15 +96,15 @@ class FakeServer:
         poller: Subscriber | None = None
         while head := await self.read_head(reader):
             if head.startswith("POST"):
-                await self.take(reader, writer)
+                await self.take(head, reader, writer)
             elif "Upgrade: websocket" in head:
                 writer.write(UPGRADED + frame(b'{"control":"open","cursor":"x"}') + b"\x89\x02hi")
-                await self.follow(self.subscribe(writer, frame))
+                await self.follow(self.subscribe(head, writer, frame))
             elif "text/event-stream" in head:
                 writer.write(STREAM + b'event: control\ndata: {"control":"open","cursor":"x"}\n\n')
-                await self.follow(self.subscribe(writer, event))
+                await self.follow(self.subscribe(head, writer, event))
             else:
-                poller = poller or self.subscribe(writer, lambda text: text)
+                poller = poller or self.subscribe(head, writer, lambda text: text)
                 await self.answer(poller, head)
 
     async def read_head(self, reader: asyncio.StreamReader) -> str:
@@ -99,18 +113,30 @@ class FakeServer:
         except (asyncio.IncompleteReadError, ConnectionError):
             return ""
 
-    def subscribe(self, writer: asyncio.StreamWriter, wrap: Callable[[bytes], bytes]) -> Subscriber:
-        subscriber = Subscriber(writer, wrap, position=len(self.log))
+    def subscribe(self, head: str, writer: asyncio.StreamWriter, wrap: Callable[[bytes], bytes]) -> Subscriber:
+        log = self.logs[channel_of(head)]
+        subscriber = Subscriber(writer, wrap, log, position=len(log))
         if not self.subscribers:
             subscriber.fault = self.fault
         self.subscribers.append(subscriber)
         return subscriber
 
-    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.log.append((await reader.readexactly(32)).decode())
+    async def take(self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        payload = (await reader.readexactly(32)).decode()
+        if self.needs_keys and not self.is_fresh(head):
+            writer.write(b"HTTP/1.1 422 Unprocessable Content\r\nContent-Length: 2\r\n\r\n{}")
+            return
+        self.logs[channel_of(head)].append(payload)
         for subscriber in self.subscribers:
             subscriber.wake.set()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    def is_fresh(self, head: str) -> bool:
+        key = re.search(r"\r\nIdempotency-Key: (\S+)\r\n", head)
+        if not key or key[1] in self.keys:
+            return False
+        self.keys.add(key[1])
+        return True
 
     async def follow(self, subscriber: Subscriber) -> None:
         while True:
@@ -121,6 +147,7 @@ class FakeServer:
         envelopes: list[bytes] = []
         if cursor := query.get("cursor"):
             subscriber.position = int(cursor[0].rpartition("-")[2])
+        if "wait" in query:
             envelopes = await self.news(subscriber)
         body = b'{"cursor":"%s-%015d","messages":[' % (EPOCH.encode(), subscriber.position)
         body += b",".join(envelopes) + b"]}"
@@ -128,16 +155,15 @@ class FakeServer:
 
     async def news(self, subscriber: Subscriber) -> list[bytes]:
         """The envelopes after the subscriber's position, with what goes wrong; waits while there are none."""
-        while subscriber.position == len(self.log):
+        log, start = subscriber.log, subscriber.position
+        while start == len(log):
             subscriber.wake.clear()
             await subscriber.wake.wait()
-        payloads = self.log[subscriber.position :]
-        subscriber.position = len(self.log)
-        number = re.compile(f"{VICTIM:015x}-")
+        subscriber.position = len(log)
         return [
             envelope(received)
-            for payload in payloads
-            for received in (subscriber.fault(payload) if number.match(payload) else [payload])
+            for number, payload in enumerate(log[start:], start)
+            for received in (subscriber.fault(payload) if number == VICTIM else [payload])
         ]
 
     async def send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
@@ -150,11 +176,14 @@ class FakeServer:
             await asyncio.sleep(0)
 
 
-async def report_of(fault: Fault, transport: str) -> load.Report:
-    fake = FakeServer(fault)
+def channel_of(head: str) -> str:
+    return urlsplit(head.split()[1]).path
+
+
+async def report_of(fault: Fault, work: load.Load) -> load.Report:
+    fake = FakeServer(fault, needs_keys=bool(work.fresh_keys))
     server = await asyncio.start_server(fake.serve, "127.0.0.1", 0, backlog=256)
     port = server.sockets[0].getsockname()[1]
-    work = load.Load(transport=transport, subscribers=20, publishers=3, rate=100, seconds=0.5)
     command = [str(load.PROGRAM), "--dialect", "pushcompat", "--port", str(port), "--drain", "1", *work.arguments()]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     output, _ = await process.communicate()
@@ -164,19 +193,20 @@ async def report_of(fault: Fault, transport: str) -> load.Report:
     return report
 
 
-def noticed(report: load.Report, name: str) -> bool:
+def noticed(report: load.Report, name: str, work: load.Load) -> bool:
     """The mistake is in the report; a run without one is exact, and did deliver something."""
     if name == "exact":
-        return bool(report["exact"] and report["delivered"] == 20 * report["published"] > 500)
+        each = SUBSCRIBERS / work.channels
+        return bool(report["exact"] and report["delivered"] == each * report["published"] > 25 * each)
     return bool(report[name] == 1 and not report["exact"])
 
 
 async def check() -> int:
     missed = 0
-    for transport in ("websocket", "eventsource", "longpoll"):
+    for title, work in LOADS.items():
         for name, fault in FAULTS.items():
-            ok = noticed(await report_of(fault, transport), name)
-            print(f"{transport:12} {name:18} {'noticed' if ok else 'NOT NOTICED'}")
+            ok = noticed(await report_of(fault, work), name, work)
+            print(f"{title:16} {name:18} {'noticed' if ok else 'NOT NOTICED'}")
             missed += not ok
     return 1 if missed else 0
 
