@@ -160,9 +160,9 @@ def table(results: Sequence[Result], deliveries: Sequence[Delivery]) -> str:
     lines = _aligned(rows) if servers else []
     for result in results:
         if not result.scenario.of_servers:
-            values = ", ".join(f"{label}: {human(value)}" for label, value in result.values.items())
+            each = ", ".join(f"{label}: {human(value)}" for label, value in result.values.items())
             ratios = ", ".join(map(str, result.comparisons()))
-            lines.append(f"{result.figure.title}, {result.figure.unit}: {values}; {ratios}")
+            lines.append(f"{result.figure.title}, {result.figure.unit}: {each}; {ratios}")
     return "\n".join([*lines, "", *_delivery_lines(deliveries)])
 
 

@@ -23,7 +23,9 @@ SUBJECT, BEFORE, NCHAN, CENTRIFUGO, WS = ORDER = ("pushcompat", "before", "Nchan
 SERVER_CORE = 0
 LOAD_CORE = 1
 START_S = 15
+LEAVE_S = 3
 STOP_S = 20
+FEW_FILES = 32  # open in a server without clients
 NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 # Nchan at its best: one worker for its one core, no logs, connections that are never recycled, exact locations (a
@@ -197,12 +199,20 @@ def _wait_until_answering(process: subprocess.Popen[bytes], port: int, log: Path
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
+    _wait_until_left(process)
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _wait_until_left(process: subprocess.Popen[bytes]) -> None:
+    """Until it has seen that the load is gone: a server that stops with clients takes seconds to let them go."""
+    files, end = Path(f"/proc/{process.pid}/fd"), time.monotonic() + LEAVE_S
+    while process.poll() is None and len(os.listdir(files)) > FEW_FILES and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def _complain_about(log: Path) -> None:
