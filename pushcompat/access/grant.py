@@ -8,7 +8,7 @@ REVOKED = float("-inf")
 
 class Grant:
     """``publisher`` is the name under which a publisher's idempotency keys are kept, empty for a subscriber.
-    ``cors`` are the response header lines that let the page that asked read the answer. ``until``: monotonic, in seconds.
+    ``cors`` are the response header lines that let the page that asked read the answer. ``until``: monotonic seconds.
 
     A grant may be remembered for the next request with the same header fields, by whoever asks ``until`` each time: it
     dies with what it rests on (a key that is revoked, a token that expires).

@@ -7,7 +7,7 @@ The rules that keep a cursor honest:
   sent ``reset``.
 - A message whose ttl ends, or whose key comes again, leaves the window and moves nothing.
 - ``served_up_to`` is the position up to which every subscriber that can take bytes has been served. Nothing above it is
-  evicted (``may_evict``); so a channel may hold more than its count while a pass is under way.
+  evicted (``evict_to``); so a channel may hold more than its count while a pass is under way.
 
 Who writes what: the window is written by ``history``, through the methods here; ``subscribers`` and ``absent`` by
 ``subscriptions``; the pass by ``fanout``, through ``begin_pass``, ``start_pass_over`` and ``end_pass``; the cache by
@@ -92,23 +92,29 @@ class Channel:
             return self._messages[-1:] if sequences[-1] > cursor else ()  # type: ignore[return-value]  # the usual case
         return self._messages[max(self._first, bisect_right(sequences, cursor)) :]  # type: ignore[return-value]
 
-    def may_evict(self, sequence: int) -> bool:
-        return sequence <= self.served_up_to
-
-    def evict_oldest(self) -> Message:
-        """Takes the oldest message away and raises the floor to it."""
-        first = self._first
-        message = self._messages[first]
-        assert message is not None
-        self._messages[first] = None
-        self._first = first = first + 1
-        if first > _COMPACT_AT and first * 2 > len(self._messages):
-            del self._messages[:first]
-            del self._sequences[:first]
-            self._first = 0
-        self.floor = message.sequence
-        self._forget_key(message)
-        return message
+    def evict_to(self, count: int) -> tuple[int, int]:
+        """Evicts the oldest messages until ``count`` are left, but none that a pass still owes to a subscriber, and
+        raises the floor. Returns how many these were, and the bytes of their payloads.
+        """
+        messages, sequences, first = self._messages, self._sequences, self._first
+        last, served_up_to, size = len(messages) - count, self.served_up_to, 0
+        while first < last and sequences[first] <= served_up_to:
+            message = messages[first]
+            assert message is not None
+            size += len(message.data)
+            if message.key is not None:
+                self._forget_key(message)
+            messages[first] = None
+            first += 1
+        evicted = first - self._first
+        if evicted:
+            self.floor = sequences[first - 1]
+            if first > _COMPACT_AT and first * 2 > len(messages):
+                del messages[:first]
+                del sequences[:first]
+                first = 0
+            self._first = first
+        return evicted, size
 
     def drop(self, message: Message) -> bool:
         """Takes a message away whose ttl is over; the floor stays. False where it is gone already."""

@@ -85,7 +85,9 @@ class Connection:
         self.state = State.READING_HEAD
         self.bucket = NEVER
         self.deadline = NEVER
-        self.unsent: memoryview | None = None  # what the kernel did not take yet
+        self.unsent: bytes | memoryview | None = (
+            None  # what was written and not sent yet, or what the kernel did not take
+        )
         self.last_write = now  # tick of the last send
         # The request
         self.pending_input = b""  # bytes of a request that is not complete, or that came before the last response

@@ -69,13 +69,13 @@ class Fanout:
 
     def mark_dirty(self, channel: Channel) -> None:
         """Says that the channel's head has moved."""
+        if not channel.subscribers and not channel.dirty:
+            channel.skip_pass()
+            self._history.trim(channel)
+            return
         channel.cache = None
         self._chunks.forget_merges()
         if channel.dirty:
-            return
-        if not channel.subscribers:
-            channel.skip_pass()
-            self._history.trim(channel)
             return
         channel.begin_pass(self._clock())
         self._passes.append(channel)

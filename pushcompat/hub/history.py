@@ -1,7 +1,7 @@
 """The retained window of the whole log, by channel: what a resume is served from without waiting for a disk.
 
 Four things take a message away: its channel's count, its age, the byte budget of all channels, its own ttl. None of
-them takes one that a pass still owes to a subscriber (``Channel.may_evict``), except its ttl.
+them takes one that a pass still owes to a subscriber (``Channel.evict_to``), except its ttl.
 
 Memory is bounded: a channel with no messages and no subscribers is kept only for its floor, and only so many of those.
 What is forgotten about whole channels is folded into one number, the global floor, at which a channel that is made anew
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ..limits import Retention
 from ..message import EPOCH_WIDTH, Message, format_cursor
-from ..store.base import MESSAGE_OVERHEAD_BYTES, Retained, weight
+from ..store.base import MESSAGE_OVERHEAD_BYTES, Retained
 from .channel import Channel
 
 UNKNOWN_POSITION = -1  # of a client about whose past nothing is known: below every floor
@@ -39,8 +39,10 @@ class History:
         self._retention = retention
         self._refetch_rate = refetch_rate
         self._budget = retention.bytes
+        self._count_limit = retention.count
         self._clock = clock
         self._channels: dict[str, Channel] = {}
+        self.find: Callable[[str], Channel | None] = self._channels.get
         self._idle: OrderedDict[str, Channel] = OrderedDict()  # of _channels, those kept for their floor alone
         # Heap of (sequence number of the oldest message, channel), once for each channel that has messages. It need not
         # be right: an entry whose message is gone says so when it comes up. So most messages come and go without it.
@@ -70,9 +72,6 @@ class History:
         elif name in self._idle:
             del self._idle[name]
         return channel
-
-    def find(self, name: str) -> Channel | None:
-        return self._channels.get(name)
 
     def discard_if_idle(self, channel: Channel) -> None:
         """Says that the caller needs the channel no more."""
@@ -170,8 +169,8 @@ class History:
 
     def trim(self, channel: Channel) -> None:
         """Evicts what is beyond the channel's count."""
-        while len(channel) > self._retention.count and self._evict_oldest(channel):
-            pass
+        if len(channel) > self._count_limit:
+            self._evict_to(channel, self._count_limit)
 
     @property
     def over_budget(self) -> bool:
@@ -214,7 +213,7 @@ class History:
                 heapq.heapreplace(oldest, (message.sequence, channel))
             elif sequence > self._too_old and self.bytes <= self._budget:
                 break
-            elif not self._evict_oldest(channel):
+            elif not self._evict_to(channel, len(channel) - 1):
                 break  # a pass owes it to a subscriber
         self._forget_gone()
 
@@ -236,12 +235,11 @@ class History:
             self._ending = [ending for ending in self._ending if self._holds(ending[2])]
             heapq.heapify(self._ending)
 
-    def _evict_oldest(self, channel: Channel) -> bool:
-        oldest = channel.oldest
-        if oldest is None or not channel.may_evict(oldest.sequence):
-            return False
-        self._uncount(channel.evict_oldest())
-        return True
+    def _evict_to(self, channel: Channel, count: int) -> int:
+        evicted, size = channel.evict_to(count)
+        self.count -= evicted
+        self.bytes -= size + evicted * MESSAGE_OVERHEAD_BYTES
+        return evicted
 
     def _holds(self, message: Message) -> bool:
         channel = self._channels.get(message.channel)
@@ -249,4 +247,4 @@ class History:
 
     def _uncount(self, message: Message) -> None:
         self.count -= 1
-        self.bytes -= weight(message)
+        self.bytes -= len(message.data) + MESSAGE_OVERHEAD_BYTES

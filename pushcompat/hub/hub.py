@@ -232,10 +232,10 @@ class Hub:
 
     def _apply(self, messages: Sequence[Message]) -> None:
         """Takes what was appended to the log, by this process or by another."""
-        history, fanout = self._context.history, self._fanout
+        history, mark_dirty = self._context.history, self._fanout.mark_dirty
         self._metrics.messages += len(messages)
-        for channel in {history.append(message): None for message in messages}:
-            fanout.mark_dirty(channel)
+        for message in messages:
+            mark_dirty(history.append(message))
         history.shrink()
         self._publishing.settle()
         self._context.schedule_turn()

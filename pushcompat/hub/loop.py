@@ -2,11 +2,11 @@
 
 One thread, one rule: nothing here waits. A turn
 
-    1. reads sockets that are ready, a slice at a time, and acts upon what it read;
+    1. reads sockets that are ready, a slice at a time, acts upon what it read, and has the log store what was
+       published, which marks channels dirty and answers the publishers;
     2. goes on with pipelined requests, and serves deadlines that are due;
-    3. has the log store what was published, which marks channels dirty, and answers publishers;
-    4. sends what 1 to 3 wrote;
-    5. visits subscribers of dirty channels;
+    3. sends what 1 and 2 wrote;
+    4. visits subscribers of dirty channels;
 
 each by count and by time, and then lets the rest of the process run: an update to 15,000 subscribers delays no other
 task by 150 ms, and neither do requests that are expensive to answer. When something is left to do the next turn is
@@ -94,6 +94,7 @@ class Loop:
                     receive[connection.state](connection, data)
                 except Exception:
                     self._sockets.log_bug_and_abort(connection)
+            self._publishing.commit()  # before anything else is read from those who published
             most -= len(received)
             if not self._sockets.readable or time.monotonic() > until:
                 return

@@ -27,7 +27,7 @@ from ..access import Grant
 from ..errors import BadRequest, Refused, Unavailable
 from ..message import Message, format_cursor
 from ..store.base import Idempotency, Outcome, Publish, Receipt, Store
-from ..wire import drafts
+from ..wire import drafts, http
 from ..wire.names import NAME
 from ..wire.request import HEAD_END, Request, cut_keys
 from .channel import Channel
@@ -62,6 +62,7 @@ class Publishing:
     def __init__(self, context: Context, store: Store, prefix: str, fanout: Fanout, responses: Responses) -> None:
         limits = context.limits
         self._timers = context.timers
+        self._sockets = context.sockets
         self._history = context.history
         self._metrics = context.metrics
         self._limits = limits
@@ -113,7 +114,6 @@ class Publishing:
             raise BadRequest(f"an Idempotency-Key has at most {_MAX_KEY_CHARACTERS} characters")
         idempotency = _idempotency(grant, key, media_type, names, params, body) if key else None
         connection.request = None
-        connection.move(_PUBLISHING)
         pending = Pending(
             messages, idempotency=idempotency, connection=connection, names=names, grant=grant,
             keep_alive=request.keep_alive,
@@ -167,23 +167,31 @@ class Publishing:
                 return False
             pending.idempotency = _idempotency(grant, key, template.media_type, names, _NO_PARAMS, body)
         connection.request_started = self._timers.now
-        connection.move(_PUBLISHING)
         self._enqueue(pending)
         return True
 
     def _enqueue(self, pending: Pending) -> None:
         """Collects the publish for the log, unless one of its channels needs backpressure: then it waits."""
+        history = self._history
+        subscribers = {}
         for name in pending.names:
-            channel = self._history.find(name)
-            if channel is not None and channel.dirty and self._history.needs_backpressure(channel):
+            channel = history.find(name)
+            if channel is not None and channel.dirty and history.needs_backpressure(channel):
                 self._wait(pending, channel)
                 return
+            subscribers[name] = history.subscribers(channel)
+        pending.subscribers = subscribers
+        if self._limits.refetch_rate is not None:
+            for draft in pending.drafts:
+                draft.spread_ms = history.spread_ms([history.find(draft.channel)])
         self._queue.append(pending)
 
     # Waiting for a pass
 
     def _wait(self, pending: Pending, channel: Channel) -> None:
         connection = pending.connection
+        if connection.state is not _PUBLISHING:
+            connection.move(_PUBLISHING)
         self._metrics.publish_throttled += 1
         self._waiting[connection] = pending
         self._timers.set(connection, connection.request_started + self._wait_s)
@@ -213,19 +221,22 @@ class Publishing:
         if not self._queue or self._storing:
             return
         self._storing, self._queue = self._queue, []
-        rate = self._limits.refetch_rate
-        history = self._history
-        for pending in self._storing:
-            pending.subscribers = {name: history.subscribers(history.find(name)) for name in pending.names}
-            if rate is not None:
-                for draft in pending.drafts:
-                    draft.spread_ms = history.spread_ms([history.find(draft.channel)])
         try:
             self._store.append(self._storing, self._stored_group)
         except Exception:
             logs.log.exception("store append failed for %d publishes", len(self._storing))
             refused = Unavailable("store unavailable; retry with the same Idempotency-Key")
             self._stored_group([refused] * len(self._storing))
+        self._await_log()
+
+    def _await_log(self) -> None:
+        """Publishers whose answer did not come at once wait for it: they are not read meanwhile."""
+        for pending in self._storing:
+            if pending.connection.state in _READING:
+                pending.connection.move(_PUBLISHING)
+        for pending, _ in self._stored:
+            if pending.connection.state in _READING:
+                pending.connection.move(_PUBLISHING)
 
     def _stored_group(self, outcomes: Sequence[Outcome]) -> None:
         group, self._storing = self._storing, []
@@ -250,23 +261,28 @@ class Publishing:
     # Answers
 
     def _fail(self, pending: Pending, refused: Refused) -> None:
-        if pending.connection.state is _PUBLISHING:
+        if pending.connection.state in _WAITING:
             self._responses.fail(pending.connection, refused, pending.keep_alive, pending.grant.cors)
 
     def _succeed(self, pending: Pending, receipt: Receipt) -> None:
         connection = pending.connection
-        cursor = format_cursor(receipt.epoch, receipt.sequence)
         if not receipt.repeated:
             self._metrics.publishes += 1
             if logs.enabled():
+                cursor = format_cursor(receipt.epoch, receipt.sequence)
                 logs.event("publish", channels=pending.names, id=cursor, messages=len(pending.drafts))
-        if connection.state is _PUBLISHING:
-            counts = ",".join([f'"{name}":{{"subscribers":{n}}}' for name, n in receipt.subscribers.items()])
-            document = f'{{"id":"{cursor}","channels":{{{counts}}}}}\n'
-            self._responses.send_document(connection, document.encode(), pending.keep_alive, pending.grant.cors)
+        if connection.state in _WAITING:
+            keep_alive = pending.keep_alive
+            response = http.published(
+                receipt.epoch, receipt.sequence, receipt.subscribers, keep_alive=keep_alive, extra=pending.grant.cors
+            )
+            self._sockets.write_later(connection, response)
+            self._responses.sent(connection, keep_alive)
 
 
 _PUBLISHING = State.PUBLISHING
+_READING = (State.READING_HEAD, State.READING_BODY)
+_WAITING = (*_READING, State.PUBLISHING)  # for an answer
 _NO_PARAMS: Mapping[str, str] = {}
 
 

@@ -31,11 +31,6 @@ class Responses:
         self._idle = int(context.limits.idle_s)
         self._message_bytes = context.limits.websocket_message_bytes
 
-    def send_document(self, connection: Connection, document: bytes, keep_alive: bool, cors: bytes) -> None:
-        """A 200 with JSON, sent at the end of the turn, together with others."""
-        self._sockets.write_later(connection, http.document(document, keep_alive=keep_alive, extra=cors))
-        self.sent(connection, keep_alive)
-
     def send_empty(self, connection: Connection, request: Request, status: int, headers: Headers) -> None:
         """A response without a body, where the status or the method says that there is none."""
         cors = b"" if connection.grant is None else connection.grant.cors
@@ -62,7 +57,7 @@ class Responses:
             return
         connection.request = None
         connection.expires_at = NEVER
-        if not keep_alive or (self._sockets.full and not connection.channels):
+        if not keep_alive or (not connection.channels and self._sockets.full):
             self._sockets.close(connection, CloseReason.RESPONSE_SENT)
             return
         if state is not _READING_HEAD:

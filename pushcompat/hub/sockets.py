@@ -36,7 +36,7 @@ _READ_BYTES = 4 * 1024  # else: more than nearly any head. A larger buffer costs
 _SLICE = 64  # connections that are read before what they sent is acted upon
 _LEAST_SEND_BYTES = 16 * 1024  # of one send, when the budget for unsent bytes is half used up
 
-_STREAMING, _CLOSED = State.STREAMING, State.CLOSED
+_READING_HEAD, _STREAMING, _CLOSED = State.READING_HEAD, State.STREAMING, State.CLOSED
 
 Input = list[tuple[Connection, bytes]]
 
@@ -213,7 +213,7 @@ class Sockets:
         if connection.unsent is not None:
             self._append_unsent(connection, data)
             return
-        connection.unsent = memoryview(data)
+        connection.unsent = data
         self._written.append(connection)
 
     def flush_writes(self) -> None:
@@ -224,11 +224,16 @@ class Sockets:
             if data is None:
                 continue  # closed meanwhile
             try:
-                self.write(connection, data)
-                if connection.unsent is None and connection.state is not _CLOSED:
-                    self._flushed(connection)
-            except Exception:
-                self.log_bug_and_abort(connection)
+                sent = connection.socket.send(data)
+            except BLOCKED:
+                sent = 0
+            except OSError:
+                self.abort(connection, CloseReason.CONNECTION_RESET)
+                continue
+            if sent != len(data):
+                self._buffer_unsent(connection, memoryview(data)[sent:])
+            elif connection.state is not _READING_HEAD:  # else there is nothing to go on with
+                self._flushed(connection)
 
     def broadcast(self, connections: Sequence[Connection], data: bytes) -> None:
         """Sends the same bytes to each. None of them may have anything unsent."""
@@ -262,19 +267,19 @@ class Sockets:
             return
         self._release_unsent(connection)
         self._poller.watch(connection, READ)
-        try:
-            self._flushed(connection)
-        except Exception:
-            self.log_bug_and_abort(connection)
+        self._flushed(connection)
 
     def _flushed(self, connection: Connection) -> None:
-        self.resume(connection)
-        if connection.state is State.CLOSING:
-            self._timers.set(connection, self._timers.now + self._close_s)
-            self.shutdown_write(connection)
-            return
-        for callback in self._flush_callbacks:
-            callback(connection)
+        try:
+            if connection.state is State.CLOSING:
+                self._timers.set(connection, self._timers.now + self._close_s)
+                self.resume(connection)
+                self.shutdown_write(connection)
+                return
+            for callback in self._flush_callbacks:
+                callback(connection)
+        except Exception:
+            self.log_bug_and_abort(connection)
 
     # Unsent bytes
 
@@ -304,16 +309,16 @@ class Sockets:
     def _append_unsent(self, connection: Connection, data: bytes | memoryview) -> None:
         unsent = connection.unsent
         assert unsent is not None
-        counted = id(unsent.obj) in self._buffers
-        if counted:
-            self._drop(unsent.obj)
+        if not isinstance(unsent, memoryview):  # to be sent later, and not counted
+            connection.unsent = unsent + data
+            return
+        self._drop(unsent.obj)
         connection.unsent = memoryview(bytes(unsent) + data)
-        if counted:
-            self._hold(connection.unsent.obj)
+        self._hold(connection.unsent.obj)
 
     def _release_unsent(self, connection: Connection) -> None:
         unsent, connection.unsent = connection.unsent, None
-        if unsent is not None:
+        if isinstance(unsent, memoryview):
             self._drop(unsent.obj)
 
     def _hold(self, buffer: Any) -> None:
@@ -325,9 +330,7 @@ class Sockets:
         self.unsent_bytes += len(buffer)
 
     def _drop(self, buffer: Any) -> None:
-        held = self._buffers.get(id(buffer))
-        if held is None:
-            return  # to be sent later, and not counted
+        held = self._buffers[id(buffer)]
         held[0] -= 1
         if not held[0]:
             del self._buffers[id(buffer)]
@@ -335,7 +338,7 @@ class Sockets:
 
     def _cut_slowest(self) -> None:
         """Closes those that have taken nothing for the longest, until a quarter of the budget is free."""
-        slow = [c for c in self._poller.watched() if c.unsent is not None and id(c.unsent.obj) in self._buffers]
+        slow = [connection for connection in self._poller.watched() if isinstance(connection.unsent, memoryview)]
         slow.sort(key=lambda connection: connection.last_write)
         for connection in slow:
             if self.unsent_bytes <= self._limits.unsent_budget_bytes * 3 // 4:

@@ -15,7 +15,7 @@ from operator import attrgetter
 
 from ..limits import Retention
 from ..message import Message, new_epoch
-from .base import Done, Health, Lost, News, Outcome, Publish, Receipt, Retained, retain, weight
+from .base import MESSAGE_OVERHEAD_BYTES, Done, Health, Lost, News, Outcome, Publish, Receipt, Retained, retain, weight
 from .receipts import Receipts
 
 _TRIM_AT_LEAST = 4096
@@ -51,9 +51,9 @@ class MemoryStore:
         outcomes = [self._append(publish, time_ms, appended) for publish in group]
         self._log += appended
         for message in appended:
-            self._bytes += weight(message)
+            self._bytes += len(message.data) + MESSAGE_OVERHEAD_BYTES
         if self._bytes > self._trim_at_bytes or len(self._log) >= self._trim_at:
-            self._trim(time_ms)
+            self._trim()
         for news in self._followers:
             news(appended)
         done(outcomes)
@@ -96,15 +96,37 @@ class MemoryStore:
             self._receipts.keep(idempotency, receipt, self._steady())
         return receipt
 
-    def _trim(self, now_ms: int) -> None:
+    def _trim(self) -> None:
         if len(self._log) >= self._trim_at:
-            self._log, self._floor = retain(self._log, self._retention, now_ms, self._floor)
-            self._bytes = sum(map(weight, self._log))
-            self._trim_at = 2 * len(self._log) + _TRIM_AT_LEAST
-            return
+            self._evict_beyond_counts()
         evicted = 0
         while self._bytes > self._retention.bytes:
             self._bytes -= weight(self._log[evicted])
             evicted += 1
-        self._floor = self._log[evicted - 1].sequence
-        del self._log[:evicted]
+        if evicted:
+            self._floor = max(self._floor, self._log[evicted - 1].sequence)
+            del self._log[:evicted]
+
+    def _evict_beyond_counts(self) -> None:
+        """The part of ``retain`` that bounds this list; ``retained`` does the rest of it when somebody asks."""
+        kept: list[Message] = []
+        counts: dict[str, int] = {}
+        seen: set[tuple[str, str]] = set()
+        limit = self._retention.count
+        for message in reversed(self._log):
+            if message.key is not None:
+                key = message.channel, message.key
+                if key in seen:
+                    self._bytes -= weight(message)
+                    continue  # it was replaced, which is no loss
+                seen.add(key)
+            count = counts.get(message.channel, 0)
+            if count < limit:
+                counts[message.channel] = count + 1
+                kept.append(message)
+            else:
+                self._bytes -= weight(message)
+                self._floor = max(self._floor, message.sequence)
+        kept.reverse()
+        self._log = kept
+        self._trim_at = 2 * len(kept) + _TRIM_AT_LEAST

@@ -44,6 +44,17 @@ def document(body: bytes, *, keep_alive: bool, extra: bytes = b"") -> bytes:
     return b"%b%b%bContent-Length: %d\r\n%b\r\n%b" % (_DOCUMENT[keep_alive], _date, _ALWAYS, len(body), extra, body)
 
 
+def published(epoch: str, sequence: int, subscribers: Mapping[str, int], *, keep_alive: bool, extra: bytes) -> bytes:
+    """The answer to a publish. Channel names need no escaping in JSON."""
+    if len(subscribers) == 1:
+        ((name, count),) = subscribers.items()
+        counts = f'"{name}":{{"subscribers":{count}}}'
+    else:
+        counts = ",".join([f'"{name}":{{"subscribers":{count}}}' for name, count in subscribers.items()])
+    body = f'{{"id":"{epoch}-{sequence:015d}","channels":{{{counts}}}}}\n'.encode()
+    return document(body, keep_alive=keep_alive, extra=extra)
+
+
 _DOCUMENT = {
     keep_alive: b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: %b\r\n" % connection
     for keep_alive, connection in ((True, b"keep-alive"), (False, b"close"))
