@@ -99,7 +99,10 @@ def serve(ctx: click.Context, /, **values: Any) -> None:
     config = Config(**values)
     from .server import run
 
-    run(config)
+    try:
+        run(config)
+    finally:
+        logs.close()
 
 
 @pushcompat.command(cls=Grouped, groups=PUBLISH)

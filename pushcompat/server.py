@@ -19,6 +19,7 @@ from . import __version__, logs
 from .config import Config
 from .errors import ConfigError
 from .hub import Hub, LoopSelector, Settings
+from .logs import Event
 from .metrics import Metrics, exposition
 from .store import open_store
 from .web import demo
@@ -30,7 +31,6 @@ _BACKLOG = 4096  # connections that the kernel keeps for us while a pass is unde
 
 def run(config: Config) -> None:
     """Serves until SIGINT or SIGTERM. Raises ConfigError where it can not start."""
-    logs.configure(config.log_format, config.log_level)
     selector = LoopSelector()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
         runner.run(Server(config, selector).serve())
@@ -66,7 +66,7 @@ class Server:
         stopped = [asyncio.create_task(event.wait()) for event in (self._stop, hub.failed)]
         await asyncio.wait(stopped, return_when=asyncio.FIRST_COMPLETED)
         stopped[1].cancel()
-        logs.event("stopping", subscribers=hub.subscribers)
+        logs.event(Event.STOPPING, subscribers=hub.subscribers)
         await hub.drain()
         hub.listener.close()
         await handover.close()

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from .. import logs
 from ..access import Access
 from ..limits import Limits
+from ..logs import Event
 from ..message import Message
 from ..metrics import Metrics
 from ..store.base import Lost, Store
@@ -242,7 +243,7 @@ class Hub:
 
     async def _start_over(self) -> None:
         """Loads a log that was lost: subscribers that may have missed messages get a reset."""
-        logs.event("log_lost", level=logging.WARNING, epoch=self._store.epoch)
+        logs.event(Event.LOG_LOST, logging.WARNING, epoch=self._store.epoch)
         epoch = self._context.history.epoch
         await self._load()
         if self._context.history.epoch != epoch:

@@ -9,6 +9,7 @@ this is used to answer 503, rather than leave clients in the backlog without an 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 import sys
@@ -18,6 +19,7 @@ from tornado.ioloop import IOLoop
 
 from .. import logs
 from ..errors import Unavailable
+from ..logs import Event
 from ..wire import http
 from .connection import Connection
 from .context import Context
@@ -109,7 +111,7 @@ class Listener:
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         self._metrics.accept_pauses += 1
-        logs.event("accept_paused", level=30, reason=error.strerror, seconds=_PAUSE_S)
+        logs.event(Event.ACCEPT_PAUSED, logging.WARNING, reason=error.strerror, seconds=_PAUSE_S)
         loop = IOLoop.current()
         loop.remove_handler(listening)
         loop.call_later(_PAUSE_S, self._watch, listening)

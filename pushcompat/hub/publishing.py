@@ -25,6 +25,7 @@ import msgspec
 from .. import logs
 from ..access import Grant
 from ..errors import BadRequest, Refused, Unavailable
+from ..logs import Event
 from ..message import Message, format_cursor
 from ..store.base import Idempotency, Outcome, Publish, Receipt, Store
 from ..wire import drafts, http
@@ -240,6 +241,8 @@ class Publishing:
 
     def _stored_group(self, outcomes: Sequence[Outcome]) -> None:
         group, self._storing = self._storing, []
+        if logs.enabled():
+            _log_group(group, outcomes)
         for pending, outcome in zip(group, outcomes, strict=True):
             if isinstance(outcome, Refused):
                 self._fail(pending, outcome)
@@ -268,9 +271,6 @@ class Publishing:
         connection = pending.connection
         if not receipt.repeated:
             self._metrics.publishes += 1
-            if logs.enabled():
-                cursor = format_cursor(receipt.epoch, receipt.sequence)
-                logs.event("publish", channels=pending.names, id=cursor, messages=len(pending.drafts))
         if connection.state in _WAITING:
             keep_alive = pending.keep_alive
             response = http.published(
@@ -284,6 +284,23 @@ _PUBLISHING = State.PUBLISHING
 _READING = (State.READING_HEAD, State.READING_BODY)
 _WAITING = (*_READING, State.PUBLISHING)  # for an answer
 _NO_PARAMS: Mapping[str, str] = {}
+
+
+def _log_group(group: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
+    """One line for what a turn published: a line each would cost a busy server a fifth of its time."""
+    stored = [
+        (pending, outcome)
+        for pending, outcome in zip(group, outcomes, strict=True)
+        if isinstance(outcome, Receipt) and not outcome.repeated
+    ]
+    if stored:
+        last = stored[-1][1]
+        logs.event(
+            Event.PUBLISH,
+            channels=tuple(dict.fromkeys([name for pending, _ in stored for name in pending.names])),
+            id=format_cursor(last.epoch, last.sequence),
+            messages=sum([len(pending.drafts) for pending, _ in stored]),
+        )
 
 
 def _media_type(request: Request) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .. import logs
 from ..errors import Refused, UpgradeRequired
+from ..logs import Event
 from ..wire import http, websocket
 from ..wire.http import Headers
 from ..wire.negotiation import transport
@@ -105,7 +106,7 @@ class Responses:
             self._metrics.stripped_upgrades += 1
         if logs.enabled():
             path = None if request is None else request.path[:200]
-            logs.event("refused", status=int(refused.status), path=path, detail=refused.detail)
+            logs.event(Event.REFUSED, status=int(refused.status), path=path, detail=refused.detail)
 
 
 def _is_handshake(request: Request, refused: Refused) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from .. import logs
 from ..errors import Unavailable
+from ..logs import Event
 from ..message import EARLIEST, parse_cursor
 from ..wire.encoding import Encoding
 from ..wire.negotiation import requested_cursor
@@ -67,7 +68,7 @@ class Subscriptions:
                 del channel.absent[0]  # a poller that was between two connections is back
         self._metrics.subscriptions[encoding.transport] += 1
         if logs.enabled():
-            logs.event("subscribe", channels=names, transport=encoding.transport, client=client or None)
+            logs.event(Event.SUBSCRIBE, channels=names, transport=encoding.transport, client=client or None)
 
     def _start(self, connection: Connection, request: Request) -> str:
         history = self._history
@@ -117,7 +118,7 @@ class Subscriptions:
         self._metrics.unsubscribes[reason] += 1
         if logs.enabled():
             logs.event(
-                "unsubscribe",
+                Event.UNSUBSCRIBE,
                 channels=[channel.name for channel in channels],
                 transport=encoding.transport,
                 client=connection.client or None,
