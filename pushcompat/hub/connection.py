@@ -80,7 +80,7 @@ class Connection:
         "subscribed_at", "unsent",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, now: int) -> None:
+    def __init__(self, sock: socket.SocketType, now: int) -> None:
         self.socket = sock
         self.state = State.READING_HEAD
         self.bucket = NEVER

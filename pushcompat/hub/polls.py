@@ -31,15 +31,17 @@ class Polls:
 
     def start(self, connection: Connection, request: Request, names: Sequence[str], head: bytes) -> None:
         """Answers the poll, or holds it. ``head``: its bytes. Raises Refused."""
-        text_format(request.params, "json")
+        if request.params.get("format"):
+            text_format(request.params, "json")
         hold = self._ticks(hold_s(request.params, self._window_s))
         encoding = self._encoding(connection, request)
-        if not requested_cursor(request, self._history.epoch) and (not request.params.get("wait") or hold < 1):
+        cursor = requested_cursor(request, self._history.epoch)
+        if not cursor and (hold < 1 or not request.params.get("wait")):
             # It only asks for a cursor. No subscription, so that made-up names leave nothing behind.
             self._context.sockets.write_later(connection, encoding.ping(self._history.cursor(self._history.head)))
             self._responses.sent(connection, encoding.keep_alive)
             return
-        cursor = self._subscriptions.join(connection, request, names, encoding)
+        self._subscriptions.join(connection, request, names, encoding, cursor)
         connection.poll_template = template(head, request, cursor, hold, self._history.epoch)
         connection.move(_POLLING)
         self._hold(connection, hold)
@@ -66,9 +68,13 @@ class Polls:
         if self._context.draining:
             self.rotate(connection)
             return
-        self._fanout.catch_up(connection)
-        if connection.state is not _POLLING:
-            return
+        cursor = connection.cursor
+        for channel in connection.channels:
+            if channel.head > cursor:
+                self._fanout.catch_up(connection)
+                if connection.state is not _POLLING:
+                    return
+                break
         if ticks < 1:
             self.window_ends(connection)
             return

@@ -65,16 +65,19 @@ class Requests:
 
     def receive(self, connection: Connection, data: bytes) -> None:
         """Takes bytes of a connection that waits for a request head."""
-        if connection.pending_input:
+        started = bool(connection.pending_input)
+        if started:
             data = connection.pending_input + data
-        elif self._publishing.repeat(connection, data) or self._polls.repeat(connection, data):
+        elif data.startswith(b"POST "):
+            if self._publishing.repeat(connection, data):
+                return
+        elif connection.poll_template is not None and self._polls.repeat(connection, data):
             return
-        else:
+        if not started:
             data = data.lstrip(b"\r\n")  # RFC 9112 §2.2: empty lines before a request are ignored
             if not data:
                 return
             connection.request_started = self._timers.now
-            self._timers.set(connection, self._timers.now + int(self._limits.head_s))
         most = self._limits.head_bytes
         end = _head_end(data)
         if 0 < end <= most:
@@ -86,6 +89,8 @@ class Requests:
             self._refuse(connection, BadRequest(NOT_HTTP))
         else:
             connection.pending_input = data
+            if not started:
+                self._timers.set(connection, self._timers.now + int(self._limits.head_s))
 
     def wait(self, connection: Connection) -> None:
         """Waits for the next request of a connection that has no subscription."""

@@ -95,7 +95,7 @@ class Sockets:
         self._unwatch(connection)
         connection.move(State.CLOSED)
         self._timers.cancel(connection)
-        return connection.socket
+        return socket.socket(fileno=connection.socket.detach())
 
     def pause(self, connection: Connection) -> None:
         """Reads no more from the connection for now."""

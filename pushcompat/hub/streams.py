@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..wire import eventsource, websocket
 from ..wire.encoding import EVENTSOURCE, WEBSOCKET, Encoding
-from ..wire.negotiation import text_format
+from ..wire.negotiation import requested_cursor, text_format
 from ..wire.request import Request
 from .connection import Connection, State
 from .context import Context
@@ -44,7 +44,8 @@ class Streams:
         encoding = _STREAMS[transport, text_format(request.params, "text")]
         cors = b"" if connection.grant is None else connection.grant.cors
         head = websocket.handshake(request) if transport == WEBSOCKET else eventsource.stream_head(cors)
-        self._subscriptions.join(connection, request, names, encoding)
+        cursor = requested_cursor(request, self._context.history.epoch)
+        self._subscriptions.join(connection, request, names, encoding, cursor)
         connection.move(_STREAMING)
         life_s = self._limits.stream_s
         if life_s is not None:

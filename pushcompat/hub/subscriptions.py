@@ -18,7 +18,6 @@ from ..errors import Unavailable
 from ..logs import Event
 from ..message import EARLIEST, parse_cursor
 from ..wire.encoding import Encoding
-from ..wire.negotiation import requested_cursor
 from ..wire.request import Request
 from .channel import Channel
 from .connection import Connection
@@ -42,20 +41,23 @@ class Subscriptions:
         self._absent: deque[tuple[int, Channel]] = deque()  # pollers between two connections: until when, and where
         context.sockets.on_end(self._ended)
 
-    def join(self, connection: Connection, request: Request, names: Sequence[str], encoding: Encoding) -> str:
-        """Subscribes, or keeps the subscription that the connection has, from the position that the request gives,
-        which is returned as text. Raises Unavailable where there is no room.
+    def join(
+        self, connection: Connection, request: Request, names: Sequence[str], encoding: Encoding, cursor: str
+    ) -> None:
+        """Subscribes, or keeps the subscription that the connection has, from the position that ``cursor`` names.
+        Raises Unavailable where there is no room.
         """
         client = request.params.get("client", "")[:_MAX_CLIENT_CHARACTERS]
         before = None if connection.encoding is None else connection.encoding.transport
         if before != encoding.transport or tuple([c.name for c in connection.channels]) != tuple(names):
-            self.leave(connection, CloseReason.CHANNELS_CHANGED)
+            if before is not None:
+                self.leave(connection, CloseReason.CHANNELS_CHANGED)
             if self._context.sockets.full:
                 raise Unavailable("this server has as many subscribers as it can take; try again", _FULL_RETRY_S)
             self._enter(connection, names, encoding, client)
         else:
             connection.subscribe(connection.channels, encoding, client, connection.subscribed_at)
-        return self._start(connection, request)
+        self._start(connection, cursor)
 
     def _enter(self, connection: Connection, names: Sequence[str], encoding: Encoding, client: str) -> None:
         channels = tuple(map(self._history.channel, names))
@@ -70,9 +72,8 @@ class Subscriptions:
         if logs.enabled():
             logs.event(Event.SUBSCRIBE, channels=names, transport=encoding.transport, client=client or None)
 
-    def _start(self, connection: Connection, request: Request) -> str:
+    def _start(self, connection: Connection, text: str) -> None:
         history = self._history
-        text = requested_cursor(request, history.epoch)
         if not text:
             connection.start_at(history.head)
         elif text == EARLIEST:
@@ -83,7 +84,6 @@ class Subscriptions:
             cursor = parse_cursor(text)
             known = cursor is not None and cursor[0] == history.epoch
             connection.start_at(cursor[1] if known and cursor else UNKNOWN_POSITION)
-        return text
 
     def cursor(self, connection: Connection) -> str:
         """The cursor that names where the connection stands once all that was sent is read.
