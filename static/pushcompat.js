@@ -344,7 +344,7 @@
     this._last = this._remembered();
   }
 
-  /** All names of transports, but for those that race. */
+  /** `names` of the round's transports; names of those that are `waiting` and have `failed`; `racing` transports. */
   function newRound(names) {
     return {names: names, waiting: names.slice(), racing: [], failed: []};
   }
@@ -386,11 +386,11 @@
     },
 
     _connect: function () {
-      this._say("connecting", null);
+      this._setStatus("connecting", null);
       this._raceAll();
     },
 
-    _say: function (state, transport) {
+    _setStatus: function (state, transport) {
       var before = this.status;
       if (before.state === state && before.transport === transport) return;
       this.status = fill({state: state, transport: transport}, before);
@@ -481,7 +481,7 @@
       if (this._current && this._current.name !== transport.name) this.status.reason = transport.name + " works again";
       this._leave();
       this._adopt(transport, open);
-      this._say("open", transport.name);
+      this._setStatus("open", transport.name);
     },
 
     _adopt: function (transport, open) {
@@ -537,7 +537,7 @@
       if (transport !== this._current) return; // before its `open`; or a callback has closed it
       this._heard();
       if (this._isEarliest && this.cursor && isPosition(named) && !sameEpoch(named, this.cursor)) {
-        this._isEarliest = false; // messages of the other epoch may be lost: let the server say so
+        this._isEarliest = false; // messages of the old epoch may be lost: the server will send a reset
         this.rewind(this.cursor);
         return;
       }
@@ -593,7 +593,7 @@
           this.onevent(this._refused);
           return;
         }
-        // The status of an event stream cannot be seen. Its request is the poll's.
+        // A page cannot see the status of an event stream. A refused poll speaks for it: the request is the same.
         this._names = this._names.filter(function (other) {
           return other !== name && (name !== "longpoll" || other !== "eventsource");
         });
@@ -612,8 +612,8 @@
     _ended: function (name) {
       this._leave();
       if (!this._lasted) this._strike(name);
-      // An attempt at better transports only may take long to fail. If all are tried, one of them will work.
-      if (this._round.racing.length && this._round.names.length >= this._names.length) this._say("connecting", null);
+      // A round of better transports only may take long to fail. In a round of all transports one will work.
+      if (this._round.racing.length && this._round.names.length >= this._names.length) this._setStatus("connecting", null);
       else this._comeBack();
     },
 
@@ -631,7 +631,7 @@
 
     _wait: function (ms) {
       this._timers.set("retry", ms, this._connect);
-      this._say("waiting", null);
+      this._setStatus("waiting", null);
     },
 
     // The winner is remembered for a limited time: networks change
@@ -710,7 +710,7 @@
     this._heartbeat = HEARTBEAT_S;
     this._leading = false;
     this._stopped = false;
-    this._release = nothing; // gives the lock back
+    this._releaseLock = nothing; // gives the lock back
   }
 
   /** Browsers with Web Locks have Promise and AbortController too. */
@@ -738,7 +738,7 @@
       this._stopped = true;
       this._timers.clearAll();
       this._manager.stop();
-      this._release();
+      this._releaseLock();
       if (this._channel) this._channel.close();
     },
 
@@ -754,12 +754,12 @@
 
     _request: function () {
       var withdrawal = new root.AbortController();
-      this._release = function () { withdrawal.abort(); };
+      this._releaseLock = function () { withdrawal.abort(); };
       this._hold({signal: withdrawal.signal});
     },
 
     _steal: function () {
-      this._release();
+      this._releaseLock();
       this._hold({steal: true});
     },
 
@@ -768,7 +768,7 @@
       this._mine = mine; // of several requests only the last one counts
       function granted() {
         if (self._stopped || self._mine !== mine) return undefined;
-        var held = new root.Promise(function (resolve) { self._release = resolve; });
+        var held = new root.Promise(function (resolve) { self._releaseLock = resolve; });
         self._lead();
         return held;
       }
@@ -789,7 +789,7 @@
         self._post(event);
         self._take(event);
       };
-      this._beat();
+      this._sendHeartbeat();
       this._manager.start();
     },
 
@@ -802,9 +802,9 @@
       this._watch();
     },
 
-    _beat: function () {
+    _sendHeartbeat: function () {
       this._post({kind: "leader", cursor: this._manager.cursor, status: this._manager.status});
-      this._timers.set("beat", 1000 * this._manager.status.heartbeat, this._beat);
+      this._timers.set("beat", 1000 * this._manager.status.heartbeat, this._sendHeartbeat);
     },
 
     // Events of other tabs
@@ -832,7 +832,7 @@
 
     _answer: function (cursor) {
       if (isBehind(cursor, this._manager.cursor)) this._manager.rewind(cursor);
-      this._beat();
+      this._sendHeartbeat();
     },
 
     _recognise: function (event) {
@@ -843,11 +843,11 @@
 
     /** At most once a second: a tab that is behind receives many events before the leader answers. */
     _greet: function () {
-      this._again = this._timers.has("greeting");
-      if (this._again) return;
+      this._greetAgain = this._timers.has("greeting");
+      if (this._greetAgain) return;
       this._post({kind: "hello", cursor: this._position()});
       this._timers.set("greeting", 1000, function () {
-        if (this._again) this._greet();
+        if (this._greetAgain) this._greet();
       });
     },
 
