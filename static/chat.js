@@ -3,7 +3,9 @@
   "use strict";
 
   var TRANSPORTS = {websocket: "WebSocket", eventsource: "Server-Sent Events", longpoll: "Long-poll"};
-  var STATES = {connecting: "Connecting …", open: "Live by ", waiting: "Cut off, trying again", closed: "Not connected"};
+  var STATES = {
+    connecting: "Connecting …", open: "Live by ", waiting: "Disconnected, retrying", closed: "Not connected"
+  };
   var COLORS = 6; // in chat.css
   var MOST_CHANGES = 6;
 
@@ -15,14 +17,14 @@
     Array.prototype.forEach.call(list, action);
   }
 
-  /** Text is only ever set as text: what somebody wrote can not become markup. */
+  /** Text is only ever set as text: it cannot become markup. */
   function element(name, text) {
     var made = document.createElement(name);
     made.textContent = text;
     return made;
   }
 
-  /** Calls back with the status (0 where no answer came) and the answer. */
+  /** Calls back with the status (0 if there was no response) and the parsed response. */
   function request(method, url, body, callback) {
     var xhr = new XMLHttpRequest();
     xhr.open(method, url, true);
@@ -34,7 +36,7 @@
       try {
         answer = JSON.parse(xhr.responseText);
       } catch (error) {
-        answer = null; // nothing, or a gateway's page
+        answer = null; // no response, or a gateway's page
       }
       callback(xhr.status, answer);
     };
@@ -45,7 +47,7 @@
 
   var comments = byId("comments"), fetching = false, again = false;
 
-  /** However many signals come while an answer is on its way, one more request sees them all. */
+  /** Signals that come during a request cause one more request, however many they are. */
   function refetch() {
     again = fetching;
     if (fetching) return;
@@ -58,7 +60,7 @@
     });
   }
 
-  /** Only what is new is drawn, so nothing flickers, and screen readers say no more than that. */
+  /** Only new comments are added, so that nothing flickers and screen readers read those only. */
   function show(newest) {
     var ids = newest.map(function (comment) { return "comment-" + comment.id; });
     each(comments.querySelectorAll("li"), function (item) {
@@ -81,7 +83,7 @@
     return item;
   }
 
-  /** What depends on who looks: the time of day there, and the colour of a name. */
+  /** Adds what depends on the browser: the local time, and the colour of a name. */
   function dress(item) {
     var name = item.querySelector("b").textContent, time = item.querySelector("time"), sum = 0, i;
     for (i = 0; i < name.length; i++) sum += name.charCodeAt(i);
@@ -103,7 +105,7 @@
 
   form.addEventListener("submit", function (event) {
     event.preventDefault();
-    if (text.readOnly) return; // on its way
+    if (text.readOnly) return; // being sent
     text.readOnly = true;
     var body = "name=" + encodeURIComponent(name.value) + "&text=" + encodeURIComponent(text.value);
     request("POST", document.body.getAttribute("data-comments"), body, function (status, answer) {
@@ -111,8 +113,9 @@
       text.readOnly = false;
       text.focus();
       if (sent) text.value = "";
-      if (sent) refetch(); // the signal comes, too, unless every transport is forbidden
-      byId("error").textContent = sent ? "" : "Not sent: " + (answer && answer.detail || "the server can not be reached") + ".";
+      if (sent) refetch(); // the signal comes, too, unless every transport is disabled
+      var why = answer && answer.detail || "the server cannot be reached";
+      byId("error").textContent = sent ? "" : "Not sent: " + why + ".";
     });
   }, false);
 
@@ -127,9 +130,9 @@
 
   var boxes = document.querySelectorAll("fieldset input"), subscription = null, cursor = "", turn = 0, opened = false;
 
-  /** Follows the channel by the transports that are allowed, from where it stands. */
+  /** Follows the channel over the transports that are enabled, from the current cursor. */
   function connect() {
-    var mine = ++turn; // what an earlier subscription still says is no news
+    var mine = ++turn; // events of an earlier subscription are ignored
     var allowed = Array.prototype.filter.call(boxes, function (box) { return box.checked; });
     if (subscription) {
       cursor = subscription.cursor;
@@ -140,8 +143,8 @@
     if (allowed.length) subscription = PushCompat.subscribe(document.body.getAttribute("data-channel"), {
       cursor: cursor,
       transports: allowed.map(function (box) { return box.value; }),
-      shareTabs: allowed.length === boxes.length, // what is forbidden in this tab is not in the others
-      rememberFor: 0, // what is allowed again is used at once
+      shareTabs: allowed.length === boxes.length, // other tabs may use what is disabled in this one
+      rememberFor: 0, // a transport that is enabled again is used at once
       onMessage: refetch,
       onReset: refetch,
       onState: function (change) {
@@ -158,7 +161,7 @@
     if (change.state !== "connecting" || change.reason) note(label, change.reason);
     if (change.state !== "open" || opened) return;
     opened = true;
-    refetch(); // for what came between the page and the subscription; from here on the cursor sees to it
+    refetch(); // for comments between the page's response and the subscription; later ones come by its cursor
   }
 
   var changes = byId("changes"), lastReason = null;
@@ -175,7 +178,7 @@
 
   each(boxes, function (box) {
     box.addEventListener("change", function () {
-      note((box.checked ? "You allow " : "You forbid ") + TRANSPORTS[box.value], null);
+      note((box.checked ? "You enabled " : "You disabled ") + TRANSPORTS[box.value], null);
       connect();
     }, false);
   });

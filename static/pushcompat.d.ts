@@ -2,16 +2,16 @@
 
 export as namespace PushCompat;
 
-/** A place in the server's log: opaque text. What has a place can be resumed from it, on any transport, at any time. */
+/** Opaque position in the server's log; can be used to resume on any transport. */
 export type Cursor = string;
 
 export type Transport = "websocket" | "eventsource" | "longpoll";
 
 /**
  * - `connecting`: transports are being tried
- * - `open`: updates arrive
- * - `waiting`: nothing got through, or the page was left; the next try comes by itself
- * - `closed`: for good, by the page or because the server refused
+ * - `open`: connected
+ * - `waiting`: disconnected, or the page was left; the client reconnects by itself
+ * - `closed`: permanently, by the page or because the server refused
  */
 export type State = "connecting" | "open" | "waiting" | "closed";
 
@@ -28,14 +28,14 @@ export interface Message<Data = any> {
   readonly type?: string;
   /** If the publisher gave one: of messages with the same key only the latest matters. */
   readonly key?: string;
-  /** The callback was made at a random moment within so many ms, so that not all pages refetch at once. */
+  /** The callback was delayed by a random time up to this (ms), so that not all pages refetch at once. */
   readonly spread?: number;
 }
 
-/** Messages of these channels were lost: look again at whatever they told about. */
+/** Messages of these channels were lost: refetch. */
 export interface Reset {
   readonly control: "reset";
-  /** What follows lies after this. */
+  /** Delivery continues after this. */
   readonly cursor: Cursor;
   readonly channels: readonly string[];
   /** As in a message. */
@@ -46,13 +46,13 @@ export interface StateChange {
   readonly state: State;
   /** In use; null unless `open`. */
   readonly transport: Transport | null;
-  /** A sentence: why another transport is not in use, or why the last one was left. */
+  /** A sentence: why a better transport is not used, or why the last connection ended. */
   readonly reason: string | null;
 }
 
 /**
- * Asked for a token before connecting, and again when the server refused it: returns it or a promise of it, or calls
- * `done` with it. `null` and `""` mean none.
+ * Called before connecting, and again when the server refused the token: returns it or a promise of it, or calls `done`
+ * with it. `null` and `""` mean none.
  */
 export type TokenSource = (done: (token: string | null) => void) => string | null | void | PromiseLike<string | null>;
 
@@ -61,33 +61,33 @@ export interface Options<Data = any> {
   /** Messages were lost: refetch. */
   onReset?: (reset: Reset) => void;
   onState?: (change: StateChange) => void;
-  /** Go on after this one, or `"earliest"`: all that the server has kept. Default: from now. */
+  /** Resume after this, or `"earliest"` for all retained messages. Default: from now. */
   cursor?: Cursor | "earliest";
-  /** Sent in the query. A string that the server refuses ends the subscription. Default: none. */
+  /** Sent in the query. **Not checked yet** by the server. A string that is refused closes the subscription. */
   token?: string | TokenSource;
   /** Which to use, the best first. Default: `["websocket", "eventsource", "longpoll"]`. */
   transports?: readonly Transport[];
   /** Tabs with the same URL, token and transports share one connection, where the browser can. Default: true. */
   shareTabs?: boolean;
-  /** When a transport says nothing for so many ms, the next is started beside it. Default: 2500. */
+  /** Delay (ms) before the next transport is started in parallel with one that has delivered nothing. Default: 2500. */
   stagger?: number;
-  /** A connection that delivered nothing for so many ms is given up. Default: 10000. */
+  /** A connection that has delivered nothing after this time (ms) is closed. Default: 10000. */
   openTimeout?: number;
-  /** Backoff is a random time up to so many ms, doubled with each failure … Default: 500. */
+  /** Backoff is a random delay up to this (ms), doubled with each failure … Default: 500. */
   retryMin?: number;
-  /** … up to so many ms. Default: 30000. */
+  /** … up to this (ms). Default: 30000. */
   retryMax?: number;
-  /** For so many ms the transport that worked is tried first, also by the next page. Default: 1800000 (30 min). */
+  /** How long (ms) the last working transport is remembered and tried first. Default: 1800000 (30 min). */
   rememberFor?: number;
   /** Better transports are tried again after these ms; the last repeats. Default: `[60000, 300000, 1800000]`. */
   upgradeAfter?: readonly number[];
-  /** A transport of which so many connections in a row did not last goes behind the others. Default: 3. */
+  /** Number of short-lived connections in a row after which a transport is tried last. Default: 3. */
   failures?: number;
-  /** Replaces what the client uses of its surroundings. For tests. */
+  /** Overrides browser APIs, for tests and for Node.js. */
   env?: Partial<Environment>;
 }
 
-/** Of a browser; each may be null where it is missing, but for the timers. */
+/** Browser APIs; each may be null if unsupported, except the timers. */
 export interface Environment {
   WebSocket: unknown;
   EventSource: unknown;
@@ -113,25 +113,25 @@ export interface Subscription {
   readonly state: State;
   /** In use; null unless `open`. */
   readonly transport: Transport | null;
-  /** Where it stands: what a later subscription can go on from. Empty until the server has said it. */
-  readonly cursor: Cursor;
+  /** A later subscription can resume from it. Until the server has named a position it is what was asked for. */
+  readonly cursor: Cursor | "earliest";
   readonly channels: readonly string[];
   /** Follows more channels, from the cursor on. */
   add(...names: string[]): void;
   /** Follows fewer. Of the others nothing is lost. */
   remove(...names: string[]): void;
-  /** Ends it for good. */
+  /** Closes it permanently. */
   close(): void;
 }
 
 /**
- * Follows one channel or several on the best transport that gets through, and goes on where it was after every cut.
+ * Follows one channel or several on the best transport that works, and resumes after every disconnect.
  *
  * @param url `/channels/NAME[,NAME…]`, absolute or relative to the page; may have a query of its own
  */
 export function subscribe<Data = any>(url: string, options?: Options<Data>): Subscription;
 
-/** The class of 2009, as a drop-in: shows what comes; calls back for each `UPDATED`, and when updates were missed. */
+/** Compatibility class with the API of 2009: shows messages; calls back for `UPDATED`, and if updates were missed. */
 export class UpdateCheckSocket {
   /** @param resource a channel's path, like `/channels/chat` */
   constructor(
@@ -141,7 +141,7 @@ export class UpdateCheckSocket {
     statusElement?: { textContent: string | null } | null,
     callback?: (() => void) | null
   );
-  /** For the NOOPs that kept NAT from forgetting the connection. They are no longer needed, and go nowhere. */
+  /** For the NOOPs that kept NAT entries alive. They are no longer needed, and are not sent. */
   send(text?: string): void;
   close(): void;
 }

@@ -3,20 +3,20 @@
  *
  *     var subscription = PushCompat.subscribe("/channels/chat", {
  *       onMessage: function (message) { … message.data … },
- *       onReset: function () { … messages were lost: look again … }
+ *       onReset: function () { … messages were lost: refetch … }
  *     });
  *
  * The parts, each on top of the one before it:
  *
- *     transports     WebSocket, EventSource, long-poll: objects of one shape, for one connection each
- *     Line           always has a connection: races transports, watches, comes back, finds its way to a better one
- *     Shared         a Line for all tabs: the one that holds a lock has it, the others hear of it
- *     Subscription   what the page has: callbacks, channels, token
+ *     transports          WebSocket, EventSource, long-poll: objects of one interface, one per connection
+ *     ConnectionManager   keeps one connection: races transports, watchdog, reconnect, upgrade
+ *     Shared              one ConnectionManager for all tabs: the tab that holds a lock runs it and posts its events
+ *     Subscription        the page's object: callbacks, channels, token
  *
- * What holds them together is the cursor. Every connection begins at it, every message moves it, and what is not after
+ * They all rest on the cursor. Every connection begins at it, every message moves it, and a message that is not after
  * it is dropped. So connections may overlap, tabs may take over from each other, and nothing is lost or repeated.
  *
- * The language is ES5. Of what came later (Web Locks, and the Promise that they want) nothing is used unlooked for.
+ * The language is ES5. Newer APIs (Web Locks, and the Promise that they need) are feature-detected.
  */
 (function (root, factory) {
   "use strict";
@@ -32,36 +32,44 @@
   "use strict";
 
   var DEFAULTS = {
-    transports: ["websocket", "eventsource", "longpoll"],
+    transports: ["websocket", "eventsource", "longpoll"], // the best first
     shareTabs: true,
-    stagger: 2500, // ms after which the next transport starts beside one that says nothing
-    openTimeout: 10000, // ms after which a connection that delivered nothing is given up
+    stagger: 2500, // ms before the next transport starts in parallel with one that has delivered nothing
+    openTimeout: 10000, // ms after which a connection that delivered nothing is closed
     retryMin: 500, // ms: full jitter between 0 and this, which doubles with each failure …
     retryMax: 30000, // … up to this
-    rememberFor: 30 * 60000, // ms: a network that blocked WebSocket may be another one by then
+    rememberFor: 30 * 60000, // ms: after that the device may be on another network, which does not block WebSocket
     upgradeAfter: [60000, 5 * 60000, 30 * 60000], // ms on a fallback before better transports are tried again
-    failures: 3 // connections that did not last before another transport goes first
+    failures: 3 // short-lived connections before another transport is tried first
   };
-  var SHORT = 1000; // ms: a connection that lived less did not last
-  var SOON = 5000; // ms before the way back to a transport that had worked on this page
-  var HOLD = 25; // s that a poll may be held: fits every 30 s cap
-  var SLACK = 5; // s that a lifetime may be late
-  var HEARTBEAT = 15; // s, where the server has not said
-  var MEMORY = "pushcompat.transport"; // in localStorage
-  var EARLIEST = "earliest"; // as a cursor: all that the server has kept
+  var MAX_DELAY_MS = 0x7fffffff; // browsers fire a timer that is set to more at once
+  var MIN_LIFETIME_MS = 1000; // a connection that lived less counts as a failure, and so does a poll
+  var MIN_ROTATE_MS = 100;
+  var RETURN_AFTER_MS = 5000; // before a transport that worked on this page is tried again
+  var POLL_WAIT_S = 25; // fits every 30 s cap
+  var LIFETIME_SLACK_S = 5; // how late the server may end a connection
+  var HEARTBEAT_S = 15; // if the server has named none
+  var STORAGE_KEY = "pushcompat.transport";
+  var EARLIEST = "earliest"; // the cursor that asks for all retained messages
+  var INVALID = "not a pushcompat server's response"; // but from a captive portal, for example
 
   /* --- Small things ------------------------------------------------------------------------------------------- */
 
   function nothing() {}
 
+  /** A number that the server named, unless it is of no use. */
+  function number(value, min, otherwise) {
+    return typeof value === "number" && value >= min ? value : otherwise;
+  }
+
   function fill(target, source) {
     for (var name in source) {
-      if (Object.prototype.hasOwnProperty.call(source, name) && target[name] === undefined) target[name] = source[name];
+      if ({}.hasOwnProperty.call(source, name) && target[name] === undefined) target[name] = source[name];
     }
     return target;
   }
 
-  /** What the client uses of its surroundings; `options.env` replaces any of it. */
+  /** The browser APIs that the client uses; `options.env` replaces any of them. */
   function environment(given) {
     var env = fill({}, given);
     ["WebSocket", "EventSource", "XMLHttpRequest", "BroadcastChannel", "location", "document"].forEach(function (name) {
@@ -70,21 +78,22 @@
     try {
       if (env.storage === undefined) env.storage = root.localStorage;
     } catch (error) {
-      // forbidden here: there are pages that may not even look
+      // access to localStorage is denied (sandboxed page)
     }
     return fill(env, {
       page: root,
       locks: root.navigator && root.navigator.locks,
       setTimeout: function (action, ms) { return root.setTimeout(action, ms); },
       clearTimeout: function (id) { root.clearTimeout(id); },
-      now: function () { return new Date().getTime(); },
+      now: Date.now,
       random: Math.random
     });
   }
 
-  /** Timers with names: setting one anew replaces it. */
-  function Timers(env) {
+  /** Timers with names: to set one again replaces it. Actions are methods of the owner. */
+  function Timers(env, owner) {
     this._env = env;
+    this._owner = owner;
     this._ids = {};
   }
 
@@ -94,8 +103,8 @@
       this.clear(name);
       this._ids[name] = this._env.setTimeout(function () {
         delete self._ids[name];
-        action();
-      }, ms);
+        action.call(self._owner);
+      }, Math.min(ms, MAX_DELAY_MS));
     },
 
     has: function (name) {
@@ -112,9 +121,13 @@
     }
   };
 
-  /** A random time up to one that doubles with each failure: so a crowd that was cut off at once comes back spread. */
+  /** Full jitter: clients that were disconnected at the same moment do not reconnect at the same moment. */
   function backoff(settings, failures) {
-    return settings.env.random() * Math.min(settings.retryMax, settings.retryMin * Math.pow(2, failures));
+    return jitter(settings.env, Math.min(settings.retryMax, settings.retryMin * Math.pow(2, failures)));
+  }
+
+  function jitter(env, ms) {
+    return env.random() * Math.min(ms, MAX_DELAY_MS);
   }
 
   /* --- Cursors: <epoch>-<sequence>, of fixed width, comparable as text within an epoch -------------------------- */
@@ -123,28 +136,33 @@
     return a.slice(0, 8) === b.slice(0, 8);
   }
 
-  /** Whether a message with this id was not seen yet by somebody who stands there. */
-  function isNews(id, cursor) {
+  /** Whether a message with this id comes after the cursor. */
+  function isNewer(id, cursor) {
     return !sameEpoch(id, cursor) || id > cursor;
   }
 
-  /** Where one stands after the server has named a cursor that is no message's: another epoch's waits for its reset. */
-  function moved(cursor, named) {
-    return !cursor || cursor === EARLIEST || (sameEpoch(named, cursor) && named > cursor) ? named : cursor;
+  /** The cursor after a control message. One of another epoch is ignored: a reset follows. */
+  function advance(cursor, named) {
+    return !cursor || (sameEpoch(named, cursor) && named > cursor) ? named : cursor;
+  }
+
+  /** Whether a control message names a position; `earliest`, or nothing, means none yet. */
+  function isPosition(named) {
+    return !!named && named !== EARLIEST;
   }
 
   /* --- Transports -----------------------------------------------------------------------------------------------
    *
    *     name                 as in ?transport=
-   *     usable()             whether this browser has it
-   *     open(address)        `address()` is the URL to connect to, from where the client stands
-   *     close()              ends it; whoever calls this listens no more
+   *     needs, Api           the name of the browser's class, and that class if this browser has it
+   *     open(address)        `address()` is the URL to connect to, with the current cursor
+   *     close()              closes it; no callbacks afterwards
    *     onmessage(message)   an envelope or a control message; the first is always `open`
-   *     onclose(why, refusal)   it has ended, or is no use; who hears this closes it. `refusal` is "token" or "final",
-   *                          where the server will not have us as we are
+   *     onclose(why, refusal, waitS)   failed or ended; the callee closes it. `refusal` is "token" or "final" if the
+   *                          server refuses this request whenever it comes; `waitS` is a Retry-After
    *
-   * A transport works once a message came through it. That it has opened proves nothing: there are proxies that accept
-   * WebSockets and virus scanners that hold streams back until they end.
+   * A transport works once a message came through it. A successful open event proves nothing: some proxies accept
+   * WebSockets and deliver nothing, some virus scanners hold a stream back until it ends.
    */
 
   function parse(text) {
@@ -155,77 +173,71 @@
     }
   }
 
-  /** Hands on what came; what is not the server's (the page of a captive portal) ends the connection. */
+  /** Of 4xx these pass: the request was slow or early, one of too many, or is for another transport. */
+  var FINAL = /^4(?!08|2[569])\d\d$/;
+
+  function refusalOf(status) {
+    return status === 401 ? "token" : FINAL.test(status) ? "final" : "";
+  }
+
+  function isCursor(text) {
+    return typeof text === "string" && /^[!-~]+$/.test(text);
+  }
+
+  /** Whether this is an envelope or a control message. Controls that are not known need no cursor: they are ignored. */
+  function isMessage(message) {
+    var control = message && message.control;
+    if (!control) return !!message && isCursor(message.id);
+    return isCursor(control) && (!CONTROLS[control] || isCursor(message.cursor));
+  }
+
   function receive(transport, text) {
     var message = parse(text);
-    if (message && typeof message === "object") transport.onmessage(message);
-    else transport.onclose("the answer was not the server's");
+    if (isMessage(message)) transport.onmessage(message);
+    else transport.onclose(INVALID);
   }
 
-  function WebSocketTransport(env) {
-    this._env = env;
+  function closeSocket() {
+    if (this._socket) this._socket.close();
   }
 
-  WebSocketTransport.prototype = {
-    name: "websocket",
+  var TRANSPORTS = {};
 
-    usable: function () {
-      return !!this._env.WebSocket; // whatever its type: old engines say "object"
-    },
+  TRANSPORTS.websocket = {
+    needs: "WebSocket",
+    close: closeSocket,
 
     open: function (address) {
-      var self = this, socket = new this._env.WebSocket(address().replace(/^http/, "ws"));
-      this._socket = socket;
+      var self = this, socket = this._socket = new this.Api(address().replace(/^http/, "ws"));
       socket.onmessage = function (event) { receive(self, event.data); };
       socket.onclose = function (event) {
-        var code = event.code || 1006, refusal;
-        if (code >= 4400 && code <= 4499) refusal = code === 4401 ? "token" : "final";
-        self.onclose(event.reason || "the WebSocket ended with code " + code, refusal);
+        var code = event.code || 1006;
+        self.onclose(event.reason || "the WebSocket ended with code " + code, refusalOf(code - 4000));
       };
-    },
-
-    close: function () {
-      if (this._socket) this._socket.close();
+      // Chromium fires no close event if the page's policy forbids the address; `ws` throws if nobody listens.
+      socket.onerror = function () {
+        if (socket.readyState === 3) self.onclose("the WebSocket failed");
+      };
     }
   };
 
-  function EventSourceTransport(env) {
-    this._env = env;
-  }
-
-  EventSourceTransport.prototype = {
-    name: "eventsource",
-
-    usable: function () {
-      return !!this._env.EventSource;
-    },
+  TRANSPORTS.eventsource = {
+    needs: "EventSource",
+    close: closeSocket,
 
     open: function (address) {
-      var self = this, source = new this._env.EventSource(address());
+      var self = this, source = this._socket = new this.Api(address());
       function listener(event) { receive(self, event.data); }
-      this._source = source;
       source.addEventListener("message", listener, false);
       source.addEventListener("control", listener, false);
-      // Does not reconnect by itself: it would give up for good on a gateway's 502, and proxies drop its Last-Event-ID.
+      // The browser's own reconnection is not used: it ends for good at a gateway's 502.
       source.onerror = function () { self.onclose("the event stream ended"); };
-    },
-
-    close: function () {
-      if (this._source) this._source.close();
     }
   };
 
-  /** One poll after the other, told as if it were a stream. The first is answered at once, so that it proves itself. */
-  function LongPollTransport(env) {
-    this._env = env;
-  }
-
-  LongPollTransport.prototype = {
-    name: "longpoll",
-
-    usable: function () {
-      return !!this._env.XMLHttpRequest;
-    },
+  /** Repeated polls, presented as a stream. The first one is answered at once, which shows that the transport works. */
+  TRANSPORTS.longpoll = {
+    needs: "XMLHttpRequest",
 
     open: function (address) {
       this._address = address;
@@ -238,9 +250,11 @@
       if (request) request.abort();
     },
 
-    _poll: function (wait) {
-      var self = this, request = this._request = new this._env.XMLHttpRequest();
-      request.open("GET", this._address() + "&wait=" + wait, true);
+    _poll: function (waitS) {
+      var self = this, request = this._request = new this.Api();
+      this._polled = this._address();
+      this._held = waitS && this._env.now();
+      request.open("GET", this._polled + "&wait=" + waitS, true);
       request.onreadystatechange = function () {
         if (request.readyState === 4 && request === self._request) self._answered(request);
       };
@@ -248,82 +262,97 @@
     },
 
     _answered: function (request) {
-      var status = request.status, answer = parse(request.responseText) || {};
-      if (status === 200 && answer.messages) this._tell(answer, request);
-      else if (status === 200) receive(this, "");
-      else if (!status) this.onclose("the poll was cut off");
-      else if (answer.status !== status) this.onclose("a gateway answered with " + status); // that will pass
-      else this.onclose(answer.detail, status === 401 ? "token" : FINAL.test(status) ? "final" : "");
+      var status = request.status, answer = parse(request.responseText) || {}, isOurs = answer.status === status, why;
+      if (status === 200) {
+        this._tell(answer, request);
+        return;
+      }
+      why = !status ? "the poll was cut off" : isOurs ? answer.detail : "a gateway answered with " + status;
+      this.onclose(why, isOurs && refusalOf(status), request.getResponseHeader("Retry-After"));
     },
 
     _tell: function (answer, request) {
-      var cursor = answer.cursor, i;
-      this.onmessage({control: "open", cursor: "", heartbeat: HOLD, lifetime: HOLD + SLACK}); // again each time
+      var cursor = answer.cursor, messages = answer.messages, i;
+      if (!isCursor(cursor) || !Array.isArray(messages) || !messages.every(isMessage)) {
+        this.onclose(INVALID);
+        return;
+      }
+      this.onmessage({control: "open", cursor: "", heartbeat: POLL_WAIT_S, lifetime: POLL_WAIT_S + LIFETIME_SLACK_S});
       if (answer.reset) {
         this.onmessage({control: "reset", cursor: cursor, channels: answer.reset, spread: answer.spread});
       }
-      for (i = 0; i < answer.messages.length; i++) this.onmessage(answer.messages[i]);
+      for (i = 0; i < messages.length; i++) this.onmessage(messages[i]);
       this.onmessage({control: answer.retry ? "rotate" : "ping", cursor: cursor, retry: answer.retry});
-      if (this._request === request) this._poll(HOLD); // else somebody who was told has closed it
+      if (this._request !== request) return; // a callback closed it
+      // A cache answers, or a proxy that drops parameters: it would be polled without a pause.
+      var isNothing = this._polled === this._address() || !messages.length && !answer.reset;
+      if (isNothing && this._env.now() - this._held < MIN_LIFETIME_MS) this.onclose("polls are not held", "", 1);
+      else this._poll(POLL_WAIT_S);
     }
   };
 
-  var FINAL = /^4(?!08|26|29)\d\d$/; // 408, 426 and 429 pass, or are for another transport
-  var TRANSPORTS = [WebSocketTransport, EventSourceTransport, LongPollTransport];
-
   function makeTransport(name, env) {
-    for (var i = 0; i < TRANSPORTS.length; i++) {
-      if (TRANSPORTS[i].prototype.name === name) return new TRANSPORTS[i](env);
-    }
-    throw new Error("PushCompat: no transport is called " + name);
+    if (!TRANSPORTS[name]) throw new Error("PushCompat: unknown transport: " + name);
+    return fill({name: name, _env: env, Api: env[TRANSPORTS[name].needs]}, TRANSPORTS[name]);
   }
 
-  /* --- Line: always a connection -------------------------------------------------------------------------------
+  /* --- ConnectionManager: keeps one connection -------------------------------------------------------------------
    *
-   * A round tries transports, the best first, the next one beside it when that says nothing for a while or at once when
-   * it fails. The first to deliver wins and becomes the current one; what was current until then, and everyone else in
-   * the round, is closed. A round may run beside a current connection: that is how a better transport is found, and how
-   * a connection that may have died with a change of network is replaced.
+   * A round tries transports, the best first. The next one starts in parallel if that has delivered nothing for a
+   * while, or at once if it fails. The first to deliver wins and becomes the current one; the one that was current
+   * until then, and all others in the round, are closed. A round may run beside a current connection: to find a better
+   * transport, or to replace a connection that may have died with a change of network.
    *
-   * Which transport goes first: the one that worked last, unless it has used up its budget of connections that did not
-   * last. A transport that only ever failed while nothing else worked has lost nothing: an outage demotes nobody.
+   * The transport that worked last is tried first, unless it has used up its budget of short-lived connections.
+   * Failures during a total outage do not demote a transport. A transport that the server refuses is not tried again;
+   * if none is left, the subscription ends.
    *
-   * `onevent` is told, in plain objects that can be posted to other tabs:
+   * A cursor of `earliest` is asked for again on each connection until the server names a position: only it knows up to
+   * where the messages that were evicted earlier are not missed. What arrives again is dropped by its id.
    *
-   *     {kind: "message", message: envelope, before: the cursor until then}
-   *     {kind: "cursor",  cursor, before}      nothing in between was for us
-   *     {kind: "reset",   message: control}
+   * `onevent` receives plain objects that can be posted to other tabs:
+   *
+   *     {kind: "message", message: envelope, before: the cursor until then, isEarliest}
+   *     {kind: "cursor",  cursor, before}      no messages for us in between
+   *     {kind: "reset",   message: control, origin: where that connection was}
    *     {kind: "state",   state, transport, reason, heartbeat}
-   *     {kind: "refused", reason, refusal}     it will not come back by itself
+   *     {kind: "refused", reason, refusal}     it has stopped
    */
 
-  function Line(settings, base, cursor) {
+  function ConnectionManager(settings, base, cursor, isEarliest) {
     var env = settings.env;
     this.cursor = cursor;
     this.onevent = nothing;
-    this.status = {kind: "state", state: "connecting", transport: null, reason: null, heartbeat: HEARTBEAT};
+    this.status = {kind: "state", state: "connecting", transport: null, reason: null, heartbeat: HEARTBEAT_S};
     this._settings = settings;
     this._env = env;
     this._base = base;
     this._client = env.random().toString(36).slice(2);
-    this._timers = new Timers(env);
-    this._names = settings.transports.filter(function (name) { return makeTransport(name, env).usable(); });
-    this._round = {names: [], waiting: [], racing: [], failed: []}; // names, but for those that race
+    this._timers = new Timers(env, this);
+    this._names = settings.transports.filter(function (name) { return makeTransport(name, env).Api; });
+    this._refused = {kind: "refused", reason: "no transport is usable here", refusal: "final"};
+    this._round = newRound([]);
     this._current = null;
     this._confirmed = false; // whether the server, on this connection, has named the epoch of the cursor
-    this._failures = 0; // rounds that failed, and connections that did not last, in a row
+    this._isEarliest = isEarliest; // whether `earliest` is asked for, whatever the cursor
+    this._failures = 0; // rounds that failed, and short-lived connections, in a row
+    this._retryAfter = 0; // ms that the server asked to wait
     this._strikes = {}; // by transport
     this._worked = {}; // on this page
     this._opened = 0; // connections
-    this._upgrades = 0; // tries to get back from the fallback
+    this._upgrades = 0; // attempts to get back from the fallback
     this._last = this._remembered();
   }
 
-  Line.prototype = {
+  /** `names` of the round's transports; names of those that are `waiting` and have `failed`; `racing` transports. */
+  function newRound(names) {
+    return {names: names, waiting: names.slice(), racing: [], failed: []};
+  }
+
+  ConnectionManager.prototype = {
     start: function () {
       this._stopped = false;
-      if (this._names.length) this._connect();
-      else this.onevent({kind: "refused", reason: "no transport is usable here", refusal: "final"});
+      this._connect();
     },
 
     stop: function () {
@@ -333,17 +362,17 @@
       this._timers.clearAll();
     },
 
-    /** Goes back to an earlier cursor, for somebody who stands there. Which of two epochs is gone, the server says. */
+    /** Reconnects from an earlier cursor, for a tab that is behind. The server knows which of two epochs is current. */
     rewind: function (cursor) {
       if (!this._confirmed && !sameEpoch(cursor, this.cursor)) return;
       this._leave();
       this.cursor = cursor;
-      this._race(this._order());
+      this._raceAll();
     },
 
-    /** Something happened that may have ended the connection unnoticed, or may have made one possible. */
+    /** The connection may have ended unnoticed, or a new one may have become possible. */
     wake: function (networkChanged) {
-      if (networkChanged) { // what was learned of the last one is no news of this one
+      if (networkChanged) { // discard what was learned about the previous network
         this._last = null;
         this._strikes = {};
         this._upgrades = 0;
@@ -352,16 +381,16 @@
       if (!this._current) {
         if (networkChanged || this._timers.has("retry")) this._connect();
       } else if (networkChanged || this._env.now() - this._heardAt > this._patience()) {
-        this._race(this._order());
+        this._raceAll();
       }
     },
 
     _connect: function () {
-      this._say("connecting", null);
-      this._race(this._order());
+      this._setStatus("connecting", null);
+      this._raceAll();
     },
 
-    _say: function (state, transport) {
+    _setStatus: function (state, transport) {
       var before = this.status;
       if (before.state === state && before.transport === transport) return;
       this.status = fill({state: state, transport: transport}, before);
@@ -372,7 +401,7 @@
 
     _order: function () {
       var self = this, names = this._names;
-      if (names.every(function (name) { return self._isDemoted(name); })) this._strikes = {};
+      if (names.every(this._isDemoted, this)) this._strikes = {};
       function rank(name) { return self._isDemoted(name) ? 2 : name === self._last ? 0 : 1; }
       return names.slice().sort(function (a, b) { return rank(a) - rank(b) || names.indexOf(a) - names.indexOf(b); });
     },
@@ -385,11 +414,19 @@
       return this._strikes[name] >= this._settings.failures;
     },
 
+    _raceAll: function () {
+      this._race(this._order());
+    },
+
     _race: function (names) {
-      if (this._stopped) return; // by the page, on hearing that it begins
+      if (this._stopped) return; // by the page, in a callback
       this._endRound();
       this._timers.clear("retry");
-      this._round = {names: names, waiting: names.slice(), racing: [], failed: []};
+      if (!names.length) {
+        if (!this._current) this.onevent(this._refused);
+        return;
+      }
+      this._round = newRound(names);
       this._next();
     },
 
@@ -405,18 +442,19 @@
     },
 
     _next: function () {
-      var self = this, round = this._round, name = round.waiting.shift(), transport = makeTransport(name, this._env);
+      var round = this._round, name = round.waiting.shift(), transport = makeTransport(name, this._env);
       this._timers.clear("stagger");
-      if (round.waiting.length) this._timers.set("stagger", this._settings.stagger, function () { self._next(); });
+      if (round.waiting.length) this._timers.set("stagger", this._settings.stagger, this._next);
       round.racing.push(transport);
-      transport.onmessage = function (message) { self._receive(transport, message); };
-      transport.onclose = function (why, refusal) { self._lost(transport, why, refusal); };
-      transport.limit = "open " + ++this._opened; // not its name: a current one may have that, too
+      transport.onmessage = this._receive.bind(this, transport);
+      transport.onclose = this._lost.bind(this, transport);
+      transport.limit = "open " + ++this._opened; // not its name: the current one may have that, too
+      transport.cursor = this.cursor; // where this connection is, whatever another one brings meanwhile
       this._timers.set(transport.limit, this._settings.openTimeout, function () {
-        self._lost(transport, name + " delivered nothing");
+        this._lost(transport, name + " delivered nothing");
       });
       try {
-        transport.open(function () { return self._address(name); });
+        transport.open(this._address.bind(this, name));
       } catch (error) {
         this._lost(transport, name + ": " + error.message);
       }
@@ -424,36 +462,37 @@
 
     _address: function (name) {
       var address = this._base + "transport=" + name + "&format=json&client=" + this._client;
-      return this.cursor ? address + "&cursor=" + encodeURIComponent(this.cursor) : address;
+      var cursor = this._isEarliest ? EARLIEST : this.cursor;
+      return cursor ? address + "&cursor=" + encodeURIComponent(cursor) : address;
     },
 
     _win: function (transport, open) {
-      var racing = this._round.racing, self = this;
-      // Those before it had more time and delivered nothing.
+      var racing = this._round.racing;
+      // Those that started earlier had more time and delivered nothing.
       var silent = racing.splice(0, racing.indexOf(transport) + 1).slice(0, -1);
       silent.forEach(function (loser) {
-        self.status.reason = loser.name + " delivered nothing";
-        self._round.failed.push(loser.name);
-        self._discard(loser);
-      });
-      this._round.failed.forEach(function (name) { self._strike(name); });
+        this.status.reason = loser.name + " delivered nothing";
+        this._round.failed.push(loser.name);
+        this._discard(loser);
+      }, this);
+      this._round.failed.forEach(this._strike, this);
       this._timers.clear(transport.limit);
       this._endRound();
       if (this._current && this._current.name !== transport.name) this.status.reason = transport.name + " works again";
       this._leave();
       this._adopt(transport, open);
-      this._say("open", transport.name);
+      this._setStatus("open", transport.name);
     },
 
     _adopt: function (transport, open) {
-      var self = this;
       this._timers.clear("retry");
       this._current = transport;
-      this._open = open;
+      this._lifetime = number(open.lifetime, 0, Infinity) + LIFETIME_SLACK_S;
       this._lasted = false;
-      this._timers.set("lasted", SHORT, function () { self._lasted = true; });
+      this._retryAfter = 0;
+      this._timers.set("lasted", MIN_LIFETIME_MS, function () { this._lasted = true; });
       this._worked[transport.name] = true;
-      this.status.heartbeat = open.heartbeat || HEARTBEAT;
+      this.status.heartbeat = number(open.heartbeat, 1, HEARTBEAT_S);
       this._remember(transport.name);
       this._planUpgrade();
     },
@@ -468,21 +507,21 @@
       this._confirmed = false;
     },
 
-    /** What is planned stays planned when a connection takes the place of another. */
+    /** An existing upgrade timer is kept if a connection replaces another. */
     _planUpgrade: function () {
-      var self = this, waits = this._settings.upgradeAfter, better = this._better();
-      // One that had worked here was probably just down for a moment: no need to wait for what was planned without it.
-      var soon = better.some(function (name) { return self._worked[name] && !self._isDemoted(name); });
+      var waits = this._settings.upgradeAfter, better = this._better();
+      // A transport that had worked on this page was probably down for a moment: it is tried again soon.
+      var soon = better.some(function (name) { return this._worked[name] && !this._isDemoted(name); }, this);
       var wait = waits[Math.min(this._upgrades, waits.length - 1)], plan = soon ? "return" : "upgrade";
       if (!better.length) {
         this._timers.clear("upgrade");
         this._timers.clear("return");
       }
       if (!better.length || !waits.length || this._timers.has(plan)) return;
-      this._timers.set(plan, soon ? Math.min(SOON, wait) : wait, function () {
-        if (soon) self._worked = {};
-        else self._upgrades++;
-        if (self._current) self._race(self._better());
+      this._timers.set(plan, soon ? Math.min(RETURN_AFTER_MS, wait) : wait, function () {
+        if (soon) this._worked = {};
+        else this._upgrades++;
+        if (this._current) this._race(this._better());
       });
     },
 
@@ -493,72 +532,88 @@
     // A connection
 
     _receive: function (transport, message) {
+      var named = message.control ? message.cursor : message.id;
       if (transport !== this._current && message.control === "open") this._win(transport, message);
-      if (transport !== this._current) return; // before its `open`; or the page has closed it on hearing of that
+      if (transport !== this._current) return; // before its `open`; or a callback has closed it
       this._heard();
+      if (this._isEarliest && this.cursor && isPosition(named) && !sameEpoch(named, this.cursor)) {
+        this._isEarliest = false; // messages of the old epoch may be lost: the server will send a reset
+        this.rewind(this.cursor);
+        return;
+      }
       if (!message.control) this._take(message);
       else if (CONTROLS[message.control]) CONTROLS[message.control].call(this, message);
+      if (isPosition(named)) transport.cursor = advance(transport.cursor, named);
     },
 
     _take: function (message) {
       var before = this.cursor;
-      if (!isNews(message.id, before)) return;
+      if (this._hasPosition) this._isEarliest = false;
+      if (!isNewer(message.id, before)) return;
       this.cursor = message.id;
-      this.onevent({kind: "message", message: message, before: before});
+      this.onevent({kind: "message", message: message, before: before, isEarliest: this._isEarliest});
     },
 
-    /** Told also when it is where it was: other tabs shall know that this one lives. */
+    /** Emitted even if unchanged, as a heartbeat for other tabs. */
     _moveTo: function (named) {
       var before = this.cursor;
-      this.cursor = moved(before, named);
-      if (!named || !sameEpoch(named, this.cursor)) return;
+      if (!isPosition(named)) return;
+      this._isEarliest = false;
+      this.cursor = advance(before, named);
+      if (!sameEpoch(named, this.cursor)) return;
       this._confirmed = true;
       this.onevent({kind: "cursor", cursor: this.cursor, before: before});
     },
 
     _patience: function () {
-      var open = this._open, lifetime = open.lifetime ? open.lifetime + SLACK : Infinity;
-      return 1000 * Math.min(2 * (open.heartbeat || HEARTBEAT), lifetime);
+      return 1000 * Math.min(2 * this.status.heartbeat, this._lifetime);
     },
 
     _heard: function () {
-      var self = this, current = this._current;
+      var current = this._current;
       this._heardAt = this._env.now();
       if (this._lasted) {
         this._strikes[current.name] = 0;
         if (current.name === this._names[0]) this._upgrades = 0;
       }
       this._timers.set("watchdog", this._patience(), function () {
-        self._strike(current.name);
-        self._lost(current, current.name + " fell silent");
+        this._strike(current.name);
+        this._lost(current, current.name + " timed out");
       });
     },
 
-    /** A connection has ended, or is given up. */
-    _lost: function (transport, why, refusal) {
-      var round = this._round, at = round.racing.indexOf(transport);
+    /** A connection has ended, or is closed as useless. */
+    _lost: function (transport, why, refusal, waitS) {
+      var round = this._round, at = round.racing.indexOf(transport), name = transport.name;
       this._discard(transport);
+      this._retryAfter = Math.max(this._retryAfter, 1000 * waitS || Date.parse(waitS) - this._env.now() || 0);
       if (refusal) {
-        this.onevent({kind: "refused", reason: why, refusal: refusal});
-        return;
+        this._refused = {kind: "refused", reason: why, refusal: refusal};
+        if (refusal === "token" && this.canRenew) {
+          this.onevent(this._refused);
+          return;
+        }
+        // A page cannot see the status of an event stream. A refused poll speaks for it: the request is the same.
+        this._names = this._names.filter(function (other) {
+          return other !== name && (name !== "longpoll" || other !== "eventsource");
+        });
       }
       this.status.reason = why;
       if (at < 0) {
-        this._ended();
+        this._ended(name);
       } else {
         round.racing.splice(at, 1);
-        round.failed.push(transport.name);
+        round.failed.push(name);
         if (round.waiting.length) this._next();
         else if (!round.racing.length) this._roundFailed();
       }
     },
 
-    _ended: function () {
-      var name = this._current.name;
+    _ended: function (name) {
       this._leave();
       if (!this._lasted) this._strike(name);
-      // A try of better ones may take long to fail. Where all are tried, one of them will do.
-      if (this._round.racing.length && this._round.names.length === this._names.length) this._say("connecting", null);
+      // A round of better transports only may take long to fail. In a round of all transports one will work.
+      if (this._round.racing.length && this._round.names.length >= this._names.length) this._setStatus("connecting", null);
       else this._comeBack();
     },
 
@@ -568,26 +623,32 @@
     },
 
     _comeBack: function () {
-      var self = this;
-      this._timers.set("retry", backoff(this._settings, this._failures++), function () { self._connect(); });
-      this._say("waiting", null);
+      var ms = this._retryAfter + backoff(this._settings, this._failures++);
+      this._retryAfter = 0;
+      if (this._names.length) this._wait(ms);
+      else this._race([]);
     },
 
-    // The winner is remembered, for a while and not for ever: networks change
+    _wait: function (ms) {
+      this._timers.set("retry", ms, this._connect);
+      this._setStatus("waiting", null);
+    },
+
+    // The winner is remembered for a limited time: networks change
 
     _remember: function (name) {
       this._last = name;
-      if (name === this._remembered()) return; // else it would be for ever, for who opens pages often
+      if (name === this._remembered()) return; // do not refresh the timestamp, so that it expires
       try {
-        this._env.storage.setItem(MEMORY, name + " " + this._env.now());
+        this._env.storage.setItem(STORAGE_KEY, name + " " + this._env.now());
       } catch (error) {
-        // full, forbidden or missing: it is a matter of seconds
+        // full, denied or missing: the next page takes some seconds longer
       }
     },
 
     _remembered: function () {
       try {
-        var parts = this._env.storage.getItem(MEMORY).split(" ");
+        var parts = this._env.storage.getItem(STORAGE_KEY).split(" ");
         var age = this._env.now() - parts[1];
         return age >= 0 && age < this._settings.rememberFor ? parts[0] : null;
       } catch (error) {
@@ -596,50 +657,60 @@
     }
   };
 
-  var CONTROLS = {
-    open: function (message) { this._moveTo(message.cursor); },
+  var CONTROLS = fill(Object.create(null), { // the server may name anything, `constructor` too
+    open: function (message) {
+      this._hasPosition = isPosition(message.cursor);
+      if (!this._isEarliest) this._moveTo(message.cursor);
+    },
+
     ping: function (message) { this._moveTo(message.cursor); },
 
     reset: function (message) {
-      this.cursor = message.cursor;
+      var current = this._current, origin = current.cursor;
+      this.cursor = current.cursor = message.cursor;
+      this._isEarliest = false;
       this._confirmed = true;
-      this.onevent({kind: "reset", message: message});
+      this.onevent({kind: "reset", message: message, origin: origin});
     },
 
-    /** Its time is up. For the page nothing changes, unless the next round fails. */
+    /** A planned reconnect. The state stays `open`, unless it takes long. */
     rotate: function (message) {
-      var self = this;
+      var ms = number(message.retry, MIN_ROTATE_MS, MIN_ROTATE_MS);
       this._moveTo(message.cursor);
       this._leave();
-      this._timers.set("retry", message.retry, function () { self._race(self._order()); });
+      if (!this._lasted) ms = Math.max(ms, backoff(this._settings, this._failures++));
+      this._timers.set("retry", ms, this._raceAll);
+      if (ms <= RETURN_AFTER_MS) return;
+      this.status.reason = "rotated by the server";
+      this._wait(ms);
     }
-  };
+  });
 
-  /* --- Shared: one line for all tabs ---------------------------------------------------------------------------
+  /* --- Shared: one connection for all tabs ----------------------------------------------------------------------
    *
-   * Browsers open six connections per host for all tabs together (HTTP/1.1). So tabs with the same URL and token have
-   * one line: the leader, who holds the lock, posts its events to the others. They need not trust it to be in step:
-   * every event says where the line stood before, and who stands earlier than that asks the leader to go back there.
-   * That is all there is to a change of leader, to a tab that comes late, and to one that was frozen.
+   * Browsers open six connections per host for all tabs together (HTTP/1.1). So tabs with the same URL and token share
+   * one: the leader, which holds the lock, posts the events of its ConnectionManager to the other tabs. Each event
+   * carries the previous cursor; a tab that is behind asks the leader to rewind. That covers a change of leader, a tab
+   * that opens late, and one that was frozen.
    *
    * Also posted:
    *
-   *     {kind: "hello", cursor}     who leads? I stand here ("" from now)
-   *     {kind: "leader", cursor, status}     I do, the line stands here; at least once in a heartbeat
+   *     {kind: "hello", cursor}     who leads? I am at this cursor ("": from now)
+   *     {kind: "leader", cursor, status}     I lead, and am at this cursor; at least once in a heartbeat
    */
 
-  function Shared(line, settings, name, position) {
+  function Shared(manager, settings, name, position) {
     this.onevent = nothing;
-    this._line = line;
+    this._manager = manager;
     this._env = settings.env;
     this._settings = settings;
     this._name = "pushcompat " + name;
-    this._position = position; // where this tab stands
-    this._timers = new Timers(settings.env);
-    this._heartbeat = HEARTBEAT;
+    this._position = position; // this tab's cursor
+    this._timers = new Timers(settings.env, this);
+    this._heartbeat = HEARTBEAT_S;
     this._leading = false;
     this._stopped = false;
-    this._release = nothing; // gives the lock back
+    this._releaseLock = nothing; // gives the lock back
   }
 
   /** Browsers with Web Locks have Promise and AbortController too. */
@@ -653,26 +724,26 @@
       try {
         this._channel = new this._env.BroadcastChannel(this._name);
       } catch (error) {
-        this._lead(); // of itself alone
+        this._lead(); // without other tabs
         return;
       }
       this._channel.onmessage = function (event) { self._hear(event.data); };
       this._request();
       this._greet();
       // A leader that lives answers at once.
-      this._timers.set("silence", this._settings.stagger, function () { self._steal(); });
+      this._timers.set("silence", this._settings.stagger, this._steal);
     },
 
     stop: function () {
       this._stopped = true;
       this._timers.clearAll();
-      this._line.stop();
-      this._release();
+      this._manager.stop();
+      this._releaseLock();
       if (this._channel) this._channel.close();
     },
 
     wake: function (networkChanged) {
-      if (this._leading) this._line.wake(networkChanged);
+      if (this._leading) this._manager.wake(networkChanged);
     },
 
     _post: function (event) {
@@ -683,27 +754,27 @@
 
     _request: function () {
       var withdrawal = new root.AbortController();
-      this._release = function () { withdrawal.abort(); };
+      this._releaseLock = function () { withdrawal.abort(); };
       this._hold({signal: withdrawal.signal});
     },
 
     _steal: function () {
-      this._release();
+      this._releaseLock();
       this._hold({steal: true});
     },
 
     _hold: function (options) {
       var self = this, mine = {};
-      this._mine = mine; // of several requests the last one counts
+      this._mine = mine; // of several requests only the last one counts
       function granted() {
         if (self._stopped || self._mine !== mine) return undefined;
-        var held = new root.Promise(function (resolve) { self._release = resolve; });
+        var held = new root.Promise(function (resolve) { self._releaseLock = resolve; });
         self._lead();
         return held;
       }
       function refused(error) {
         if (self._stopped || self._mine !== mine) return;
-        if (error.name !== "AbortError") self._lead(); // no locks for this page: it leads itself alone
+        if (error.name !== "AbortError") self._lead(); // locks unavailable: use an own connection
         else self._follow();
       }
       this._env.locks.request(this._name, options, granted).then(nothing, refused);
@@ -713,31 +784,30 @@
       var self = this;
       this._leading = true;
       this._timers.clearAll();
-      this._line.cursor = this._position();
-      this._line.onevent = function (event) {
+      this._manager.cursor = this._position();
+      this._manager.onevent = function (event) {
         self._post(event);
         self._take(event);
       };
-      this._beat();
-      this._line.start();
+      this._sendHeartbeat();
+      this._manager.start();
     },
 
-    /** The lock was stolen, since this tab was silent for too long: back into the queue. */
+    /** The lock was stolen because this tab was silent for too long: it queues for the lock again. */
     _follow: function () {
       this._leading = false;
-      this._line.stop();
+      this._manager.stop();
       this._timers.clearAll();
       this._request();
       this._watch();
     },
 
-    _beat: function () {
-      var self = this;
-      this._post({kind: "leader", cursor: this._line.cursor, status: this._line.status});
-      this._timers.set("beat", 1000 * this._line.status.heartbeat, function () { self._beat(); });
+    _sendHeartbeat: function () {
+      this._post({kind: "leader", cursor: this._manager.cursor, status: this._manager.status});
+      this._timers.set("beat", 1000 * this._manager.status.heartbeat, this._sendHeartbeat);
     },
 
-    // What other tabs say
+    // Events of other tabs
 
     _hear: function (event) {
       if (this._leading) {
@@ -751,18 +821,18 @@
       else this._take(event);
     },
 
-    /** Passes an event on, unless there is something between it and where this tab stands. */
+    /** Passes an event on, unless this tab is behind it. */
     _take: function (event) {
       var position = this._position(), from = event.before;
-      if (from === "") from = event.cursor; // what was before is not known
+      if (from === "") from = event.cursor; // the previous cursor is not known
       if (!isBehind(position, from)) this.onevent(event);
-      else if (this._leading) this._line.rewind(position);
+      else if (this._leading) this._manager.rewind(position);
       else this._greet();
     },
 
     _answer: function (cursor) {
-      if (isBehind(cursor, this._line.cursor)) this._line.rewind(cursor);
-      this._beat();
+      if (isBehind(cursor, this._manager.cursor)) this._manager.rewind(cursor);
+      this._sendHeartbeat();
     },
 
     _recognise: function (event) {
@@ -771,59 +841,61 @@
       this.onevent(event.status);
     },
 
-    /** Not more than once in a second: whoever is behind hears many events before he is answered. */
+    /** At most once a second: a tab that is behind receives many events before the leader answers. */
     _greet: function () {
-      var self = this;
-      this._again = this._timers.has("greeting");
-      if (this._again) return;
+      this._greetAgain = this._timers.has("greeting");
+      if (this._greetAgain) return;
       this._post({kind: "hello", cursor: this._position()});
       this._timers.set("greeting", 1000, function () {
-        if (self._again) self._greet();
+        if (this._greetAgain) this._greet();
       });
     },
 
     _watch: function () {
-      var self = this, patience = 1000 * this._heartbeat * (2 + this._env.random() / 2); // not all at once
-      this._timers.set("silence", patience, function () { self._steal(); });
+      var patience = 1000 * this._heartbeat * (2 + this._env.random() / 2); // not all at once
+      this._timers.set("silence", patience, this._steal);
     }
   };
 
-  /** Whether somebody who stands at `cursor` would miss something of a line that stands at `place`. */
-  function isBehind(cursor, place) {
-    return !!cursor && !!place && isNews(place, cursor);
+  /** Whether a tab at `cursor` would miss something of a connection that is at `position`. */
+  function isBehind(cursor, position) {
+    return !!cursor && !!position && isNewer(position, cursor);
   }
 
-  /* --- Subscription: what the page has --------------------------------------------------------------------------- */
+  /* --- Subscription: the page's object --------------------------------------------------------------------------- */
 
   function Subscription(url, options) {
-    var parts = /^([^?#]*\/)([^\/?#]+)(\?[^#]*)?(#|$)/.exec(absolute(url, options.env.location));
+    var self = this, parts = /^([^?#]*\/)([^\/?#]+)(\?[^#]*)?(#|$)/.exec(absolute(url, options.env.location));
     if (!parts) throw new Error("PushCompat: use a URL like /channels/chat, not " + url);
     this.state = "connecting";
     this.transport = null;
-    this.cursor = options.cursor || "";
+    this.cursor = options.cursor || ""; // to resume from
+    this._seen = this.cursor === EARLIEST ? "" : this.cursor; // what is not after it is dropped
     this.channels = decodeURIComponent(parts[2]).split(",");
-    this._path = parts[1];
+    this._prefix = parts[1];
     this._query = parts[3] ? parts[3] + "&" : "?";
     this._options = options;
     this._env = options.env;
-    this._timers = new Timers(options.env);
+    this._timers = new Timers(options.env, this);
     this._refusals = 0; // of tokens, in a row
     this._pending = []; // calls that wait for their turn
     this._source = null;
     this._turn = 0; // counts stops, so that a token that comes late is known
     this._paused = this._over = false;
+    // So that they work on the object itself when called through a reactive proxy (Vue, Alpine), or alone.
+    ["add", "remove", "close"].forEach(function (name) { self[name] = self[name].bind(self); });
     this._listen("addEventListener");
     this._start();
   }
 
   Subscription.prototype = {
     add: function () {
-      var names = this.channels.concat(Array.prototype.slice.call(arguments));
+      var names = [].concat.apply(this.channels, arguments);
       this._change(names.filter(function (name, i) { return names.indexOf(name) === i; }));
     },
 
     remove: function () {
-      var names = Array.prototype.slice.call(arguments);
+      var names = [].slice.call(arguments);
       this._change(this.channels.filter(function (name) { return names.indexOf(name) < 0; }));
     },
 
@@ -838,71 +910,72 @@
       this._end("closed", reason);
     },
 
-    /** The old set of channels ends before the new one begins: what one has seen says nothing of what the other has. */
+    /** The old connection closes before the new one opens: the cursor of one set of channels is not the other's. */
     _change: function (channels) {
       var changed = channels.length !== this.channels.length;
       this.channels = channels;
       if (this._over || this._paused || !changed) return;
-      if (channels.length) this._restart();
-      else this._end("closed", "no channels are left");
-    },
-
-    _restart: function () {
+      if (!channels.length) {
+        this._end("closed", "no channels are left");
+        return;
+      }
       this._stop();
       this._start();
     },
 
     _stop: function () {
       this._turn++;
-      this._timers.clear("token");
+      this._timers.clearAll();
       if (this._source) this._source.stop();
       this._source = null;
     },
 
     _end: function (state, reason) {
       this._stop();
-      this._changeState({state: state, transport: null, reason: reason});
+      this._changeState(state, null, reason);
     },
 
     _start: function () {
       var turn = this._turn;
-      if (this.state !== "open") this._changeState({state: "connecting", transport: null, reason: null});
-      if (turn === this._turn) this._askToken(); // else the page has thought better of it
+      if (this.state !== "open") this._changeState("connecting", null, null);
+      if (turn === this._turn) this._askToken(); // unless a callback has restarted it
     },
 
     _open: function (token) {
-      var self = this, options = this._options, base = this._path + this.channels.join(",") + this._query;
+      var self = this, options = this._options, base = this._prefix + this.channels.join(",") + this._query;
       if (token) base += "token=" + encodeURIComponent(token) + "&";
-      var source = new Line(options, base, this.cursor);
-      // From the earliest on it is alone: others would not be told of what is gone by then.
-      if (options.shareTabs && this.cursor !== EARLIEST && Shared.usable(this._env)) {
-        source = new Shared(source, options, options.transports + " " + base, function () { return self.cursor; });
+      var isEarliest = this.cursor === EARLIEST;
+      var source = new ConnectionManager(options, base, this._seen, isEarliest);
+      source.canRenew = typeof options.token === "function" && !this._refusals;
+      // With `earliest` it is alone: it must not receive resets for older messages, while the other tabs must.
+      if (options.shareTabs && !isEarliest && Shared.usable(this._env)) {
+        source = new Shared(source, options, options.transports + " " + base, function () { return self._seen; });
       }
       this._source = source;
       source.onevent = function (event) { EVENTS[event.kind].call(self, event); };
       source.start();
     },
 
-    _changeState: function (event) {
-      if (this.state === event.state && this.transport === event.transport) return;
-      this.state = event.state;
-      this.transport = event.transport;
-      this._run("onState", {state: event.state, transport: event.transport, reason: event.reason});
+    _changeState: function (state, transport, reason) {
+      if (this.state === state && this.transport === transport) return;
+      this.state = state;
+      this.transport = transport;
+      this._run("onState", {state: state, transport: transport, reason: reason});
     },
 
     // Tokens
 
-    /** A token that was refused has probably expired: the first is replaced at once, the next ones with backoff. */
+    /** A token that was refused has probably expired: the first is replaced at once, later ones after backoff. */
     _renewToken: function (reason) {
-      var self = this, refusals = this._refusals++;
+      var refusals = this._refusals++;
       this._stop();
-      this._timers.set("token", refusals && backoff(this._options, refusals), function () { self._start(); });
-      if (refusals) this._changeState({state: "waiting", transport: null, reason: reason});
+      this._timers.set("token", refusals && backoff(this._options, refusals), this._start);
+      if (refusals) this._changeState("waiting", null, reason);
     },
 
     _askToken: function () {
       var self = this, turn = this._turn, token = this._options.token;
-      function isAsked() { return turn === self._turn && !self._source; } // it may come late, or twice
+      function isAsked() { return turn === self._turn && !self._source; } // the token may come late, or twice
       function got(value) {
         if (isAsked()) self._open(value);
       }
@@ -926,7 +999,7 @@
 
     // Callbacks
 
-    /** Calls back in order, each not before a random moment within the spread that the server asks for. */
+    /** Calls back in order, each after a random delay within the spread that the server asks for. */
     _call: function (name, message) {
       var self = this, call = {name: name, message: message, ready: !message.spread};
       this._pending.push(call);
@@ -934,7 +1007,7 @@
         this._env.setTimeout(function () {
           call.ready = true;
           self._callPending();
-        }, this._env.random() * message.spread);
+        }, jitter(this._env, number(message.spread, 0, 0)));
       }
       this._callPending();
     },
@@ -954,7 +1027,7 @@
       }
     },
 
-    // The page's life
+    // Page lifecycle
 
     _listen: function (method) {
       var self = this;
@@ -970,7 +1043,7 @@
       LIFE[event.type].call(this, event);
     },
 
-    /** Gives everything up: connections, locks and channels keep a page out of the back-forward cache. */
+    /** Gives up connection, lock and channel: a page in the back-forward cache is no subscriber. */
     _pause: function () {
       this._paused = true;
       this._end("waiting", "the page was left");
@@ -997,24 +1070,28 @@
 
   var EVENTS = {
     message: function (event) {
-      if (!isNews(event.message.id, this.cursor)) return;
-      this.cursor = event.message.id;
+      if (!isNewer(event.message.id, this._seen)) return;
+      this._seen = event.message.id;
+      this.cursor = event.isEarliest ? EARLIEST : this._seen;
       this._call("onMessage", event.message);
     },
 
     cursor: function (event) {
-      this.cursor = moved(this.cursor, event.cursor);
+      this.cursor = this._seen = advance(this._seen, event.cursor);
     },
 
+    /** Ignored if it is about a connection that another tab needs: it was behind this one, and is not past it now. */
     reset: function (event) {
-      if (!isNews(event.message.cursor, this.cursor)) return; // another tab's: this one has missed nothing
-      this.cursor = event.message.cursor;
+      var cursor = event.message.cursor;
+      if (!isNewer(cursor, this._seen) && isNewer(this._seen, event.origin)) return;
+      this.cursor = this._seen = cursor;
       this._call("onReset", event.message);
     },
 
     state: function (event) {
-      if (event.state === "open") this._refusals = 0;
-      this._changeState(event);
+      if (event.state === "open") this._timers.set("lasted", MIN_LIFETIME_MS, function () { this._refusals = 0; });
+      else this._timers.clear("lasted");
+      this._changeState(event.state, event.transport, event.reason);
     },
 
     refused: function (event) {
@@ -1023,7 +1100,7 @@
     }
   };
 
-  /** What the page's own code threw goes where its errors go, and stops nothing here. */
+  /** Throws again asynchronously, so that exceptions of callbacks are reported and stop nothing here. */
   function report(env, error) {
     env.setTimeout(function () { throw error; }, 0);
   }
@@ -1042,9 +1119,9 @@
     return new Subscription(url, settings);
   }
 
-  /* --- UpdateCheckSocket: the class of 2009, over all of this ------------------------------------------------------
+  /* --- UpdateCheckSocket: compatibility class with the API of 2009 --------------------------------------------------
    *
-   * Shows what comes in `statusElement`, and calls back for each UPDATED, and when updates were missed. `resource` is a
+   * Shows each message in `statusElement`, and calls back for each UPDATED, and if updates were missed. `resource` is a
    * channel's path, like "/channels/chat".
    */
   function UpdateCheckSocket(host, port, resource, statusElement, callback) {
@@ -1068,7 +1145,7 @@
   }
 
   UpdateCheckSocket.prototype = {
-    /** For the NOOPs that kept NAT from forgetting the connection: the server's heartbeat does that now. */
+    /** For the NOOPs that kept NAT entries alive: the server's heartbeat does that now. */
     send: nothing,
 
     close: function () {

@@ -54,7 +54,7 @@ function strip(object, names) {
 }
 
 /** A tab's window in a realm of its own, with the client loaded by a script tag. */
-function windowOf({env}, more) {
+function windowOf({env}, more, source = SOURCE) {
   const context = vm.createContext(), window = vm.runInContext("this", context);
   later(window).forEach(({object, names}) => strip(object, names));
   strip(window, laterGlobals(window));
@@ -72,7 +72,7 @@ function windowOf({env}, more) {
     removeEventListener: (...listener) => env.page.removeEventListener(...listener),
     ...more
   });
-  vm.runInContext(SOURCE, context, {filename: FILE});
+  vm.runInContext(source, context, {filename: FILE});
   return window;
 }
 

@@ -95,8 +95,8 @@ class Server {
       return;
     }
     const {heartbeat, lifetime} = this, opening = {heartbeat, lifetime};
-    this._send(connection, () => connection.works(place, opening));
-    const place = connection.place;
+    const named = this._name(connection);
+    this._send(connection, () => connection.works(named, opening));
     this._serve(connection);
     this._beat(connection);
     if (lifetime) this.world.later(900 * lifetime, () => this._rotate(connection, 300));
@@ -106,6 +106,11 @@ class Server {
     if (asked !== "earliest") return asked.startsWith(this.epoch) ? asked : UNKNOWN;
     connection.forgiven = connection.channels.map((name) => this._floor(name));
     return connection.forgiven.slice().sort()[0];
+  }
+
+  /** The cursor in a control message: `earliest` until the connection is past all that it need not know of. */
+  _name({place, forgiven = []}) {
+    return forgiven.some((floor) => floor > place) ? "earliest" : place;
   }
 
   _floor(name) {
@@ -140,13 +145,13 @@ class Server {
   }
 
   _answer(connection, answer) {
-    const whole = {cursor: connection.place, ...answer};
+    const whole = {cursor: this._name(connection), ...answer};
     this._connections = this._connections.filter((each) => each !== connection);
     this._send(connection, () => connection.answer(whole));
   }
 
   _say(connection, message) {
-    const whole = {cursor: connection.place, ...message};
+    const whole = {cursor: this._name(connection), ...message};
     this._send(connection, () => connection.say(whole));
   }
 
@@ -160,8 +165,8 @@ class Server {
 
   _rotate(connection, retry) {
     if (!this._isHere(connection)) return;
-    const {place} = connection;
-    this._send(connection, () => connection.rotate(place, retry));
+    const named = this._name(connection);
+    this._send(connection, () => connection.rotate(named, retry));
     this._connections = this._connections.filter((each) => each !== connection);
   }
 }

@@ -246,9 +246,22 @@ for (const transport of ["websocket", "longpoll"]) {
     assert.deepEqual([world.last(transport).query.token, world.last(transport).query.cursor], ["t5", cursor(1)]);
     world.last(transport).works(cursor(1));
     assert.deepEqual(tab.reasons.filter(Boolean)[0], "the token has expired");
+    await world.pass(1000);
     world.last(transport).refuse(401, "the token has expired");
     await world.pass(1);
     assert.equal(world.last(transport).query.token, "t6");
+  });
+
+  scenario(`${transport}: tokens that are taken and refused at once are replaced with backoff`, async (world) => {
+    world.random = () => 1;
+    world.openAlone({transports: [transport], token: () => "t"});
+    const waits = [];
+    for (let i = 0; i < 4; i++) {
+      world.last(transport).works(cursor(1));
+      world.last(transport).refuse(401, "the token has expired");
+      waits.push(await world.untilNext());
+    }
+    assert.deepEqual(waits, [0, 1000, 2000, 4000]);
   });
 
   scenario(`${transport}: a string that is refused (401) ends the subscription`, async (world) => {
@@ -258,6 +271,27 @@ for (const transport of ["websocket", "longpoll"]) {
     assert.deepEqual([tab.states, tab.reasons, world.live], [["closed"], ["the token has expired"], []]);
   });
 }
+
+scenario("a token that only WebSocket refuses, again and again, leaves the other transports", async (world) => {
+  let count = 0;
+  const tab = world.openAlone({token: () => `t${++count}`});
+  world.last("websocket").refuse(401, "the token has expired");
+  await world.pass(1);
+  world.last("websocket").refuse(401, "the token has expired");
+  world.last("eventsource").works(cursor(1)).tell(envelope(2));
+  assert.deepEqual([tab.data, tab.states, count], [[2], ["open eventsource"], 2]);
+});
+
+scenario("a connection that was cut within a second has not shown that its token is good", async (world) => {
+  world.random = () => 1;
+  world.openAlone({transports: ["websocket"], token: () => "t"});
+  world.last("websocket").refuse(401, "the token has expired");
+  await world.untilNext();
+  world.last("websocket").works(cursor(1)).end();
+  await world.pass(10000);
+  world.last("websocket").refuse(401, "the token has expired");
+  assert.equal(await world.untilNext(), 1000);
+});
 
 scenario("an event stream's 401 can not be seen, but the next transport's is", async (world) => {
   let count = 0;
@@ -352,6 +386,29 @@ scenario("“offline” ends nothing by itself: the browser may be wrong", async
   world.last("websocket").tell(envelope(2));
   assert.deepEqual(tab.data, [2]);
 });
+
+for (const [what, wrap] of [
+  ["a proxy", (subscription) => new Proxy(subscription, {})],
+  ["a proxy that wraps what it returns, as Vue's", (subscription) => new Proxy(subscription, {get: reactive})]
+]) {
+  scenario(`close(), add() and remove() work through ${what}`, async (world) => {
+    const tab = connected(world), proxy = wrap(tab.subscription);
+    proxy.add("news");
+    proxy.remove("chat");
+    assert.deepEqual(paths(world).slice(1), ["/channels/chat,news", "/channels/news"]);
+    const [heard, hear] = [world.connections.length, (name) => tab.happens(name)];
+    proxy.close();
+    ["pagehide", "pageshow", "freeze", "resume", "online", "visibilitychange"].forEach(hear);
+    await world.pass(60000);
+    assert.deepEqual([world.live, world.connections.length, tab.states.at(-1)], [[], heard, "closed"]);
+  });
+}
+
+/** Of objects a proxy again; functions as they are. */
+function reactive(target, name, proxy) {
+  const value = Reflect.get(target, name, proxy), type = Object.prototype.toString.call(value);
+  return ["[object Object]", "[object Array]"].includes(type) ? new Proxy(value, {get: reactive}) : value;
+}
 
 scenario("after close() the page's events are not listened to", async (world) => {
   const tab = connected(world);

@@ -119,6 +119,39 @@ scenario("a tab that comes back from a log that is gone is told of the reset, th
   assert.deepEqual(data(all), [[2], [2], [2], [2]]);
 });
 
+scenario("a reset to an earlier cursor (the log has lost its end) is told to all tabs", async (world) => {
+  const all = await tabs(world, 2);
+  await tell(world, 900);
+  all.push(world.open({cursor: cursor(900)}));
+  await world.pass(10);
+  world.last("websocket").reset(cursor(2));
+  await tell(world, 3, 4);
+  assert.deepEqual(all.map((tab) => tab.resets.length), [1, 1, 1]);
+  assert.deepEqual(data(all), [[900, 3, 4], [900, 3, 4], [3, 4]]);
+});
+
+scenario("a reset of a connection that is behind, and not past a tab, is not about that tab", async (world) => {
+  const all = await tabs(world, 2);
+  await tell(world, 900);
+  all.push(world.open({cursor: cursor(1)}));
+  await world.pass(10);
+  assert.equal(world.last("websocket").query.cursor, cursor(1));
+  world.last("websocket").works(cursor(1)).reset(cursor(900));
+  await tell(world, 901);
+  assert.deepEqual(all.map((tab) => tab.resets.length), [0, 0, 1]);
+  assert.deepEqual(data(all), [[900, 901], [900, 901], [901]]);
+});
+
+scenario("a reset that is past a tab is told to it, too, wherever the connection began", async (world) => {
+  const all = await tabs(world, 1);
+  await tell(world, 900);
+  all.push(world.open({cursor: cursor(1)}));
+  await world.pass(10);
+  world.last("websocket").works(cursor(1)).reset(cursor(950));
+  await tell(world, 951);
+  assert.deepEqual([all.map((tab) => tab.resets.length), data(all)], [[1, 1], [[900, 951], [951]]]);
+});
+
 scenario("a leader that stands in a log that is gone is told so, though others know the new one", async (world) => {
   const leader = world.open({cursor: cursor(70, "00oldlog")}), other = world.open({cursor: cursor(1)});
   await world.pass(10);
@@ -366,6 +399,9 @@ scenario("tabs add channels for themselves", async (world) => {
 scenario("what the server refuses for good is refused to all tabs", async (world) => {
   const all = await tabs(world, 2);
   world.last("websocket").refuse(403, "not from here");
+  await world.untilNext();
+  world.last("eventsource").end();
+  world.last("longpoll").refuse(403, "not from here");
   await world.pass(100000);
   const closed = ["closed", "not from here"];
   assert.deepEqual(all.map((tab) => [tab.states.at(-1), tab.reasons.at(-1)]), [closed, closed]);

@@ -110,6 +110,23 @@ def test_a_tab_that_does_not_share_has_its_own_connection(server: Server, chromi
         has_seen(page, "one")
 
 
+def test_a_policy_that_forbids_websockets_costs_no_wait(server: Server, chromium: Profile) -> None:
+    page = page_of(
+        server,
+        chromium,
+        f"""{CLIENT}
+        var policy = document.createElement("meta");
+        policy.httpEquiv = "Content-Security-Policy";
+        policy.content = "connect-src http:";
+        document.head.appendChild(policy);
+        var subscription = PushCompat.subscribe("/channels/policy", {{
+          shareTabs: false, stagger: 1e9, openTimeout: 1e9
+        }}); 0""",
+    )
+    page.wait_for("subscription.state == 'open'")
+    assert page.evaluate("subscription.transport") == "eventsource"
+
+
 def updates(server: Server, chromium: Profile, channel: str, script: str) -> Page:
     """A page of 2009 on top of ``script``, with NOOPs and all."""
     return page_of(

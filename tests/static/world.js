@@ -6,7 +6,8 @@
  *     assert.deepEqual(tab.data, …)
  *
  * The fakes do what the standards say and the client could stumble over: a closed WebSocket still says so later,
- * `abort()` calls back at once, a stolen lock rejects, a frozen tab does everything it missed when it thaws.
+ * `abort()` calls back at once, a timer that is set to more than 2^31 - 1 ms fires at once, a stolen lock rejects, a
+ * frozen tab does everything it missed when it thaws.
  */
 "use strict";
 
@@ -191,14 +192,14 @@ class Connection {
   }
 
   /** The whole answer to a poll. Returns the next one, if there is one at once. */
-  answer(body, status = 200) {
-    this.end(status, text(body));
+  answer(body, status = 200, headers = {}) {
+    this.end(status, text(body), headers);
     return this.tab.world.last("longpoll");
   }
 
-  /** The server itself says why, in the transport's way; an event stream's status can not be seen. */
-  refuse(status, detail) {
-    if (this.transport === "longpoll") this.answer({type: "about:blank", title: "", status, detail}, status);
+  /** The server itself says why, in the transport's way; an event stream's status cannot be seen. */
+  refuse(status, detail, headers) {
+    if (this.transport === "longpoll") this.answer({type: "about:blank", title: "", status, detail}, status, headers);
     else this.end(status + 4000, detail);
   }
 
@@ -240,18 +241,19 @@ function transportsOf(tab) {
   }
 
   function XMLHttpRequest() {
-    const done = (status, body) => {
+    const done = (status, body = "", headers = {}) => {
       Object.assign(this, {readyState: 4, status, responseText: body});
+      this.getResponseHeader = (name) => headers[name] ?? null;
       this.onreadystatechange();
     };
     this.open = (method, url) => Object.assign(this, {url, method, readyState: 1});
     this.send = () => {
-      this.connection = world.connect(tab, "longpoll", this.url, {end: (status = 0, body = "") => done(status, body)});
+      this.connection = world.connect(tab, "longpoll", this.url, {end: (status = 0, ...rest) => done(status, ...rest)});
     };
     this.abort = () => {
       if (!this.connection.isOpen) return;
       this.connection.isOpen = false;
-      done(0, "");
+      done(0);
     };
   }
 
@@ -327,7 +329,7 @@ class Tab {
   }
 
   _setTimeout(action, ms) {
-    const timer = this.world.later(ms, () => this.run(() => timer.isOff || action()));
+    const timer = this.world.later(ms > 0x7fffffff ? 1 : ms, () => this.run(() => timer.isOff || action()));
     return timer;
   }
 

@@ -94,7 +94,7 @@ def test_what_is_forbidden_is_left_and_what_is_allowed_again_is_used(server: Ser
             in_use = page.evaluate("document.querySelector('.current').textContent.trim()")
             assert then == f"Live by {in_use}"
     changes = page.evaluate("document.querySelector('#changes').textContent")
-    assert "You allow WebSocket" in changes
+    assert "You enabled WebSocket" in changes
 
 
 def test_what_was_missed_while_everything_was_forbidden_comes_when_it_is_not(server: Server, chromium: Profile) -> None:
@@ -118,9 +118,9 @@ def test_a_page_that_is_cut_off_says_why_and_comes_back(tmp_path: Path, chromium
     server = Server(tmp_path, "--demo")
     page = chat(chromium, server)
     server.stop()
-    page.wait_for(f"{STATUS} == 'Cut off, trying again'")
+    page.wait_for(f"{STATUS} == 'Disconnected, retrying'")
     page.type("#text", "typed meanwhile\n")
-    page.wait_for("document.querySelector('#error').textContent == 'Not sent: the server can not be reached.'")
+    page.wait_for("document.querySelector('#error').textContent == 'Not sent: the server cannot be reached.'")
     assert page.evaluate("document.querySelector('#text').value") == "typed meanwhile"
     assert page.evaluate("/because .+/.test(document.querySelector('#changes').textContent)")
     for _ in running(tmp_path, "--demo", "--port", str(server.port)):
