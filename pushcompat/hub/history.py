@@ -131,6 +131,7 @@ class History:
         if not channel.queued:
             channel.queued = True
             heapq.heappush(self._oldest, (message.sequence, channel))
+            self._forget_gone()
         if message.ttl_s is not None:
             self._end_in(message, message.ttl_s)
         return channel
@@ -224,6 +225,7 @@ class History:
 
     def _end_in(self, message: Message, seconds: float) -> None:
         heapq.heappush(self._ending, (self._clock() + seconds, message.sequence, message))
+        self._forget_gone()
 
     def _forget_gone(self) -> None:
         if len(self._oldest) > 2 * len(self._channels) + 1024:

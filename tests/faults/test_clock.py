@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pushcompat.hub.clock import NEVER, Wheel
+from pushcompat.hub.timers import NEVER, TimerWheel
 from pushcompat.hub.history import History
 from pushcompat.limits import Retention
 from pushcompat.message import Message
-from pushcompat.store.base import Idempotency, Publish, Receipt
+from pushcompat.store.base import Idempotency, Outcome, Publish, Receipt
 from pushcompat.store.memory import MemoryStore
 
 from ..harness import Client, Server, running
@@ -102,17 +102,22 @@ def message(sequence: int, time_s: float, ttl_s: float | None = None) -> Message
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
 def test_history_goes_by_the_time_that_passed_and_not_by_what_messages_say(jump_s: float) -> None:
     steady = Clock()
-    history = History(Retention(age_s=60), steady)
+    history = History(Retention(age_s=60), clock=steady)
     wall_s = 1_764_000_000.0
+
+    def pass_time(seconds: int) -> None:
+        for _ in range(seconds):
+            steady.now += 1
+            history.expire()
+
     history.append(message(1, wall_s, ttl_s=90))
-    steady.now += 30
+    pass_time(30)
     history.append(message(2, wall_s + 30 + jump_s))
-    history.expire()
+    pass_time(1)
     channel = history.channel("chat")
     assert [m.sequence for m in channel.after(0)] == [1, 2]
-    channel.visited = 2
-    steady.now += 31  # the first one is too old now, the second is not
-    history.expire()
+    channel.served_up_to = 2
+    pass_time(31)  # the first one is too old now, the second is not
     assert [m.sequence for m in channel.after(0)] == [2]
     assert channel.floor == 1
 
@@ -124,7 +129,7 @@ class Deadline:
 
 def test_a_wheel_that_was_stopped_for_an_hour_calls_everybody_once() -> None:
     """A machine that sleeps or is starved: nobody gets the heartbeats of the hour that was missed."""
-    wheel: Wheel[Deadline] = Wheel(100)
+    wheel: TimerWheel[Deadline] = TimerWheel(100)
     beating = [Deadline() for _ in range(3)]
     for timed in beating:
         wheel.set(timed, 115)
@@ -138,7 +143,7 @@ def test_a_wheel_that_was_stopped_for_an_hour_calls_everybody_once() -> None:
 
 
 def test_a_wheel_that_is_told_an_earlier_time_stays_where_it_is() -> None:
-    wheel: Wheel[Deadline] = Wheel(100)
+    wheel: TimerWheel[Deadline] = TimerWheel(100)
     timed = Deadline()
     wheel.set(timed, 105)
     assert list(wheel.advance(90)) == []
@@ -154,13 +159,15 @@ def test_a_store_whose_clock_jumps_keeps_from_its_followers_nothing(jump_s: floa
         wall, steady = Clock(1_764_000_000.0), Clock()
         store = MemoryStore(Retention(age_s=60), wall, steady)
         followed: list[int] = []
-        news = store.follow(0)
+        following = asyncio.ensure_future(
+            store.follow(0, store.epoch, lambda batch: followed.extend(m.sequence for m in batch))
+        )
+        await asyncio.sleep(0)
         for n in range(10):
             if n == 5:
                 wall.now += jump_s
-            await store.append([Publish([Message("chat", b"x") for _ in range(2000)])])
-            followed += [m.sequence for m in await anext(news)]
-        await news.aclose()  # type: ignore[attr-defined]
+            store.append([Publish([Message("chat", b"x") for _ in range(2000)])], lambda outcomes: None)
+        following.cancel()
         return followed
 
     assert asyncio.run(follow()) == list(range(1, 20_001))
@@ -173,7 +180,9 @@ def test_a_store_whose_clock_jumps_knows_a_repeated_publish(jump_s: float) -> No
         store = MemoryStore(Retention(idempotency_s=60), wall, steady)
 
         async def publish() -> int:
-            (receipt,) = await store.append([Publish([Message("chat", b"x")], {}, Idempotency("p", "k", b"d"))])
+            outcomes: list[Outcome] = []
+            store.append([Publish([Message("chat", b"x")], {}, Idempotency("p", "k", b"d"))], outcomes.extend)
+            (receipt,) = outcomes
             assert isinstance(receipt, Receipt)
             return receipt.sequence
 

@@ -34,7 +34,8 @@ def test_a_window_holds_what_came_less_what_was_taken(steps: list[tuple[str, str
             assert channel.append(new) is (earlier[0] if earlier else None)
             window = [*(m for m in window if m not in earlier), new]
         elif action == "evict" and window:
-            assert channel.evict_oldest() is window[0]
+            channel.served_up_to = head
+            assert channel.evict_to(len(window) - 1) == (1, 1)
             floor = window.pop(0).sequence
         elif action == "drop":
             gone = [m for m in window if m.sequence == value]
@@ -48,12 +49,24 @@ def test_a_window_holds_what_came_less_what_was_taken(steps: list[tuple[str, str
             assert channel.holds(message(sequence)) is any(m.sequence == sequence for m in window)
 
 
-def test_only_what_everyone_was_visited_for_may_be_evicted() -> None:
+def test_what_a_pass_still_owes_to_a_subscriber_is_not_evicted() -> None:
     channel = Channel("a", 0)
-    for sequence in (3, 5):
+    for sequence in (3, 5, 7):
         channel.append(message(sequence))
-    channel.visited = 3
-    assert [channel.may_evict(sequence) for sequence in (3, 4, 5)] == [True, False, False]
+    channel.served_up_to = 5
+    assert channel.evict_to(0) == (2, 2)
+    assert (channel.floor, len(channel)) == (5, 1)
+    assert channel.evict_to(0) == (0, 0)
+
+
+def test_a_long_window_that_moves_on_takes_no_more_memory() -> None:
+    channel = Channel("a", 0)
+    for sequence in range(1, 10_001):
+        channel.append(message(sequence))
+        channel.served_up_to = sequence
+        channel.evict_to(10)
+    assert [m.sequence for m in channel.after(0)] == list(range(9_991, 10_001))
+    assert len(channel._messages) < 200
 
 
 def test_a_channel_is_idle_when_nothing_but_its_floor_would_be_lost() -> None:
@@ -61,7 +74,8 @@ def test_a_channel_is_idle_when_nothing_but_its_floor_would_be_lost() -> None:
     assert channel.idle
     channel.append(message(5))
     assert not channel.idle
-    channel.evict_oldest()
+    channel.served_up_to = 5
+    channel.evict_to(0)
     assert channel.idle
     channel.dirty = True
     assert not channel.idle
@@ -71,6 +85,6 @@ def test_starting_over_forgets_messages_and_keys() -> None:
     channel = Channel("a", 0)
     channel.append(message(5, "k"))
     channel.start_over(2)
-    assert (len(channel), channel.floor, channel.head, channel.visited) == (0, 2, 2, 2)
+    assert (len(channel), channel.floor, channel.head, channel.served_up_to) == (0, 2, 2, 2)
     assert channel.append(message(3, "k")) is None
     assert channel.oldest is not None

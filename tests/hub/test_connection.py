@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 
 import pytest
 
+from pushcompat.hub import connection as module
 from pushcompat.hub.connection import TRANSITIONS, Connection, IllegalTransition, State
 
+H, B, P, L, S, G, C = State  # READING_HEAD, READING_BODY, PUBLISHING, POLLING, STREAMING, CLOSING, CLOSED
+EXPECTED = {
+    H: {B, P, L, S, G, C},
+    B: {H, P, G, C},
+    P: {H, G, C},
+    L: {H, G, C},
+    S: {G, C},
+    G: {C},
+    C: set(),
+}
+ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
 ALLOWED = [(before, after) for before, states in TRANSITIONS.items() for after in states]
 FORBIDDEN = [pair for pair in product(State, State) if pair not in ALLOWED]
 
 
 def paths() -> dict[State, list[State]]:
     """The shortest way to each state from the first one, HEAD."""
-    found: dict[State, list[State]] = {State.HEAD: []}
-    edge = [State.HEAD]
+    found: dict[State, list[State]] = {State.READING_HEAD: []}
+    edge = [State.READING_HEAD]
     while edge:
         state = edge.pop(0)
         for after in sorted(TRANSITIONS[state], key=lambda s: s.name):
@@ -41,7 +55,7 @@ def bring(connection: Connection, state: State) -> None:
 
 
 def test_a_connection_begins_by_waiting_for_a_request(connection: Connection) -> None:
-    assert connection.state is State.HEAD
+    assert connection.state is State.READING_HEAD
 
 
 def test_every_state_has_its_row_and_can_be_reached() -> None:
@@ -67,17 +81,17 @@ def test_what_the_table_does_not_list_raises_and_changes_nothing(
     assert {name: getattr(connection, name) for name in Connection.__slots__} == as_it_was
 
 
-def test_gone_is_final_and_everything_can_go() -> None:
-    assert TRANSITIONS[State.GONE] == frozenset()
-    assert all(State.GONE in states for before, states in TRANSITIONS.items() if before is not State.GONE)
+def test_closed_is_final_and_everything_can_go() -> None:
+    assert TRANSITIONS[State.CLOSED] == frozenset()
+    assert all(State.CLOSED in states for before, states in TRANSITIONS.items() if before is not State.CLOSED)
 
 
 def test_goodbye_leads_nowhere_but_out() -> None:
-    assert TRANSITIONS[State.CLOSING] == {State.GONE}
+    assert TRANSITIONS[State.CLOSING] == {State.CLOSED}
 
 
 def test_a_stream_is_never_a_request_again() -> None:
-    assert State.HEAD not in TRANSITIONS[State.STREAMING]
+    assert State.READING_HEAD not in TRANSITIONS[State.STREAMING]
 
 
 def test_the_address_of_someone_who_is_gone_is_none() -> None:
@@ -87,3 +101,13 @@ def test_the_address_of_someone_who_is_gone_is_none() -> None:
     ours.close()
     theirs.close()
     assert connection.address is None
+
+
+def test_the_table_is_this_one() -> None:
+    assert EXPECTED == TRANSITIONS
+
+
+@pytest.mark.parametrize("text", [module.__doc__, ARCHITECTURE.read_text()], ids=["connection.py", "architecture.md"])
+def test_the_drawing_is_the_tables(text: str) -> None:
+    rows = re.findall(r"^ +([A-Z_]+) +->(.*)$", text, re.MULTILINE)
+    assert {State[name]: {State[word] for word in states.split()} for name, states in rows} == TRANSITIONS

@@ -19,7 +19,7 @@ class Log:
 
     def __init__(self, retention: Retention) -> None:
         self.now = 1000.0
-        self.history = History(retention, lambda: self.now)
+        self.history = History(retention, clock=lambda: self.now)
         self.sequence = 0
 
     def append(self, name: str, data: bytes = b"x", *, key: str | None = None, ttl_s: float | None = None) -> Channel:
@@ -30,10 +30,16 @@ class Log:
     def publish(self, name: str, data: bytes = b"x", *, key: str | None = None, ttl_s: float | None = None) -> Channel:
         """Appends, and ends the pass."""
         channel = self.append(name, data, key=key, ttl_s=ttl_s)
-        channel.visited = channel.head
+        channel.served_up_to = channel.head
         self.history.trim(channel)
         self.history.shrink()
         return channel
+
+    def wait(self, seconds: int) -> None:
+        """Lets time pass as it does: what is over is looked for once a second."""
+        for _ in range(seconds):
+            self.now += 1
+            self.history.expire()
 
     def held(self, name: str) -> list[int]:
         channel = self.history.find(name)
@@ -65,11 +71,11 @@ def test_what_a_pass_still_owes_to_somebody_stays(make_log: MakeLog) -> None:
         channel = log.append("a")
         log.history.trim(channel)
     assert log.held("a") == [1, 2, 3, 4, 5]
-    channel.visited = 2
+    channel.served_up_to = 2
     log.history.trim(channel)
     assert log.held("a") == [3, 4, 5]
     assert channel.floor == 2
-    channel.visited = 5
+    channel.served_up_to = 5
     log.history.trim(channel)
     assert log.held("a") == [4, 5]
 
@@ -79,11 +85,11 @@ def test_a_channel_is_full_when_it_holds_twice_its_count_for_a_pass(make_log: Ma
     for _ in range(3):
         channel = log.append("a")
     channel.dirty = True
-    assert not log.history.full(channel)
+    assert not log.history.needs_backpressure(channel)
     log.append("a")
-    assert log.history.full(channel)
+    assert log.history.needs_backpressure(channel)
     channel.dirty = False
-    assert not log.history.full(channel)
+    assert not log.history.needs_backpressure(channel)
 
 
 # Bytes
@@ -108,12 +114,12 @@ def test_the_byte_budget_does_not_take_what_a_pass_owes_and_is_crowded_at_twice_
         channel = log.append(name, b"x" * 100)
         log.history.shrink()
     assert [log.held(name) for name in "abc"] == [[1], [2], [3]]
-    assert not log.history.crowded
+    assert not log.history.over_budget
     channel.dirty = True
-    assert not log.history.full(channel)
+    assert not log.history.needs_backpressure(channel)
     log.append("d", b"x" * 100)
-    assert log.history.crowded
-    assert log.history.full(channel)
+    assert log.history.over_budget
+    assert log.history.needs_backpressure(channel)
 
 
 # Age
@@ -122,13 +128,11 @@ def test_the_byte_budget_does_not_take_what_a_pass_owes_and_is_crowded_at_twice_
 def test_what_is_too_old_goes_once_a_second_looks_at_it(make_log: MakeLog) -> None:
     log = make_log(age_s=60.0)
     log.publish("a")
-    log.now += 30
+    log.wait(30)
     log.publish("a")
-    log.now += 31
-    log.history.expire()
+    log.wait(31)
     assert log.held("a") == [2]
-    log.now += 30
-    log.history.expire()
+    log.wait(30)
     assert log.held("a") == []
     assert log.history.channel("a").floor == 2
 
@@ -136,10 +140,9 @@ def test_what_is_too_old_goes_once_a_second_looks_at_it(make_log: MakeLog) -> No
 def test_what_is_too_old_waits_for_its_pass(make_log: MakeLog) -> None:
     log = make_log(age_s=60.0)
     channel = log.append("a")
-    log.now += 61
-    log.history.expire()
+    log.wait(61)
     assert log.held("a") == [1]
-    channel.visited = 1
+    channel.served_up_to = 1
     log.history.expire()
     assert log.held("a") == []
 
@@ -180,8 +183,7 @@ def test_a_message_past_its_ttl_goes_and_moves_no_floor(make_log: MakeLog) -> No
     log.publish("a", ttl_s=5.0)
     channel = log.publish("a", ttl_s=50.0)
     log.append("b", ttl_s=5.0)  # a pass owes this one to somebody, for whom it is of no use any more
-    log.now += 5
-    log.history.expire()
+    log.wait(5)
     assert (log.held("a"), log.held("b")) == ([2], [])
     assert channel.floor == 0
     assert log.history.count == 1
@@ -200,7 +202,7 @@ def test_a_channel_made_anew_starts_at_the_global_floor(make_log: MakeLog) -> No
 
 def test_a_channel_that_lost_nothing_is_forgotten_at_once(make_log: MakeLog) -> None:
     log = make_log()
-    log.history.release(log.history.channel("a"))
+    log.history.discard_if_idle(log.history.channel("a"))
     assert len(log.history) == 0
     assert log.history.floor == 0
 
@@ -211,8 +213,7 @@ def test_what_is_forgotten_about_whole_channels_is_folded_into_one_floor(make_lo
     for number in range(many):
         log.publish(f"c{number}")
     assert len(log.history) == many
-    log.now += 61
-    log.history.expire()
+    log.wait(61)
     assert log.history.count == log.history.bytes == 0
     assert len(log.history) <= _IDLE_CHANNELS
     assert log.history.floor >= many - _IDLE_CHANNELS
@@ -223,13 +224,11 @@ def test_what_is_forgotten_about_whole_channels_is_folded_into_one_floor(make_lo
 def test_a_channel_that_is_used_again_is_not_among_the_forgotten(make_log: MakeLog) -> None:
     log = make_log(age_s=60.0)
     log.publish("used")
-    log.now += 61
-    log.history.expire()
+    log.wait(61)
     used = log.history.channel("used")  # by a subscriber, who has not released it yet
     for number in range(_IDLE_CHANNELS + 10):
         log.publish(f"c{number}")
-    log.now += 61
-    log.history.expire()
+    log.wait(61)
     assert log.history.floor > 0
     assert log.history.find("used") is used
 
@@ -254,8 +253,7 @@ def test_what_is_counted_is_what_is_held(make_log: MakeLog) -> None:
             key=str(number % 4) if number % 3 else None,
             ttl_s=7.0 if number % 7 == 0 else None,
         )
-        log.now += number % 3
-        log.history.expire()
+        log.wait(1 + number % 3)
         held = [message for channel in log.history for message in channel.after(0)]
         assert log.history.count == len(held)
         assert log.history.bytes == sum(map(weight, held))
@@ -265,7 +263,7 @@ def test_what_is_counted_is_what_is_held(make_log: MakeLog) -> None:
 
 
 def load(log: Log, messages: list[Message], floor: int, head: int | None = None) -> None:
-    log.history.load(Retained(messages, floor, messages[-1].sequence if head is None else head), wall_s=5000.0)
+    log.history.load(Retained(messages, floor, messages[-1].sequence if head is None else head, "aaaaaaaa"), wall_s=5000.0)
 
 
 def stored(name: str, sequence: int, *, age_s: float = 0.0, ttl_s: float | None = None) -> Message:
@@ -298,11 +296,9 @@ def test_the_head_is_the_logs_though_its_last_messages_are_gone(make_log: MakeLo
 def test_ages_and_times_to_live_go_on_where_they_were(make_log: MakeLog) -> None:
     log = make_log(age_s=60.0)
     load(log, [stored("a", 1, age_s=50.0), stored("a", 2, age_s=20.0, ttl_s=30.0), stored("a", 3)], 0)
-    log.now += 9
-    log.history.expire()
+    log.wait(9)
     assert log.held("a") == [1, 2, 3]
-    log.now += 2
-    log.history.expire()
+    log.wait(2)
     assert log.held("a") == [3]
     assert log.history.channel("a").floor == 1
 
@@ -311,13 +307,12 @@ def test_starting_over_forgets_what_was_and_makes_passes_visit_everyone_again(ma
     log = make_log(age_s=60.0)
     channel = log.append("a", ttl_s=1.0)
     log.publish("gone")
-    channel.dirty, channel.target, channel.to_visit = True, 1, deque()
+    channel.dirty, channel.pass_head, channel.to_visit = True, 1, deque()
     load(log, [stored("a", 7)], 6)
-    assert (channel.floor, channel.head, channel.visited, channel.to_visit) == (6, 7, 7, None)
+    assert (channel.floor, channel.head, channel.served_up_to, channel.to_visit) == (6, 7, 7, None)
     assert log.history.count == 1
     assert log.history.find("gone") is None
-    log.now += 59
-    log.history.expire()
+    log.wait(59)
     assert log.held("a") == [7]
 
 
@@ -325,10 +320,8 @@ def test_a_forgotten_channels_place_in_the_order_of_age_is_not_its_successors(ma
     log = make_log(age_s=60.0)
     log.publish("older")  # stays the oldest, so that the place of what follows does not come up
     log.publish("a", ttl_s=1.0)
-    log.now += 2
-    log.history.expire()
+    log.wait(2)
     assert log.history.find("a") is None
     successor = log.history.channel("a")
-    log.now += 61
-    log.history.expire()
+    log.wait(61)
     assert log.history.find("a") is successor

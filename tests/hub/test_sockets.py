@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from pushcompat.hub.clock import Wheel
 from pushcompat.hub.connection import Connection, State
-from pushcompat.hub.poller import WRITE
+from pushcompat.hub.poller import READ, WRITE
+from pushcompat.hub.reasons import CloseReason
 from pushcompat.hub.sockets import Sockets
+from pushcompat.hub.timers import TimerWheel
+from pushcompat.limits import Limits
 
 MUCH = b"x" * 1_000_000  # more than the kernel takes
 
@@ -18,17 +20,24 @@ MUCH = b"x" * 1_000_000  # more than the kernel takes
 class Pair:
     """A connection of ours, and its client."""
 
-    def __init__(self) -> None:
+    def __init__(self, **limits: int) -> None:
         self.ended: list[str] = []
-        self.sockets = Sockets(Wheel(0), 1.0, lambda connection, reason: self.ended.append(reason))
+        self.timers: TimerWheel[Connection] = TimerWheel(0)
+        self.sockets = Sockets(self.timers, Limits(**limits))  # type: ignore[arg-type]
+        self.sockets.on_end(lambda connection, reason: self.ended.append(reason))
         ours, self.client = socket.socketpair()
         ours.setblocking(False)
         self.client.setblocking(False)
         self.connection = Connection(ours, 0)
         self.sockets.watch(self.connection)
 
-    def uncork(self) -> list[Connection]:
-        return list(self.sockets.uncork())
+    def flush(self) -> bool:
+        """Goes on with what the kernel did not take; whether that is all."""
+        self.sockets._flush(self.connection)
+        return self.connection.unsent is None
+
+    def ready(self) -> list[tuple[Connection, int]]:
+        return self.sockets._poller.ready()
 
     def read(self) -> bytes:
         """All that has come; b"" also at the end of the stream."""
@@ -51,65 +60,173 @@ class Pair:
 def pair() -> Iterator[Pair]:
     pair = Pair()
     yield pair
-    pair.sockets.close()
+    pair.sockets.close_all()
     pair.client.close()
 
 
-def test_what_is_corked_waits_and_then_goes_out(pair: Pair) -> None:
-    pair.sockets.cork(pair.connection, b"hello")
+def test_what_is_written_to_be_sent_later_waits_and_then_goes_out(pair: Pair) -> None:
+    pair.sockets.write_later(pair.connection, b"hello")
     assert pair.read() == b""
-    assert pair.uncork() == [pair.connection]
+    pair.sockets.flush_writes()
     assert pair.read() == b"hello"
-    assert pair.uncork() == []
+    pair.sockets.flush_writes()
+    assert pair.read() == b""
 
 
-def test_what_is_said_meanwhile_comes_behind_it(pair: Pair) -> None:
-    pair.sockets.cork(pair.connection, b"one ")
-    pair.sockets.offer(pair.connection, b"two ")
-    pair.sockets.cork(pair.connection, b"three")
-    assert pair.uncork() == [pair.connection]
+def test_what_is_written_meanwhile_comes_behind_it(pair: Pair) -> None:
+    pair.sockets.write_later(pair.connection, b"one ")
+    pair.sockets.write(pair.connection, b"two ")
+    pair.sockets.write_later(pair.connection, b"three")
+    pair.sockets.flush_writes()
     assert pair.read() == b"one two three"
 
 
 def test_it_comes_behind_what_was_unsent_before(pair: Pair) -> None:
-    pair.sockets.offer(pair.connection, MUCH)
-    pair.sockets.cork(pair.connection, b"end")
+    pair.sockets.write(pair.connection, MUCH)
+    pair.sockets.write_later(pair.connection, b"end")
     received = b""
-    while not pair.sockets.flush(pair.connection):
+    while not pair.flush():
         received += pair.read()
     assert received + pair.read() == MUCH + b"end"
 
 
 def test_what_the_kernel_does_not_take_goes_out_when_it_can(pair: Pair) -> None:
-    pair.sockets.cork(pair.connection, MUCH)
-    assert pair.uncork() == []
+    pair.sockets.write_later(pair.connection, MUCH)
+    pair.sockets.flush_writes()
     received = pair.read()
-    assert pair.sockets.ready(10) == [(pair.connection, WRITE)]
-    while not pair.sockets.flush(pair.connection):
+    ((connection, events),) = pair.ready()
+    assert (connection, events & WRITE) == (pair.connection, WRITE)
+    while not pair.flush():
         received += pair.read()
     assert received + pair.read() == MUCH
 
 
-def test_last_words_that_are_corked_are_followed_by_the_end(pair: Pair) -> None:
-    pair.sockets.cork(pair.connection, b"bye")
-    pair.sockets.end(pair.connection, "answered")
-    assert (pair.read(), pair.ended) == (b"", ["answered"])
-    pair.uncork()
+def test_last_bytes_that_are_sent_later_are_followed_by_the_end(pair: Pair) -> None:
+    pair.sockets.write_later(pair.connection, b"bye")
+    pair.sockets.close(pair.connection, CloseReason.RESPONSE_SENT)
+    assert (pair.read(), pair.ended) == (b"", [CloseReason.RESPONSE_SENT])
+    pair.sockets.flush_writes()
     assert pair.read() == b"bye"
     assert pair.at_end()
 
 
-def test_a_client_that_said_its_last_is_read_again_after_what_was_corked(pair: Pair) -> None:
-    pair.client.shutdown(socket.SHUT_WR)
+def test_a_paused_client_is_not_read_until_it_is_resumed(pair: Pair) -> None:
+    pair.client.send(b"more")
     pair.sockets.pause(pair.connection)
-    pair.sockets.cork(pair.connection, b"answer")
-    assert pair.sockets.ready(10) == []
-    pair.uncork()
-    assert [connection for connection, _ in pair.sockets.ready(10)] == [pair.connection]
+    assert pair.ready() == []
+    assert pair.sockets.read() == []
+    pair.sockets.resume(pair.connection)
+    assert pair.sockets.read() == [(pair.connection, b"more")]
 
 
-def test_a_client_that_is_lost_is_told_nothing_more(pair: Pair) -> None:
-    pair.sockets.cork(pair.connection, b"hello")
-    pair.sockets.lose(pair.connection, "gone")
-    assert pair.uncork() == []
-    assert pair.connection.state is State.GONE
+def test_a_client_that_is_gone_gets_nothing_more(pair: Pair) -> None:
+    pair.sockets.write_later(pair.connection, b"hello")
+    pair.sockets.abort(pair.connection, CloseReason.CLIENT_CLOSED)
+    pair.sockets.flush_writes()
+    assert pair.connection.state is State.CLOSED
+    assert pair.read() == b""
+
+
+def test_a_read_that_filled_its_buffer_is_followed_by_another(pair: Pair) -> None:
+    pair.client.send(b"x" * 10_000)
+    sizes = []
+    while received := pair.sockets.read():
+        sizes += [len(data) for _, data in received]
+    assert sum(sizes) == 10_000
+    assert len(sizes) > 1
+
+
+def test_the_end_that_came_with_the_last_bytes_is_seen_after_them(pair: Pair) -> None:
+    pair.client.send(b"last")
+    pair.client.shutdown(socket.SHUT_WR)
+    assert pair.sockets.read() == [(pair.connection, b"last")]
+    assert pair.sockets.readable
+    assert pair.sockets.read() == []
+    assert pair.ended == [CloseReason.CLIENT_CLOSED]
+
+
+def test_a_stream_is_read_no_faster_than_its_limit_a_second(pair: Pair) -> None:
+    pair.connection.move(State.STREAMING)
+    pair.client.send(b"x" * 10_000)
+    limit = Limits().stream_input_bytes
+
+    def read_all() -> int:
+        size = 0
+        while received := pair.sockets.read():
+            size += sum(len(data) for _, data in received)
+        return size
+
+    assert read_all() == limit
+    pair.sockets.tick()
+    assert read_all() == limit
+
+
+class Crowd:
+    """Clients that do not read, and one buffer for all of them, or one each."""
+
+    def __init__(self, count: int, budget: int) -> None:
+        self.timers: TimerWheel[Connection] = TimerWheel(0)
+        self.sockets = Sockets(self.timers, Limits(unsent_budget_bytes=budget))
+        self.ended: list[tuple[Connection, str]] = []
+        self.sockets.on_end(lambda connection, reason: self.ended.append((connection, reason)))
+        self.clients: list[socket.socket] = []
+        self.connections: list[Connection] = []
+        for _ in range(count):
+            ours, client = socket.socketpair()
+            ours.setblocking(False)
+            connection = Connection(ours, 0)
+            connection.move(State.STREAMING)
+            self.sockets.watch(connection)
+            self.clients.append(client)
+            self.connections.append(connection)
+
+    def close(self) -> None:
+        self.sockets.close_all()
+        for client in self.clients:
+            client.close()
+
+
+def test_unsent_bytes_that_many_share_count_once() -> None:
+    crowd = Crowd(20, 3 * len(MUCH))
+    crowd.sockets.broadcast(crowd.connections, MUCH)
+    assert crowd.sockets.unsent_bytes == len(MUCH)
+    assert crowd.ended == []
+    for connection in crowd.connections:
+        crowd.sockets.abort(connection, CloseReason.CLIENT_CLOSED)
+    assert crowd.sockets.unsent_bytes == 0
+    crowd.close()
+
+
+def test_over_the_budget_those_who_took_nothing_for_the_longest_are_closed() -> None:
+    crowd = Crowd(10, 5 * len(MUCH))
+    for tick, connection in enumerate(crowd.connections):
+        crowd.timers.now = tick
+        crowd.sockets.write(connection, MUCH + bytes([tick]))
+    assert 0 < crowd.sockets.unsent_bytes <= 5 * len(MUCH)
+    assert {reason for _, reason in crowd.ended} == {CloseReason.UNSENT_BUDGET}
+    assert [connection for connection, _ in crowd.ended] == crowd.connections[: len(crowd.ended)]
+    crowd.close()
+
+
+def test_over_half_of_the_budget_sends_are_smaller() -> None:
+    crowd = Crowd(2, 3 * len(MUCH))
+    assert crowd.sockets.send_bytes == Limits().send_bytes
+    for connection in crowd.connections:
+        crowd.sockets.write(connection, MUCH + bytes([crowd.connections.index(connection)]))
+    assert crowd.sockets.send_bytes < Limits().send_bytes
+    crowd.close()
+
+
+def test_a_client_that_takes_something_has_more_time(pair: Pair) -> None:
+    pair.sockets.write(pair.connection, MUCH)
+    assert pair.sockets.is_reading(pair.connection)
+    pair.timers.now = int(Limits().stall_s) + 1
+    assert not pair.sockets.is_reading(pair.connection)
+    pair.read()
+    pair.flush()
+    assert pair.sockets.is_reading(pair.connection)
+
+
+def test_read_and_write_are_watched_in_turn(pair: Pair) -> None:
+    pair.client.send(b"x")
+    assert pair.ready()[0][1] & READ

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from pushcompat.errors import KeyReused
 from pushcompat.limits import Retention
 from pushcompat.message import EPOCH_WIDTH, Message
-from pushcompat.store.base import Idempotency, Lost, Publish, Receipt, Store, weight
+from pushcompat.store.base import Idempotency, Lost, Outcome, Publish, Receipt, Store, weight
 
 from ..harness import PATIENCE_S
 
@@ -38,11 +38,22 @@ Open = Callable[[Retention, Clock], Awaitable[Store]]
 class Follower:
     """Reads a store's log from some place on."""
 
-    def __init__(self, store: Store, after: int = 0) -> None:
-        self._batches = store.follow(after)
+    def __init__(self, store: Store, after: int = 0, epoch: str | None = None) -> None:
+        self._batches: asyncio.Queue[Sequence[Message]] = asyncio.Queue()
+        self._following = asyncio.ensure_future(
+            store.follow(after, store.epoch if epoch is None else epoch, self._batches.put_nowait)
+        )
 
     async def batch(self) -> Sequence[Message]:
-        return await asyncio.wait_for(anext(self._batches), PATIENCE_S)
+        """What came next, at once. Raises Lost."""
+        getting = asyncio.ensure_future(self._batches.get())
+        await asyncio.wait([getting, self._following], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        if not getting.done():
+            getting.cancel()
+            if self._following.done():
+                self._following.result()
+            raise TimeoutError
+        return getting.result()
 
     async def read(self, count: int) -> list[Message]:
         """That many messages, in as many batches as they come."""
@@ -52,16 +63,23 @@ class Follower:
         return messages
 
     async def aclose(self) -> None:
-        await self._batches.aclose()  # type: ignore[attr-defined]
+        self._following.cancel()
+        await asyncio.gather(self._following, return_exceptions=True)
 
 
 def draft(channel: str, data: str = "x", **attributes: object) -> Message:
     return replace(Message(channel, data.encode()), **attributes)  # type: ignore[arg-type]
 
 
+async def append_group(store: Store, group: Sequence[Publish]) -> Sequence[Outcome]:
+    done: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+    store.append(group, done.set_result)
+    return await asyncio.wait_for(done, PATIENCE_S)
+
+
 async def append(store: Store, *drafts: Message) -> Receipt:
     """One publish."""
-    (receipt,) = await store.append([Publish(drafts)])
+    (receipt,) = await append_group(store, [Publish(drafts)])
     assert isinstance(receipt, Receipt)
     return receipt
 
@@ -110,7 +128,7 @@ class Contract:
 
     def test_a_log_starts_empty_under_an_epoch_of_fixed_width(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
-            assert await store.retained() == ([], 0, 0)
+            assert await store.retained() == ([], 0, 0, store.epoch)
             assert len(store.epoch) == EPOCH_WIDTH
 
         run(scenario)
@@ -132,7 +150,7 @@ class Contract:
     ) -> None:
         async def scenario(store: Store) -> None:
             publish = Publish([draft("a"), draft("b")], {"a": 3, "b": 0})
-            assert await store.append([publish]) == [Receipt(store.epoch, 2, {"a": 3, "b": 0})]
+            assert await append_group(store, [publish]) == [Receipt(store.epoch, 2, {"a": 3, "b": 0})]
 
         run(scenario)
 
@@ -141,7 +159,7 @@ class Contract:
     ) -> None:
         async def scenario(store: Store) -> None:
             group = [Publish([draft("a", "1"), draft("b", "2")]), Publish([draft("a", "3")])]
-            outcomes = await store.append(group)
+            outcomes = await append_group(store, group)
             assert [outcome.sequence for outcome in outcomes if isinstance(outcome, Receipt)] == [2, 3]
             assert await kept(store) == (["a:1", "b:2", "a:3"], 0)
 
@@ -177,9 +195,9 @@ class Contract:
             first, again = (
                 Publish([draft("a")], {"a": subscribers}, Idempotency("me", "k", b"digest")) for subscribers in (7, 8)
             )
-            (receipt,) = await store.append([first])
+            (receipt,) = await append_group(store, [first])
             await append(store, draft("b"))
-            (repeated,) = await store.append([again])
+            (repeated,) = await append_group(store, [again])
             assert receipt == Receipt(store.epoch, 1, {"a": 7})
             assert repeated == Receipt(store.epoch, 1, {"a": 7}, repeated=True)
             assert await kept(store) == (["a:x", "b:x"], 0)
@@ -189,7 +207,7 @@ class Contract:
     def test_a_publish_that_comes_twice_in_one_group_is_kept_once(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
             group = [Publish([draft("a")], {}, Idempotency("me", "k", b"digest")) for _ in range(2)]
-            first, second = await store.append(group)
+            first, second = await append_group(store, group)
             assert isinstance(first, Receipt)
             assert second == replace(first, repeated=True)
             assert await kept(store) == (["a:x"], 0)
@@ -200,12 +218,12 @@ class Contract:
         self, run: Callable[..., None]
     ) -> None:
         async def scenario(store: Store) -> None:
-            await store.append([Publish([draft("a")], {}, Idempotency("me", "k", b"one"))])
+            await append_group(store, [Publish([draft("a")], {}, Idempotency("me", "k", b"one"))])
             group = [
                 Publish([draft("b"), draft("c")], {}, Idempotency("me", "k", b"another")),
                 Publish([draft("d")]),
             ]
-            refused, taken = await store.append(group)
+            refused, taken = await append_group(store, group)
             assert isinstance(refused, KeyReused)
             assert refused.status == 422
             assert taken == Receipt(store.epoch, 2, {})
@@ -216,7 +234,7 @@ class Contract:
     def test_two_publishers_may_use_the_same_key(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
             group = [Publish([draft("a", who)], {}, Idempotency(who, "k", who.encode())) for who in ("me", "you")]
-            assert [r.sequence for r in await store.append(group) if isinstance(r, Receipt)] == [1, 2]
+            assert [r.sequence for r in await append_group(store, group) if isinstance(r, Receipt)] == [1, 2]
 
         run(scenario)
 
@@ -225,11 +243,11 @@ class Contract:
             def publish() -> list[Publish]:
                 return [Publish([draft("a")], {}, Idempotency("me", "k", b"digest"))]
 
-            await store.append(publish())
+            await append_group(store, publish())
             clock.now += 299
-            (before,) = await store.append(publish())
+            (before,) = await append_group(store, publish())
             clock.now += 1
-            (after,) = await store.append(publish())
+            (after,) = await append_group(store, publish())
             assert before == Receipt(store.epoch, 1, {}, repeated=True)
             assert after == Receipt(store.epoch, 2, {})
 
@@ -258,7 +276,7 @@ class Contract:
         async def scenario(store: Store) -> None:
             await fill(store, "a", "1" * 100, "2" * 100)
             await fill(store, "b", "3" * 100)
-            messages, floor, _ = await store.retained()
+            messages, floor, *_ = await store.retained()
             assert ([m.sequence for m in messages], floor) == ([2, 3], 1)
 
         run(scenario, Retention(bytes=2 * weight(draft("a", "x" * 100))))
@@ -435,6 +453,53 @@ class Contract:
             assert store.epoch == epoch
 
         run(scenario, Retention(count=1))
+
+    def test_whoever_would_follow_another_epoch_is_told_so(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            await fill(store, "a", "1")
+            async with aclosing(Follower(store, 1, "another1")) as follower:
+                with pytest.raises(Lost):
+                    await follower.batch()
+
+        run(scenario)
+
+    def test_news_come_before_the_publisher_is_answered_or_after_but_always(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            async with aclosing(Follower(store)) as follower:
+                await asyncio.sleep(0)
+                receipt = await append(store, draft("a"))
+                assert [m.sequence for m in await follower.batch()] == [receipt.sequence]
+
+        run(scenario)
+
+    def test_a_store_that_works_has_no_problem(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            await append_group(store, [Publish([draft("a")], {}, Idempotency("me", "k", b"digest"))])
+            health = store.health()
+            assert (health.problem, health.idempotency_keys, health.idempotency_window_s) == (None, 1, 300.0)
+
+        run(scenario)
+
+    def test_more_keys_than_their_budget_shorten_the_window_and_the_latest_are_known(
+        self, run: Callable[..., None], clock: Clock
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            def publish(number: int) -> list[Publish]:
+                return [Publish([draft("a")], {}, Idempotency("me", f"k{number}", b"digest"))]
+
+            for number in range(100):
+                clock.now += 1
+                await append_group(store, publish(number))
+            (last,) = await append_group(store, publish(99))
+            (first,) = await append_group(store, publish(0))
+            assert isinstance(last, Receipt)
+            assert isinstance(first, Receipt)
+            assert (last.repeated, first.repeated) == (True, False)
+            health = store.health()
+            assert health.idempotency_keys < 20
+            assert health.idempotency_window_s < 20
+
+        run(scenario, Retention(idempotency_bytes=8192))
 
     async def trim(self, store: Store) -> None:
         """Makes the store really forget what it need not keep."""

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from pushcompat.limits import Retention
-from pushcompat.store.base import Publish, Store
+from pushcompat.store.base import Publish, Store, weight
 from pushcompat.store.memory import MemoryStore
 
-from .contract import ALL, Clock, Contract, Follower, Open, draft
+from .contract import ALL, Clock, Contract, Follower, Open, append_group, draft
 
 
 class TestMemoryStore(Contract):
@@ -22,11 +22,34 @@ class TestMemoryStore(Contract):
         return opened
 
     async def trim(self, store: Store) -> None:
-        await store.append([Publish([draft("a", str(n)) for n in range(10_000)])])
+        await append_group(store, [Publish([draft("a", str(n)) for n in range(10_000)])])
 
 
 def test_each_start_is_another_log() -> None:
     assert MemoryStore(ALL).epoch != MemoryStore(ALL).epoch
+
+
+def test_its_own_list_is_within_the_byte_budget_and_an_eighth() -> None:
+    async def scenario() -> None:
+        store = MemoryStore(Retention(bytes=100_000))
+        for _ in range(200):
+            await append_group(store, [Publish([draft("a", "x" * 1000)])])
+            assert sum(map(weight, store._log)) == store._bytes <= 112_500
+        assert sum(map(weight, (await store.retained()).messages)) <= 100_000
+
+    asyncio.run(scenario())
+
+
+def test_of_a_key_that_comes_again_and_again_only_one_counts() -> None:
+    async def scenario() -> None:
+        store = MemoryStore(Retention(count=3))
+        await append_group(store, [Publish([draft("a", "1"), draft("a", "2")])])
+        await append_group(store, [Publish([draft("a", str(n), key="k") for n in range(10_000)])])
+        retained = await store.retained()
+        assert [m.data for m in retained.messages] == [b"1", b"2", b"9999"]
+        assert retained.floor == 0
+
+    asyncio.run(scenario())
 
 
 def test_what_nobody_has_to_be_given_any_more_is_not_held() -> None:
@@ -37,12 +60,12 @@ def test_what_nobody_has_to_be_given_any_more_is_not_held() -> None:
         follower = Follower(store)
         most = 0
         for _ in range(100):
-            await store.append([Publish([draft("a") for _ in range(1000)])])
+            await append_group(store, [Publish([draft("a") for _ in range(1000)])])
             await follower.batch()
             most = max(most, len(store._log))
         assert most < 10_000
         await follower.aclose()
-        await store.append([Publish([draft("a") for _ in range(5000)])])
+        await append_group(store, [Publish([draft("a") for _ in range(5000)])])
         assert len(store._log) == 10
 
     asyncio.run(scenario())

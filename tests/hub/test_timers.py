@@ -7,7 +7,7 @@ import weakref
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushcompat.hub.clock import NEVER, Wheel
+from pushcompat.hub.timers import NEVER, TimerWheel
 
 
 class Deadline:
@@ -18,7 +18,7 @@ class Deadline:
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 200), st.integers(0, 40)), max_size=20))
 def test_everybody_is_called_at_the_deadline_that_was_set_last(moves: list[tuple[int, int, int]]) -> None:
     """Each move: who, for which time from then on, and how long until the next move."""
-    wheel: Wheel[Deadline] = Wheel(0)
+    wheel: TimerWheel[Deadline] = TimerWheel(0)
     all_timed = [Deadline() for _ in range(4)]
     for who, ahead, pause in [*moves, (0, 0, 300)]:
         timed = all_timed[who]
@@ -30,7 +30,7 @@ def test_everybody_is_called_at_the_deadline_that_was_set_last(moves: list[tuple
 
 
 def test_somebody_who_never_has_a_deadline_again_is_forgotten_soon() -> None:
-    wheel: Wheel[Deadline] = Wheel(0)
+    wheel: TimerWheel[Deadline] = TimerWheel(0)
     timed = Deadline()
     wheel.set(timed, 620)
     timed.deadline = NEVER
@@ -41,12 +41,12 @@ def test_somebody_who_never_has_a_deadline_again_is_forgotten_soon() -> None:
     assert gone() is None
 
 
-def places(wheel: Wheel[Deadline]) -> int:
+def places(wheel: TimerWheel[Deadline]) -> int:
     return sum(map(len, wheel._buckets.values()))
 
 
 def test_moving_a_deadline_later_is_no_work_until_the_old_one_comes_up() -> None:
-    wheel: Wheel[Deadline] = Wheel(0)
+    wheel: TimerWheel[Deadline] = TimerWheel(0)
     timed = Deadline()
     for deadline in range(5, 25):
         wheel.set(timed, deadline)
@@ -57,7 +57,7 @@ def test_moving_a_deadline_later_is_no_work_until_the_old_one_comes_up() -> None
 
 
 def test_a_place_that_was_left_behind_calls_nobody() -> None:
-    wheel: Wheel[Deadline] = Wheel(0)
+    wheel: TimerWheel[Deadline] = TimerWheel(0)
     timed = Deadline()
     for deadline in (9, 5, 2):
         wheel.set(timed, deadline)
@@ -68,7 +68,7 @@ def test_a_place_that_was_left_behind_calls_nobody() -> None:
 
 
 def test_a_deadline_that_is_over_comes_up_at_the_next_tick() -> None:
-    wheel: Wheel[Deadline] = Wheel(100)
+    wheel: TimerWheel[Deadline] = TimerWheel(100)
     timed = Deadline()
     wheel.set(timed, 7)
     assert list(wheel.advance(100)) == []
