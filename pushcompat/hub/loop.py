@@ -2,11 +2,12 @@
 
 One thread, one rule: nothing here waits. A turn
 
-    1. reads sockets that are ready, a slice at a time, acts upon what it read, and has the log store what was
+    1. goes on with pipelined requests, whose earlier responses are out by now;
+    2. reads sockets that are ready, a slice at a time, acts upon what it read, and has the log store what was
        published, which marks channels dirty and answers the publishers;
-    2. goes on with pipelined requests, and serves deadlines that are due;
-    3. sends what 1 and 2 wrote;
-    4. visits subscribers of dirty channels;
+    3. serves deadlines that are due;
+    4. sends what 1 to 3 wrote;
+    5. visits subscribers of dirty channels;
 
 each by count and by time, and then lets the rest of the process run: an update to 15,000 subscribers delays no other
 task by 150 ms, and neither do requests that are expensive to answer. When something is left to do the next turn is
@@ -71,10 +72,11 @@ class Loop:
     def turn(self) -> bool:
         """Returns whether something is left to do."""
         until = time.monotonic() + self._turn_s
-        # During a pass fewer sockets are read: what was published is delivered before more is published.
-        self._read(max(1, self._visits // 4) if self._fanout.busy else self._visits, until)
         if self._pipelined:
             self._go_on_with_pipelined(until)
+        self._publishing.commit()  # before anything else is read from those who published
+        # During a pass fewer sockets are read: what was published is delivered before more is published.
+        self._read(max(1, self._visits // 4) if self._fanout.busy else self._visits, until)
         if self._due:
             self._serve_timers(until)
         self._publishing.commit()
@@ -94,7 +96,7 @@ class Loop:
                     receive[connection.state](connection, data)
                 except Exception:
                     self._sockets.log_bug_and_abort(connection)
-            self._publishing.commit()  # before anything else is read from those who published
+            self._publishing.commit()
             most -= len(received)
             if not self._sockets.readable or time.monotonic() > until:
                 return
@@ -102,7 +104,7 @@ class Loop:
     def _go_on_with_pipelined(self, until: float) -> None:
         for _ in range(len(self._pipelined)):
             connection = self._pipelined.popleft()
-            if connection.state is State.READING_HEAD:
+            if connection.state is State.READING_HEAD and connection.unsent is None:
                 self._do(self._resume, connection)
             if time.monotonic() > until:
                 return

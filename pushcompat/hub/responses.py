@@ -27,7 +27,7 @@ class Responses:
         self._sockets = context.sockets
         self._timers = context.timers
         self._metrics = context.metrics
-        self._pipelined = context.pipelined
+        context.sockets.on_flushed(self._pipeline)
         self._grace = int(context.limits.poll_grace_s)
         self._idle = int(context.limits.idle_s)
         self._message_bytes = context.limits.websocket_message_bytes
@@ -67,7 +67,13 @@ class Responses:
         if connection.pending_input:
             # Not read until then: so the end of what the client sends is not seen before all of it was acted upon.
             self._sockets.pause(connection)
-            self._pipelined.append(connection)
+            if connection.unsent is None:
+                self._pipeline(connection)
+
+    def _pipeline(self, connection: Connection) -> None:
+        """Goes on with the next request in the next turn: the response before it is out."""
+        if connection.pending_input and connection.state is _READING_HEAD:
+            self._context.pipelined.append(connection)
             self._context.schedule_turn()
 
     def sent_to(self, connections: Sequence[Connection], keep_alive: bool) -> None:

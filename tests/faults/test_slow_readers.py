@@ -202,7 +202,7 @@ def test_who_takes_nothing_is_cut_off_and_who_takes_a_little_is_not(server: Serv
             assert next_event(clock)["control"] == "ping"  # about a second
             numbers += [next(source)["data"]["n"] for _ in range(3)]
         assert numbers == list(range(len(numbers)))
-        assert "reason=stalled" in server.wait_for_log(r"unsubscribe .*reason=")
+        assert "reason=write_timeout" in server.wait_for_log(r"unsubscribe .*reason=")
         assert server.metric('pushcompat_subscriptions{transport="eventsource"}') == 2
         numbers += [next(source)["data"]["n"] for _ in range(30 - len(numbers))]
         assert numbers == list(range(30))

@@ -101,7 +101,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.options("--poll-grace", "0")
+@pytest.mark.options("--poll-grace", "0", "--log-level", "debug")
 @pytest.mark.parametrize("how", VANISH)
 def test_a_client_may_vanish_at_any_moment(server: Server, how: str) -> None:
     for sent in MOMENTS.values():

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pushcompat.message import Message, parse_cursor
+from pushcompat.message import EARLIEST, Message, parse_cursor
 
 from .wires import Event
 
@@ -136,15 +136,19 @@ class Reader:
         self.channels = channels
         self.cursor: str | None = None
         self._forgiven: set[int] = set()  # was gone already when it asked for the earliest
+        self._from_earliest = False
+        self.asks_earliest = False  # no place that it was named would do to resume from
 
     def resume(self) -> None:
         self._forgiven = set()
+        self._from_earliest = self.asks_earliest = False
 
     def start_now(self) -> None:
         self.resume()
         self.cursor = None
 
     def start_at_the_earliest(self) -> None:
+        self._from_earliest = True
         log = self._logs.now
         kept = {entry.sequence for window in log.windows.values() for entry in window}
         self._forgiven = {entry.sequence for entry in log.entries} - kept
@@ -160,6 +164,7 @@ class Reader:
 
     def take(self, event: Event) -> None:
         if event.kind == "reset":
+            self.asks_earliest = False
             self._reset(event)
         elif event.kind == "message":
             self._message(event)
@@ -170,6 +175,7 @@ class Reader:
         return [entry for entry in log.owed(self.channels, after, through) if entry.sequence not in self._forgiven]
 
     def _message(self, event: Event) -> None:
+        self.asks_earliest = False
         log, sequence, after = self._step(event)
         (entry,) = [e for e in log.entries if e.sequence == sequence and e.data == event.data]
         assert entry.channel in self.channels
@@ -179,6 +185,10 @@ class Reader:
         self.cursor = event.cursor
 
     def _stand(self, cursor: str) -> None:
+        if cursor == EARLIEST:
+            assert self._from_earliest
+            self.asks_earliest = True
+            return
         if self.cursor is None:
             log, sequence = self._logs.find(cursor)
             assert log is not None

@@ -53,7 +53,7 @@ class Subscriber:
         self.cut()
         self._socket = await hub.connect()
         self._wire = WIRES[wire]()
-        if start == "earliest":
+        if start == "earliest" or (start == "cursor" and self.reader.asks_earliest):
             self.reader.start_at_the_earliest()
             await self._ask({"cursor": "earliest"})
         elif start == "now" or self.reader.cursor is None:
@@ -62,6 +62,9 @@ class Subscriber:
         else:
             self.reader.resume()
             await self._ask({"cursor": self.reader.cursor})
+            return
+        if isinstance(self._wire, LongPoll) and self.reader.cursor is None:
+            await self.event()  # it is no subscription yet, and is answered at once
             return
         await hub.until_subscribed(self._socket)  # what is now, and what is earliest, depends on when
 
