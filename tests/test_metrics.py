@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
-from pushcompat.metrics import Durations, Metrics, exposition
+from pushcompat.metrics import FAMILIES, Durations, Metrics, exposition
 
 from .harness import Server
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
     """By name and the value of the label, if there is one."""
-    text = exposition(metrics, lambda: [("sockets", "Connections", 3)])().decode()
+    gauges = [name for name in FAMILIES if not hasattr(metrics, name)]
+    text = exposition(metrics, lambda: dict.fromkeys(gauges, 3.0))().decode()
     return {
         (sample.name, next(iter(sample.labels.values()), "")): sample.value
         for family in text_string_to_metric_families(text)
@@ -19,19 +24,34 @@ def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
 
 def test_everything_that_is_counted_is_exposed() -> None:
     metrics = Metrics()
-    metrics.connections["websocket"] += 2
+    metrics.subscriptions["websocket"] += 2
     metrics.delivered("longpoll", 5, 700)
-    metrics.refused["unauthorized", 401] += 1
+    metrics.refused["unauthorized", "401"] += 1
+    metrics.unsubscribes["left"] += 4
     for name in ("messages", "publishes", "resumes", "resets", "stripped_upgrades", "accept_pauses"):
         setattr(metrics, name, 7)
     got = samples(metrics)
-    assert got["pushcompat_connections", "websocket"] == 2
+    assert got["pushcompat_subscriptions", "websocket"] == 2
     assert got["pushcompat_deliveries_total", "longpoll"] == 5
     assert got["pushcompat_sent_bytes_total", "longpoll"] == 700
     assert got["pushcompat_refused_total", "unauthorized"] == 1
     for name in ("messages", "publishes", "resumes", "resets", "stripped_upgrades", "accept_pauses"):
         assert got[f"pushcompat_{name}_total", ""] == 7
     assert got["pushcompat_connections", ""] == 3
+    assert got["pushcompat_unsubscribes_total", "left"] == 4
+
+
+OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
+
+
+def test_the_documented_metrics_are_those_that_there_are() -> None:
+    rows = dict(re.findall(r"^\| `pushcompat_(\w+)` \| (.*?) \|$", OPERATIONS.read_text(), re.MULTILINE))
+    there_are = {}
+    for name, family in FAMILIES.items():
+        suffix = "_total" if family.kind is CounterMetricFamily else ""
+        labels = f" (by {' and '.join(family.labels)})" if family.labels else ""
+        there_are[name + suffix] = family.help + labels
+    assert rows == there_are
 
 
 def test_durations_fall_into_cumulative_buckets() -> None:
@@ -61,19 +81,19 @@ def test_a_server_counts_what_its_clients_do(server: Server) -> None:
         # What was delivered is counted when its pass ends.
         server.wait_for_metric('pushcompat_deliveries_total{transport="eventsource"}', 3, 3)
         for name, value in {
-            'connections{transport="eventsource"}': 1,
-            'connections{transport="longpoll"}': 1,  # between two polls
+            'subscriptions{transport="eventsource"}': 1,
+            'subscriptions{transport="longpoll"}': 1,  # between two polls
             'deliveries_total{transport="longpoll"}': 3,
             'refused_total{reason="unauthorized",status="401"}': 1,
             "publishes_total": 3,
             "messages_total": 3,
             "resumes_total": 2,
             "resets_total": 1,
-            "pass_seconds_count": 3,
-            "log_messages": 3,
-            "log_head": 3,
+            "delivery_pass_duration_seconds_count": 3,
+            "retained_messages": 3,
+            "log_last_sequence": 3,
             "channels": 1,
-            "sockets": 2,
+            "connections": 2,
             "draining": 0,
         }.items():
             assert server.metric(f"pushcompat_{name}") == value, name

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -38,7 +37,7 @@ class Listener:
         self._unsent_bytes = context.limits.unsent_bytes
         self._head_s = int(context.limits.head_s)
         self._listening: list[socket.socket] = []
-        self._spare: int | None = None  # a descriptor that is closed to answer one more connection
+        self._spare: socket.socket | None = None  # closed to have a descriptor for one more connection
 
     def listen(self, sockets: Sequence[socket.socket]) -> None:
         self._spare = _open_spare()
@@ -55,7 +54,7 @@ class Listener:
             sock.close()
         self._listening.clear()
         if self._spare is not None:
-            os.close(self._spare)
+            self._spare.close()
             self._spare = None
 
     def _watch(self, sock: socket.socket) -> None:
@@ -91,7 +90,7 @@ class Listener:
         """Answers a connection that there is no descriptor for. False where the spare one does not help."""
         if self._spare is None:
             return False
-        os.close(self._spare)
+        self._spare.close()
         self._spare = None
         try:
             sock, _ = listening.accept()
@@ -122,9 +121,9 @@ _REQUEST_BYTES = 16 * 1024
 _INHERITS = sys.platform == "linux"  # an accepted socket has its listener's options; elsewhere not all of them
 
 
-def _open_spare() -> int | None:
+def _open_spare() -> socket.socket | None:
     try:
-        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        return socket.socket()
     except OSError:
         return None
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pushcompat.hub.timers import NEVER, TimerWheel
 from pushcompat.hub.history import History
+from pushcompat.hub.timers import NEVER, TimerWheel
 from pushcompat.limits import Retention
 from pushcompat.message import Message
 from pushcompat.store.base import Idempotency, Outcome, Publish, Receipt

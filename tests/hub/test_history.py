@@ -263,7 +263,9 @@ def test_what_is_counted_is_what_is_held(make_log: MakeLog) -> None:
 
 
 def load(log: Log, messages: list[Message], floor: int, head: int | None = None) -> None:
-    log.history.load(Retained(messages, floor, messages[-1].sequence if head is None else head, "aaaaaaaa"), wall_s=5000.0)
+    log.history.load(
+        Retained(messages, floor, messages[-1].sequence if head is None else head, "aaaaaaaa"), wall_s=5000.0
+    )
 
 
 def stored(name: str, sequence: int, *, age_s: float = 0.0, ttl_s: float | None = None) -> Message:

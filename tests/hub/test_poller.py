@@ -40,7 +40,9 @@ def test_what_has_arrived_before_a_socket_is_watched_is_reported(
     assert events & READ
 
 
-def test_who_is_watched_anew_is_reported_anew(poller: Poller[Connection], pair: tuple[Connection, socket.socket]) -> None:
+def test_who_is_watched_anew_is_reported_anew(
+    poller: Poller[Connection], pair: tuple[Connection, socket.socket]
+) -> None:
     connection, theirs = pair
     poller.watch(connection, READ)
     assert poller.ready() == []

@@ -77,6 +77,11 @@ class World:
             while not condition():
                 await asyncio.sleep(0)
 
+    @property
+    def head(self) -> str:
+        """The cursor of the log's last message."""
+        return self.hub.history.cursor(self.hub.history.head)
+
     def count(self, name: str) -> int:
         """Who follows the channel."""
         return self.hub.history.subscribers(self.hub.history.find(name))
@@ -123,10 +128,11 @@ def test_a_subscription_counts_until_its_connection_ends() -> None:
 
 def test_a_poller_counts_between_two_polls() -> None:
     async def scenario(world: World) -> None:
-        poller = await world.subscribed("longpoll-json", "a")
-        assert (await poller.event()).kind == "ping"
-        assert world.count("a") == 1
-        await poller.subscribe("longpoll-json", "a", wait="0")
+        poller = await world.visitor()
+        await poller.subscribe("longpoll-json", "a")
+        cursor = (await poller.event()).cursor or ""
+        assert (world.count("a"), len(world.hub.history)) == (0, 0)  # it only asked for a cursor
+        await poller.subscribe("longpoll-json", "a", cursor=cursor, wait="0")
         await poller.event()
         assert world.count("a") == 1
         assert world.hub.metrics.subscriptions == Counter(longpoll=1)
@@ -136,9 +142,10 @@ def test_a_poller_counts_between_two_polls() -> None:
 
 def test_a_poller_that_asks_for_other_channels_follows_those_alone() -> None:
     async def scenario(world: World) -> None:
-        poller = await world.subscribed("longpoll-json", "a")
+        poller = await world.visitor()
+        await poller.subscribe("longpoll-json", "a", cursor=world.head, wait="0")
         await poller.event()
-        await poller.subscribe("longpoll-json", "b,c")
+        await poller.subscribe("longpoll-json", "b,c", cursor=world.head, wait="0")
         await poller.event()
         assert [world.count(name) for name in "abc"] == [0, 1, 1]
         assert world.hub.metrics.subscriptions == Counter(longpoll=1)
@@ -149,7 +156,8 @@ def test_a_poller_that_asks_for_other_channels_follows_those_alone() -> None:
 @pytest.mark.parametrize(("wire", "transport"), [("websocket-json", "websocket"), ("eventsource-json", "eventsource")])
 def test_a_poller_that_goes_on_as_a_stream_is_counted_as_one(wire: str, transport: str) -> None:
     async def scenario(world: World) -> None:
-        visitor = await world.subscribed("longpoll-json", "a")
+        visitor = await world.visitor()
+        await visitor.subscribe("longpoll-json", "a", cursor=world.head, wait="0")
         cursor = (await visitor.event()).cursor
         assert cursor is not None
         await visitor.subscribe(wire, "a", cursor=cursor)
@@ -168,7 +176,7 @@ def test_channels_that_many_visit_once_are_forgotten() -> None:
     async def scenario(world: World) -> None:
         visitor = await world.visitor()
         for number in range(3000):
-            await visitor.subscribe("longpoll-json", f"c{number}")
+            await visitor.subscribe("longpoll-json", f"c{number}", cursor=world.head, wait="0")
             await visitor.event()
         assert len(world.hub.history) == 1
         visitor.socket.close()
@@ -182,7 +190,7 @@ def test_channels_of_pollers_that_do_not_come_back_are_forgotten_after_a_while()
         for number in range(300):
             visitor = await world.visitor()
             await asyncio.get_running_loop().sock_sendall(
-                visitor.socket, b"GET /channels/c%d HTTP/1.0\r\n\r\n" % number
+                visitor.socket, b"GET /channels/c%d?cursor=%b&wait=0 HTTP/1.0\r\n\r\n" % (number, world.head.encode())
             )
             while await asyncio.get_running_loop().sock_recv(visitor.socket, 1 << 16):
                 pass
@@ -200,7 +208,8 @@ def test_channels_of_pollers_that_do_not_come_back_are_forgotten_after_a_while()
 
 def test_a_poll_that_comes_again_gets_what_a_first_one_would() -> None:
     async def scenario(world: World) -> None:
-        poller = await world.subscribed("longpoll-json", "a,b")
+        poller = await world.visitor()
+        await poller.subscribe("longpoll-json", "a,b")
         cursor = (await poller.event()).cursor
         for number in range(20):
             assert cursor is not None
@@ -325,7 +334,8 @@ def test_a_start_does_not_bring_back_what_was_over_before() -> None:
         store.grow_older(61)
         async with running_hub(store, Limits()) as hub:
             world = World(hub, store)
-            visitor = await world.subscribed("longpoll-json", "a,b")
+            visitor = await world.visitor()
+            await visitor.subscribe("longpoll-json", "a,b")
             assert (await visitor.event()).cursor == format_cursor(store.epoch, 3)
             await world.publish("b")
             await visitor.subscribe("longpoll-json", "a,b", cursor="earliest")

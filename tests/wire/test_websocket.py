@@ -13,7 +13,7 @@ from websockets.frames import Opcode
 from websockets.protocol import CLIENT, Protocol
 
 from pushcompat.errors import BadRequest, Refused, UnknownVersion
-from pushcompat.wire import http
+from pushcompat.wire.request import Request, parse_head
 from pushcompat.wire.websocket import PING as OUR_PING
 from pushcompat.wire.websocket import Input, handshake, is_pong, is_whole_frames, text_frame
 
@@ -35,10 +35,10 @@ HANDSHAKE = {
 }
 
 
-def asks(line: str = "GET /channels/chat HTTP/1.1", **changed: str | None) -> http.Request:
+def asks(line: str = "GET /channels/chat HTTP/1.1", **changed: str | None) -> Request:
     headers = {**HANDSHAKE, **{name.replace("_", "-"): value for name, value in changed.items()}}
     lines = [line, *(f"{name}: {value}" for name, value in headers.items() if value is not None)]
-    return http.parse_head("\r\n".join([*lines, "", ""]).encode())
+    return parse_head("\r\n".join([*lines, "", ""]).encode())
 
 
 def test_the_handshake_is_accepted_as_the_standard_example_shows() -> None:

@@ -1,0 +1,104 @@
+"""Admission: what is remembered of a verdict, and what ends it."""
+
+from __future__ import annotations
+
+import pytest
+
+from pushcompat.access import Access, Grant
+from pushcompat.errors import Forbidden, Unauthorized
+from pushcompat.wire.request import Request, parse_head
+
+KEY = b"the-key"
+
+
+def head(method: str, *lines: str) -> Request:
+    return parse_head("\r\n".join([f"{method} /channels/chat HTTP/1.1", "Host: h", *lines, "", ""]).encode())
+
+
+def publish(*lines: str) -> Request:
+    return head("POST", *(lines or ("Authorization: Bearer the-key",)))
+
+
+def test_a_publisher_is_admitted_with_a_key_and_a_subscriber_without() -> None:
+    access = Access([KEY])
+    publisher, subscriber = access.admit(publish()), access.admit(head("GET"))
+    assert publisher is not None
+    assert subscriber is not None
+    assert (publisher.publisher, subscriber.publisher) == ("publisher", "")
+    with pytest.raises(Unauthorized):
+        access.admit(publish("Content-Length: 1"))
+
+
+def test_a_verdict_on_the_same_header_fields_is_remembered() -> None:
+    access = Access([KEY])
+    assert access.admit(publish()) is access.admit(publish())
+    assert access.admit(publish()) is not access.admit(publish("Authorization: Bearer the-key", "X: other"))
+
+
+def test_a_subscribers_verdict_is_not_a_publishers() -> None:
+    access = Access([KEY])
+    access.admit(head("GET", "X: same"))
+    with pytest.raises(Unauthorized):
+        access.admit(head("POST", "X: same"))
+
+
+def test_a_verdict_dies_with_its_key_wherever_it_is_remembered() -> None:
+    access = Access([KEY, b"another"])
+    grant = access.admit(publish())
+    assert grant is not None
+    access.revoke_key(KEY)
+    assert grant.until < 0
+    with pytest.raises(Unauthorized):
+        access.admit(publish())
+    assert access.admit(publish("Authorization: Bearer another")) is not None
+
+
+def test_a_verdict_dies_when_its_time_is_over() -> None:
+    now = 10.0
+    access = Access([KEY], clock=lambda: now)
+    grant = access.admit(publish())
+    assert grant is not None
+    grant.until = 20.0
+    assert access.admit(publish()) is grant
+    now = 20.0
+    assert access.admit(publish()) is not grant
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    access = Access([KEY])
+    for number in range(1000):
+        access.admit(publish("Authorization: Bearer the-key", f"X: {number}"))
+    assert len(access._publishers) <= 256
+
+
+def test_a_refusal_carries_the_lines_that_let_the_page_read_it() -> None:
+    access = Access([KEY], ["https://page.example"])
+    with pytest.raises(Unauthorized) as refused:
+        access.admit(publish("Origin: https://page.example"))
+    assert b"Access-Control-Allow-Origin: https://page.example" in refused.value.cors
+    with pytest.raises(Forbidden) as other:
+        access.admit(head("GET", "Origin: https://other.example"))
+    assert other.value.cors == b"Vary: Origin\r\n"
+
+
+def test_a_signed_request_is_not_admitted_before_its_body() -> None:
+    def verify(request: Request) -> Grant | None:
+        if b"signature" not in request.fields.headers:
+            return None
+        if request.header(b"signature") != bytes(request.body).decode()[::-1]:
+            raise Unauthorized("the signature is wrong")
+        return Grant("signer")
+
+    access = Access([KEY], signatures=[verify])
+    signed = publish("Signature: olleh", "Content-Length: 5")
+    assert access.admit(signed) is None
+    signed.feed(b"hello")
+    assert access.admit_body(signed).publisher == "signer"
+    wrong = publish("Signature: olleh", "Content-Length: 5")
+    wrong.feed(b"hallo")
+    with pytest.raises(Unauthorized):
+        access.admit_body(wrong)
+    with pytest.raises(Unauthorized, match="publish key"):
+        access.admit_body(publish("Content-Length: 0"))
+    with_key = access.admit(publish())
+    assert with_key is not None
