@@ -13,7 +13,7 @@ from .. import policy
 from ..errors import BadRequest, MethodNotAllowed, NotFound, Refused, RequestTimeout
 from ..limits import Limits
 from ..wire import http
-from ..wire.encoding import EVENTSOURCE
+from ..wire.encoding import CONTENT_TYPES
 from ..wire.http import Request
 from .answering import Answering
 from .clock import Wheel
@@ -93,8 +93,7 @@ class Requests:
         if not self._names(request):
             raise NotFound(self._nameless)
         policy.check_origin(request, self._origins)
-        is_stream = policy.transport(request) == EVENTSOURCE
-        kind = "text/event-stream" if is_stream else "application/json"
+        kind = CONTENT_TYPES[policy.transport(request)]
         self._answering.answer_empty(connection, request, 200, [("Content-Type", kind)])
 
     def _options(self, connection: Connection, request: Request, head: bytes) -> None:

@@ -19,10 +19,11 @@ from .. import logs, policy
 from ..limits import Limits
 from ..message import CURSOR_WIDTH, parse_cursor
 from ..metrics import Metrics
-from ..wire import eventsource, websocket
-from ..wire.encoding import EVENTSOURCE, WEBSOCKET, Encoding
+from ..wire import websocket
+from ..wire.encoding import LONGPOLL, Encoding
 from ..wire.http import Request
 from ..wire.longpoll import Answers
+from ..wire.streams import stream_encoding
 from .answering import Answering
 from .channel import Channel
 from .clock import Wheel
@@ -31,12 +32,6 @@ from .fanout import UNKNOWN, Fanout
 from .history import History
 from .sockets import Sockets
 
-_STREAMS: dict[tuple[str, str], Encoding] = {
-    (WEBSOCKET, "json"): websocket.JsonFrames(),
-    (WEBSOCKET, "text"): websocket.TextFrames(),
-    (EVENTSOURCE, "json"): eventsource.JsonEvents(),
-    (EVENTSOURCE, "text"): eventsource.TextEvents(),
-}
 _MOST_CLIENT_CHARACTERS = 64
 _POLLING = State.POLLING
 
@@ -110,18 +105,14 @@ class Subscribing:
         """Answers the request, or holds it. ``head`` are its bytes. Raises Refused."""
         transport = policy.transport(request)
         policy.check_origin(request, self._origins)
-        if transport == WEBSOCKET:
-            self._open_stream(connection, request, names, WEBSOCKET, websocket.handshake(request))
-        elif transport == EVENTSOURCE:
-            stream_head = eventsource.stream_head(policy.cors(request, self._origins))
-            self._open_stream(connection, request, names, EVENTSOURCE, stream_head)
-        else:
+        if transport == LONGPOLL:
             self._poll(connection, request, names, head)
+        else:
+            self._open_stream(connection, request, names, transport)
 
-    def _open_stream(
-        self, connection: Connection, request: Request, names: Sequence[str], transport: str, head: bytes
-    ) -> None:
-        encoding = _STREAMS[transport, policy.text_format(request.params, "text")]
+    def _open_stream(self, connection: Connection, request: Request, names: Sequence[str], transport: str) -> None:
+        encoding = stream_encoding(transport, policy.text_format(request.params, "text"), request.version)
+        head = encoding.head(request, policy.cors(request, self._origins))
         self._join(connection, request, names, encoding)
         life = self._limits.stream_s
         if life is not None:
@@ -136,7 +127,7 @@ class Subscribing:
         connection.move(State.STREAMING)
         self._sockets.cork(connection, head + opening)
         connection.quiet_since = self._wheel.now
-        if transport == EVENTSOURCE:
+        if encoding.pings_early:
             # As if it had been quiet for long: a proxy may hold what came with the head until something comes behind it
             # (Varnish does), so there is a ping at the next tick, well before a client gives the stream up as silent.
             connection.quiet_since -= int(self._limits.heartbeat_s)
@@ -348,13 +339,14 @@ class Subscribing:
             self._sockets.lose(connection, reason)
             return
         assert connection.encoding is not None
-        self._sockets.offer(connection, connection.encoding.rotate(self._fanout.cursor_of(connection), retry_ms))
+        encoding = connection.encoding
+        self._sockets.offer(connection, encoding.rotate(self._fanout.cursor_of(connection), retry_ms) + encoding.end)
         self.end_stream(connection, reason)
 
     def end_stream(self, connection: Connection, reason: str, code: int = 1012) -> None:
         """Ends a stream in its transport's way: 1012 is “service restart”, for a WebSocket to come back."""
         assert connection.encoding is not None
-        if connection.encoding.transport == WEBSOCKET and connection.state is State.STREAMING:
+        if connection.encoding.reads_input and connection.state is State.STREAMING:
             if connection.input is None:
                 connection.input = websocket.Input(self._limits.websocket_message_bytes)
             connection.input.close(code, reason)
@@ -370,7 +362,7 @@ class Subscribing:
     def receive(self, connection: Connection, data: bytes) -> None:
         """A stream's input. WebSockets rarely send, and it means nothing to us (the 2009 client's NOOP)."""
         assert connection.encoding is not None
-        if connection.encoding.transport != WEBSOCKET:
+        if not connection.encoding.reads_input:
             return
         reader = connection.input
         if reader is None:

@@ -12,7 +12,7 @@ from tornado.web import Application, HTTPError, RedirectHandler, RequestHandler,
 
 from ..assets import STATIC, TEMPLATES
 
-NO_STORE = ("Cache-Control", "no-store")
+NO_STORE = ("Cache-Control", "no-store, no-transform")
 _DETAILS = {
     404: "there is nothing at this address; channels are under /channels, the landing page links what else there is",
     405: "this address is for other methods: Allow names them",
