@@ -6,64 +6,25 @@ The same functions serve a request that came in by the door and one that came ba
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Collection, Sequence
 
 from .errors import BadRequest, Forbidden, Unauthorized, UpgradeRequired
 from .wire.encoding import EVENTSOURCE, LONGPOLL, TRANSPORTS, WEBSOCKET
 from .wire.http import Params, Request
+from .wire.names import channel_names as channel_names
+from .wire.names import seconds as seconds
+from .wire.names import shown
 
-_NAME = re.compile(r"[A-Za-z0-9._:~@-]{1,128}")
-_ALPHABET = "1-128 characters of A-Z a-z 0-9 . _ : ~ @ -"
 FORMATS = ("text", "json")
 
-# Names
-
-
-def channel_names(text: str, most: int) -> tuple[str, ...]:
-    """The channels of a comma-separated list, without duplicates, in their order."""
-    if _NAME.fullmatch(text):
-        return (text,)
-    names = tuple(dict.fromkeys(text.split(",")))
-    for name in names:
-        if not _NAME.fullmatch(name):
-            raise BadRequest(f"{_shown(name)} is not a channel's name: use {_ALPHABET}")
-    if len(names) > most:
-        raise BadRequest(f"{len(names)} channels in one request; ask for at most {most}")
-    return names
-
-
-def label(name: str, text: str) -> str:
-    """A ``key`` or a ``type``: the alphabet of channel names."""
-    if not _NAME.fullmatch(text):
-        raise BadRequest(f"{name}={_shown(text)}: use {_ALPHABET}")
-    if name == "type" and text.startswith("control"):
-        raise BadRequest("a type must not begin with “control”: that is what the server's own events are called")
-    return text
-
-
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= 40 else text[:40] + "…")
-
-
 # Parameters
-
-
-def seconds(name: str, text: str, *, least: float = 0.0) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not least <= value < float("inf"):
-        raise BadRequest(f"{name}={_shown(text)}: give a number of seconds, {least:g} or more")
-    return value
 
 
 def transport(request: Request) -> str:
     """Which transport is asked for: by ``?transport=``, else by the headers."""
     asked = request.params.get("transport", "")
     if asked and asked not in TRANSPORTS:
-        raise BadRequest(f"transport={_shown(asked)}: use one of {', '.join(TRANSPORTS)}, or leave it out")
+        raise BadRequest(f"transport={shown(asked)}: use one of {', '.join(TRANSPORTS)}, or leave it out")
     if asked in (EVENTSOURCE, LONGPOLL):
         return asked
     if request.wants_upgrade:
@@ -81,7 +42,7 @@ def transport(request: Request) -> str:
 def text_format(params: Params, default: str) -> str:
     asked = params.get("format", "") or default
     if asked not in FORMATS:
-        raise BadRequest(f"format={_shown(asked)}: use text or json")
+        raise BadRequest(f"format={shown(asked)}: use text or json")
     return asked
 
 
@@ -127,7 +88,7 @@ def check_origin(request: Request, allowed: Sequence[str]) -> None:
     origin = request.header(b"origin")
     if not origin or "*" in allowed or origin in allowed or _same_origin(request, origin):
         return
-    raise Forbidden(f"pages of {_shown(origin)} may not use this server; start it with --cors-origin {origin[:100]}")
+    raise Forbidden(f"pages of {shown(origin)} may not use this server; start it with --cors-origin {origin[:100]}")
 
 
 def cors(request: Request, allowed: Sequence[str]) -> bytes:

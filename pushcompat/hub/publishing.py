@@ -14,18 +14,17 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Sequence
-from functools import lru_cache
 from hashlib import sha256
-from typing import Any
 
 import msgspec
 
-from .. import logs, policy
-from ..errors import BadRequest, PayloadTooLarge, Refused, Unavailable, UnsupportedMedia
+from .. import logs
+from ..errors import BadRequest, Refused, Unavailable
 from ..limits import Limits
-from ..message import SIGNAL, SIGNAL_KEY, Message, format_cursor
+from ..message import Message, format_cursor
 from ..metrics import Metrics
 from ..store.base import Idempotency, Publish, Receipt, Store
+from ..wire import drafts
 from ..wire.http import Request
 from .answering import Answering
 from .clock import Wheel
@@ -33,7 +32,6 @@ from .connection import Connection, State
 from .fanout import Fanout
 from .history import History
 
-_TEXT_TYPES = ("", "application/x-www-form-urlencoded")  # no type at all, and what curl -d says
 _MOST_KEY_CHARACTERS = 256
 
 
@@ -80,9 +78,16 @@ class Publishing:
 
     def submit(self, connection: Connection, request: Request, names: Sequence[str], publisher: str) -> None:
         """Takes a complete request. No names: a batch, which names them itself. Raises Refused."""
-        drafts = self._batch(request) if not names else _drafts(request, names)
-        names = names or tuple(dict.fromkeys(draft.channel for draft in drafts))
-        publish = Publish(drafts, self._spread(drafts, names), _idempotency(request, names, publisher))
+        kind, body = media_type(request), bytes(request.body)
+        if names:
+            messages = drafts.single(body, kind == "application/json", names, request.params)
+        else:
+            messages = drafts.batch(
+                body, kind, request.params,
+                max_messages=self._limits.batch_messages, message_bytes=self._limits.message_bytes,
+            )  # fmt: skip
+        names = names or tuple(dict.fromkeys(message.channel for message in messages))
+        publish = Publish(messages, self._spread(messages, names), _idempotency(request, names, publisher))
         connection.request = None
         connection.move(State.PUBLISHING)
         self._admit(Pending(connection, request, names, publish))
@@ -174,100 +179,9 @@ class Publishing:
                 draft.spread_ms = math.ceil(counts[draft.channel] / rate * 1000)
         return counts
 
-    def _batch(self, request: Request) -> list[Message]:
-        if media_type(request) != "application/json":
-            raise UnsupportedMedia("a batch is a JSON array; send it as application/json")
-        if {"key", "type", "ttl"} & request.params.keys():
-            raise BadRequest("in a batch, key, type and ttl belong to each message")
-        items = _decode(request.body, list[Item])
-        if not 0 < len(items) <= self._limits.batch_messages:
-            raise BadRequest(f"a batch has 1 to {self._limits.batch_messages} messages, not {len(items)}")
-        return [self._item(index, item) for index, item in enumerate(items)]
-
-    def _item(self, index: int, item: Item) -> Message:
-        try:
-            (name,) = policy.channel_names(item.channel, 1)
-            data, is_json = b"" if item.data is msgspec.UNSET else bytes(item.data), True
-            if data[:1] in (b'"', b""):
-                data, is_json = (msgspec.json.decode(data, type=str).encode() if data else b""), False
-            if len(data) > self._limits.message_bytes:
-                raise PayloadTooLarge(f"a message may have at most {self._limits.message_bytes} bytes")
-            return _draft(name, data, is_json, item.key, item.type, item.ttl)
-        except Refused as refused:
-            refused.detail = f"message {index} of the batch: {refused.detail}"
-            raise
-
-
-class Item(msgspec.Struct, forbid_unknown_fields=True):
-    """One message of a batch."""
-
-    channel: str
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    key: str | None = None
-    type: str | None = None
-    ttl: float | None = None
-
 
 def media_type(request: Request) -> str:
-    """The body's type, checked: JSON or text, UTF-8, not compressed. Raises UnsupportedMedia."""
-    return _media_type(request.headers.get(b"content-type", b""), request.headers.get(b"content-encoding", b""))
-
-
-@lru_cache(64)
-def _media_type(content_type: bytes, content_encoding: bytes) -> str:
-    name, _, parameters = content_type.decode("latin-1").lower().partition(";")
-    name = name.strip()
-    if name != "application/json" and name not in _TEXT_TYPES and not name.startswith("text/"):
-        raise UnsupportedMedia(f"publish application/json or text/plain, not {name[:60]}")
-    if "charset=" in parameters and "utf-8" not in parameters and "utf8" not in parameters:
-        raise UnsupportedMedia("the charset must be utf-8")
-    if content_encoding.lower() not in (b"", b"identity"):
-        raise UnsupportedMedia("send the body without Content-Encoding")
-    return name
-
-
-def _drafts(request: Request, names: Sequence[str]) -> list[Message]:
-    data, params = bytes(request.body), request.params
-    is_json = bool(data) and media_type(request) == "application/json"
-    if is_json:
-        _decode(data, Any)
-        data = data.strip()
-    else:
-        _check_utf8(data)
-    ttl = policy.seconds("ttl", params["ttl"]) if params.get("ttl") else None
-    key, kind = params.get("key") or None, params.get("type") or None
-    return [_draft(name, data, is_json, key, kind, ttl) for name in names]
-
-
-def _draft(name: str, data: bytes, is_json: bool, key: str | None, kind: str | None, ttl: float | None) -> Message:
-    if key is not None:
-        policy.label("key", key)
-    if kind is not None:
-        policy.label("type", kind)
-    if ttl is not None and not ttl > 0:
-        raise BadRequest("ttl is a number of seconds above 0")
-    if not data:
-        return Message(name, SIGNAL, False, SIGNAL_KEY if key is None else key, kind, ttl)
-    return Message(name, data, is_json, key, kind, ttl)
-
-
-def _decode(body: bytes | bytearray, kind: Any) -> Any:
-    _check_utf8(body)
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"the batch is not as it should be: {error}") from None
-    except msgspec.DecodeError as error:
-        raise BadRequest(f"the body is not JSON: {error}; publish text as text/plain") from None
-    except RecursionError:
-        raise BadRequest("the JSON is nested too deep") from None
-
-
-def _check_utf8(body: bytes | bytearray) -> None:
-    try:
-        body.decode()
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"the body is not UTF-8 at byte {error.start}") from None
+    return drafts.media_type(request.headers.get(b"content-type", b""), request.headers.get(b"content-encoding", b""))
 
 
 def _idempotency(request: Request, names: Sequence[str], publisher: str) -> Idempotency | None:

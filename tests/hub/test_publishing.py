@@ -166,16 +166,16 @@ def test_a_handshake_behind_a_chunked_publish_is_answered(shared_client: Client)
         ("", b"ab\xc3", "text/plain", 400, "not UTF-8 at byte 2"),
         ("", b"\xed\xa0\x80", "text/plain", 400, "not UTF-8"),
         ("", b'"\xff"', JSON, 400, "not UTF-8"),
-        ("", b"{", JSON, 400, "not JSON"),
+        ("", b"{", JSON, 400, "invalid JSON"),
         ("", b"hello", JSON, 400, "text/plain"),
-        ("", b"1 2", JSON, 400, "not JSON"),
-        ("", b" ", JSON, 400, "not JSON"),
-        ("", b"NaN", JSON, 400, "not JSON"),
-        ("", b"{'a': 1}", JSON, 400, "not JSON"),
-        ("", b'"\\ud800"', JSON, 400, "not JSON"),
-        ("", b"[" * 60_000, JSON, 400, "nested too deep"),
-        ("", b"[" * 30_000 + b"]" * 30_000, JSON, 400, "nested too deep"),
-        ("", b'{"a":' * 12_000, JSON, 400, "nested too deep"),
+        ("", b"1 2", JSON, 400, "invalid JSON"),
+        ("", b" ", JSON, 400, "invalid JSON"),
+        ("", b"NaN", JSON, 400, "invalid JSON"),
+        ("", b"{'a': 1}", JSON, 400, "invalid JSON"),
+        ("", b'"\\ud800"', JSON, 400, "invalid JSON"),
+        ("", b"[" * 60_000, JSON, 400, "nested too deeply"),
+        ("", b"[" * 30_000 + b"]" * 30_000, JSON, 400, "nested too deeply"),
+        ("", b'{"a":' * 12_000, JSON, 400, "nested too deeply"),
         ("", b"x", "application/octet-stream", 415, "application/octet-stream"),
         ("", b"x", "multipart/form-data; boundary=x", 415, "multipart/form-data"),
         ("", b"x", "text/plain; charset=latin-1", 415, "utf-8"),
@@ -311,11 +311,11 @@ GOOD = {"channel": "batch-refused", "data": "good"}
         ([GOOD, {"data": "x"}], 400, r"channel.*\$\[1\]"),
         ([GOOD, {**GOOD, "colour": "red"}], 400, r"colour.*\$\[1\]"),
         ([GOOD, {**GOOD, "ttl": "x"}], 400, r"\$\[1\]\.ttl"),
-        ([GOOD, {**GOOD, "channel": "a b"}], 400, "message 1 of the batch: 'a b' is not a channel's name"),
+        ([GOOD, {**GOOD, "channel": "a b"}], 400, "message 1 of the batch: invalid channel name 'a b'"),
         ([GOOD, {**GOOD, "channel": "a,b"}], 400, "message 1 of the batch"),
         ([GOOD, {**GOOD, "channel": ""}], 400, "message 1 of the batch"),
-        ([GOOD, GOOD, {**GOOD, "key": "a b"}], 400, "message 2 of the batch: key="),
-        ([GOOD, {**GOOD, "key": ""}], 400, "message 1 of the batch: key="),
+        ([GOOD, GOOD, {**GOOD, "key": "a b"}], 400, "message 2 of the batch: invalid key="),
+        ([GOOD, {**GOOD, "key": ""}], 400, "message 1 of the batch: invalid key="),
         ([GOOD, {**GOOD, "type": "control"}], 400, "message 1 of the batch.*control"),
         ([GOOD, {**GOOD, "ttl": 0}], 400, "message 1 of the batch: ttl"),
         ([GOOD, {**GOOD, "ttl": -1}], 400, "message 1 of the batch: ttl"),
@@ -340,7 +340,7 @@ def test_a_batch_is_json_and_its_parameters_stand_in_its_messages(shared_client:
         with shared_server.connect() as client:
             client.request("POST", f"/channels?{name}=1", b"[]", Authorization=f"Bearer {KEY}", Content_Type=JSON)
             status, _, detail = client.problem()
-            assert (status, "each message" in detail) == (400, True)
+            assert (status, "per message" in detail) == (400, True)
 
 
 def test_a_batch_has_a_limit_of_its_own(shared_client: Client) -> None:

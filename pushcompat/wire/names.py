@@ -1,0 +1,49 @@
+"""Names of channels, keys and types, and numbers of seconds, as requests give them."""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import BadRequest
+
+_NAME = re.compile(r"[A-Za-z0-9._:~@-]{1,128}")
+_ALPHABET = "1-128 characters of A-Z a-z 0-9 . _ : ~ @ -"
+_SHOWN_CHARACTERS = 40
+
+
+def channel_names(text: str, maximum: int) -> tuple[str, ...]:
+    """The channels of a comma-separated list, without duplicates, in their order. Raises BadRequest."""
+    if _NAME.fullmatch(text):
+        return (text,)
+    names = tuple(dict.fromkeys(text.split(",")))
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise BadRequest(f"invalid channel name {shown(name)}: use {_ALPHABET}")
+    if len(names) > maximum:
+        raise BadRequest(f"too many channels: {len(names)}, maximum {maximum}")
+    return names
+
+
+def label(name: str, text: str) -> str:
+    """A ``key`` or a ``type``, which have the alphabet of channel names. Raises BadRequest."""
+    if not _NAME.fullmatch(text):
+        raise BadRequest(f"invalid {name}={shown(text)}: use {_ALPHABET}")
+    if name == "type" and text.startswith("control"):
+        raise BadRequest('type must not start with "control" (reserved for control messages)')
+    return text
+
+
+def seconds(name: str, text: str, *, least: float = 0.0) -> float:
+    """A finite number of seconds. Raises BadRequest."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not least <= value < float("inf"):
+        raise BadRequest(f"invalid {name}={shown(text)}: use a number of seconds, {least:g} or more")
+    return value
+
+
+def shown(text: str) -> str:
+    """What a client sent, as an error shows it: printable, and not long."""
+    return ascii(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")
