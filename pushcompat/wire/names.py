@@ -27,7 +27,7 @@ def channel_names(text: str, maximum: int) -> tuple[str, ...]:
 def label(name: str, text: str) -> str:
     """A ``key`` or a ``type``, which have the alphabet of channel names. Raises BadRequest."""
     if not _NAME.fullmatch(text):
-        raise BadRequest(f"invalid {name}={shown(text)}: use {_ALPHABET}")
+        raise BadRequest(f"{name}={shown(text)}: use {_ALPHABET}")
     if name == "type" and text.startswith("control"):
         raise BadRequest('type must not start with "control" (reserved for control messages)')
     return text
@@ -40,7 +40,7 @@ def seconds(name: str, text: str, *, least: float = 0.0) -> float:
     except ValueError:
         value = -1.0
     if not least <= value < float("inf"):
-        raise BadRequest(f"invalid {name}={shown(text)}: use a number of seconds, {least:g} or more")
+        raise BadRequest(f"{name}={shown(text)}: use a number of seconds, {least:g} or more")
     return value
 
 
