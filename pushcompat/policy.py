@@ -115,8 +115,15 @@ PREFLIGHT = (
 
 
 def _same_origin(request: Request, origin: str) -> bool:
-    """A proxy may have put another Host in; no page can forge what it puts beside it."""
-    if request.header(b"sec-fetch-site") == "same-origin":
+    host, forwarded, site = (request.header(name) for name in (b"host", b"x-forwarded-host", b"sec-fetch-site"))
+    return is_same_origin(origin, host, forwarded, site)
+
+
+def is_same_origin(origin: str, host: str, forwarded_host: str, fetch_site: str) -> bool:
+    """Whether the page that sent ``origin`` is of this server. The others are the request's Host, X-Forwarded-Host (a
+    proxy may have replaced Host) and Sec-Fetch-Site; empty where missing. A page can set none of them.
+    """
+    if fetch_site == "same-origin":
         return True
     authority = origin.partition("://")[2]
-    return bool(authority) and authority in (request.header(b"host"), request.header(b"x-forwarded-host"))
+    return bool(authority) and authority in (host, forwarded_host)

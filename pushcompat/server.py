@@ -46,12 +46,7 @@ class Server:
         metrics = Metrics()
         settings = Settings(config.limits, [config.publish_key.encode()], config.cors_origins, config.prefix)
         views = Views(__version__, config.prefix, lambda: expose(), lambda: hub.draining, config.demo)
-        handover = Handover(
-            make_application(views, *_demo_pages(config, listeners[0])),
-            f"{config.prefix}/channels",
-            config.limits.idle_s,
-            config.limits.head_bytes,
-        )
+        handover = Handover(make_application(views, *_demo_pages(config, listeners[0])), config.limits)
         hub = Hub(store, settings, metrics, handover.hand_over)
         handover.take_back = hub.take_back
         expose = exposition(metrics, hub.gauges)

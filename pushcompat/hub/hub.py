@@ -167,10 +167,12 @@ class Hub:
         ]
 
     def take_back(self, sock: socket.socket, received: bytes) -> None:
-        """A connection that was handed over, with a request for the hub: its head, and whatever came behind that."""
+        """A connection that was handed over and is answered. ``received``: the bytes behind the request, maybe none."""
         connection = Connection(sock, self._wheel.now)
         self.sockets.watch(connection)
-        self.door.receive(connection, received)
+        self._wheel.set(connection, self._wheel.now + int(self._limits.idle_s))
+        if received:
+            self.door.receive(connection, received)
         self.schedule()  # this is no turn: what it left to do would wait for the next one
 
     async def close(self) -> None:
