@@ -23,7 +23,7 @@ import load
 from servers import open_files
 
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EPOCH = "0selfchk"
 SUBSCRIBERS = 20
 VICTIM = 3  # the message of its channel that goes wrong, for the first subscriber; the primer is number 0
@@ -55,7 +55,11 @@ def frame(text: bytes) -> bytes:
 
 
 def event(text: bytes) -> bytes:
-    return b"id: 1\ndata: " + text + b"\n\n"
+    return chunk(b"id: 1\ndata: " + text + b"\n\n")
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def envelope(payload: str) -> bytes:
@@ -101,7 +105,7 @@ class FakeServer:
                 writer.write(UPGRADED + frame(b'{"control":"open","cursor":"x"}') + b"\x89\x02hi")
                 await self.follow(self.subscribe(head, writer, frame))
             elif "text/event-stream" in head:
-                writer.write(STREAM + b'event: control\ndata: {"control":"open","cursor":"x"}\n\n')
+                writer.write(STREAM + chunk(b'event: control\ndata: {"control":"open","cursor":"x"}\n\n'))
                 await self.follow(self.subscribe(head, writer, event))
             else:
                 poller = poller or self.subscribe(head, writer, lambda text: text)

@@ -1,17 +1,17 @@
 <?php
-// Comments in PHP: save, then tell everyone who has the page open. README.md says how to run it.
+// Comments in PHP: save, then publish to every open page. README.md says how to run it.
 
 $push = getenv('PUSHCOMPAT_URL') ?: 'http://127.0.0.1:8888';
 $comments = sys_get_temp_dir() . '/comments.txt';  // your database
 
 if ($_SERVER['REQUEST_METHOD'] === 'POST') {
     file_put_contents($comments, json_encode($_POST['text']) . "\n", FILE_APPEND | LOCK_EX);
-    $told = @file_get_contents("$push/channels/chat", false, stream_context_create(['http' => [
+    $published = @file_get_contents("$push/channels/chat", false, stream_context_create(['http' => [
         'method' => 'POST',
         'header' => 'Authorization: Bearer ' . getenv('PUSHCOMPAT_PUBLISH_KEY'),
         'timeout' => 5,
     ]]));
-    if ($told === false) error_log('the comment is saved, but nobody was told');
+    if ($published === false) error_log('comment saved, but publishing failed');
     header('Location: /', true, 303);
     exit;
 }

@@ -1,4 +1,4 @@
-"""Comments in Django: save, then tell everyone who has the page open. README.md says how to run it."""
+"""Comments in Django: save, then publish to every open page. README.md says how to run it."""
 
 import os
 
@@ -29,7 +29,7 @@ comments: list[str] = []  # your models
 def chat(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         comments.append(request.POST["text"])
-        # When it is committed, and not before: pages look at once. Robust: it stays so, even if nobody can be told.
+        # Publish only after the commit: pages refetch at once. robust: a failed publish must not fail the request.
         transaction.on_commit(lambda: publish("chat"), robust=True)
         return redirect("/")
     page = engines["django"].from_string(PAGE)

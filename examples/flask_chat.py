@@ -1,4 +1,4 @@
-"""Comments in Flask: save, then tell everyone who has the page open. README.md says how to run it."""
+"""Comments in Flask: save, then publish to every open page. README.md says how to run it."""
 
 import os
 
@@ -30,7 +30,7 @@ def show() -> str:
 def add():
     comments.append(request.form["text"])
     try:
-        publish("chat")  # when it is saved, and not before: pages look at once
+        publish("chat")  # after saving, because pages refetch at once
     except PublishError:
-        app.logger.exception("the comment is saved, but nobody was told")
+        app.logger.exception("comment saved, but publishing failed")
     return redirect("/", 303)

@@ -1,6 +1,6 @@
-"""Where the files are that are served rather than run: ``static`` and ``templates``.
+"""The folders of served files: ``static`` and ``templates``.
 
-They stand at the top of the source tree; an installed package has them inside it (setup.cfg, ``package_dir``).
+They are at the top of the source tree, and inside an installed package (setup.cfg, ``package_dir``).
 """
 
 from __future__ import annotations

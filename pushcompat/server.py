@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import quote
 
@@ -47,14 +48,11 @@ class Server:
         listeners = _listen(config)
         store = open_store(config.store, config.limits.retention)
         metrics = Metrics()
-        settings = Settings(config.limits, [config.publish_key.encode()], config.cors_origins, config.prefix)
-        views = Views(__version__, config.prefix, lambda: expose(), lambda: hub.draining, config.demo)
-        handover = Handover(
-            make_application(views, *_demo_pages(config, listeners[0])),
-            f"{config.prefix}/channels",
-            config.limits.idle_s,
-            config.limits.head_bytes,
+        settings = Settings(
+            config.limits, [config.publish_key.encode()], config.cors_origins, config.prefix, _on_loopback(config)
         )
+        views = Views(__version__, config.prefix, lambda: expose(), lambda: hub.draining, config.demo)
+        handover = Handover(make_application(views, *_demo_pages(config, listeners[0])), config.limits)
         hub = Hub(store, settings, metrics, handover.hand_over, self._selector)
         handover.take_back = hub.take_back
         expose = exposition(metrics, hub.gauges)
@@ -86,6 +84,18 @@ class Server:
         if self._stop.is_set():
             os._exit(128 + number)  # asked twice: at once
         self._stop.set()
+
+
+def _on_loopback(config: Config) -> bool:
+    """Only this machine can reach the server, so pages of this machine may use it (a development server, say)."""
+    if config.unix_socket is not None:
+        return False  # whoever is in front of it may be reached from anywhere
+    if config.host == "localhost":
+        return True
+    try:
+        return ip_address(config.host).is_loopback
+    except ValueError:
+        return False
 
 
 def _demo_pages(config: Config, listener: socket.socket) -> list[URLSpec]:

@@ -121,7 +121,10 @@ class Server:
 
 
 class Client:
-    """A blocking socket that speaks HTTP/1.1, read by response, by event, by frame, or to its end."""
+    """A blocking socket that speaks HTTP/1.1, read by response, by event, by frame, or to its end.
+
+    ``buffer`` has what was received and not read yet; of a chunked body that is what its chunks carry.
+    """
 
     def __init__(self, host: str, port: int, receive_buffer: int | None = None) -> None:
         self.socket = socket.socket()
@@ -130,6 +133,7 @@ class Client:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect((host, port))
         self.buffer = b""
+        self.chunks: Chunks | None = None  # of the body that is under way
 
     def __enter__(self) -> Client:
         return self
@@ -164,7 +168,7 @@ class Client:
         data = self.socket.recv(65536)
         if not data:
             raise EOFError(self.buffer)
-        self.buffer += data
+        self.buffer += data if self.chunks is None else self.chunks.feed(data)
 
     def until(self, mark: bytes) -> bytes:
         while mark not in self.buffer:
@@ -189,8 +193,11 @@ class Client:
 
     def head(self) -> tuple[int, dict[str, str]]:
         lines = self.until(b"\r\n\r\n").decode("latin-1").split("\r\n")
-        fields = (line.partition(": ") for line in lines[1:])
-        return int(lines[0].split()[1]), {name.lower(): value for name, _, value in fields}
+        fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+        if fields.get("transfer-encoding") == "chunked":
+            self.chunks = Chunks()
+            self.buffer = self.chunks.feed(self.buffer)
+        return int(lines[0].split()[1]), fields
 
     def response(self) -> tuple[int, dict[str, str], bytes]:
         """A response with a Content-Length: status, headers (lower-case names), body."""
@@ -246,6 +253,33 @@ class Client:
 
     def send_frame(self, first: int, payload: bytes = b"", mask: bytes = b"\1\2\3\4") -> None:
         self.send(client_frame(first, payload, mask))
+
+
+class Chunks:
+    """Reads a chunked body (RFC 9112 §7.1). Of an event stream each chunk must carry whole events."""
+
+    def __init__(self) -> None:
+        self.ended = False  # the last chunk was read
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What the chunks that are whole now carry."""
+        self._rest += data
+        carried = b""
+        while (chunk := self._next()) is not None:
+            assert chunk == b"" or chunk.endswith(b"\n\n"), chunk
+            carried += chunk
+            self.ended = not chunk
+        assert not (self.ended and self._rest), self._rest
+        return carried
+
+    def _next(self) -> bytes | None:
+        size, found, rest = self._rest.partition(b"\r\n")
+        if not found or len(rest) < int(size, 16) + 2:
+            return None
+        chunk, end, self._rest = rest[: int(size, 16)], rest[int(size, 16) :][:2], rest[int(size, 16) + 2 :]
+        assert end == b"\r\n", end
+        return chunk
 
 
 def client_frame(first: int, payload: bytes = b"", mask: bytes = b"\1\2\3\4") -> bytes:

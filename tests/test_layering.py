@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors", "limits", "logs", "platforms", "state"},
     "platforms": {"limits", "errors"},
     "server": {"", "config", "errors", "hub", "limits", "logs", "metrics", "store", "web"},
-    "web": {"", "assets", "errors", "limits", "logs", "metrics", "message", "wire"},
+    "web": {"", "assets", "errors", "limits", "logs", "metrics", "message", "policy", "wire"},
     "hub": {"errors", "limits", "logs", "message", "metrics", "policy", "store.base", "wire"},
     "store": {"errors", "limits", "message"},
     "policy": {"errors", "wire"},

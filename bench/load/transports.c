@@ -3,7 +3,7 @@
  * next call, so segments may be cut or merged anywhere.
  *
  *     WebSocket    head, then frames (RFC 6455 section 5.2)
- *     EventSource  head, then blocks that end with an empty line
+ *     EventSource  head, then blocks that end with an empty line; whole blocks in chunks, or none (RFC 9112 section 7.1)
  *     long-poll    an answer with Content-Length, after which the next poll goes out at once
  */
 #define _GNU_SOURCE
@@ -140,6 +140,7 @@ static size_t parse_stream_head(struct connection *c, char *input, size_t size)
 	return begin_stream(c, input, size, 200, parse_blocks);
 }
 
+/* A chunk's size and its end stand between blocks, and are skipped like every line that is not data. */
 static void take_block(struct connection *c, const char *block, const char *end)
 {
 	const char *data = NULL;

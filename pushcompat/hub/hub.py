@@ -196,13 +196,12 @@ class Hub:
         }
 
     def take_back(self, sock: socket.socket, received: bytes) -> None:
-        """Takes a connection from Tornado. ``received``: the head of a request, and the bytes that came behind it."""
+        """Takes a connection that Tornado has answered. ``received``: the bytes behind the request, maybe none."""
         connection = Connection(sock, self._context.timers.now)
         self._context.sockets.watch(connection)
+        self._requests.wait(connection)
         if received:
             self._requests.receive(connection, received)
-        else:
-            self._requests.wait(connection)
         self._context.schedule_turn()  # this is no turn: what it left to do would wait for the next one
 
     async def close(self) -> None:

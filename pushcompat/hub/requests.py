@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from ..access import Access
 from ..access.origins import ALLOW, PREFLIGHT
 from ..errors import BadRequest, HeadTooLarge, MethodNotAllowed, NotFound, Refused, RequestTimeout
-from ..wire.encoding import EVENTSOURCE, LONGPOLL
+from ..wire.encoding import CONTENT_TYPES, LONGPOLL
 from ..wire.http import CONTINUE
 from ..wire.names import channel_names
 from ..wire.negotiation import transport
@@ -175,7 +175,7 @@ class Requests:
     def _head(self, connection: Connection, request: Request, head: bytes) -> None:
         connection.grant = self._access.admit(request)
         self._named(request)
-        kind = "text/event-stream" if transport(request) == EVENTSOURCE else "application/json"
+        kind = CONTENT_TYPES[transport(request)]
         self._responses.send_empty(connection, request, 200, [("Content-Type", kind)])
 
     def _options(self, connection: Connection, request: Request, head: bytes) -> None:

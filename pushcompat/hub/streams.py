@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from ..wire import eventsource, websocket
-from ..wire.encoding import EVENTSOURCE, WEBSOCKET, Encoding
+from ..wire import websocket
 from ..wire.negotiation import requested_cursor, text_format
 from ..wire.request import Request
+from ..wire.streams import stream_encoding
 from .connection import Connection, State
 from .context import Context
 from .fanout import Fanout
@@ -18,12 +18,6 @@ from .subscriptions import Subscriptions
 _STREAMING = State.STREAMING
 _SERVICE_RESTART = 1012
 _HEARTBEAT_SPREAD = 0.8  # a heartbeat is due after 80 to 100 % of the interval, so that not all are due at once
-_STREAMS: dict[tuple[str, str], Encoding] = {
-    (WEBSOCKET, "json"): websocket.JsonFrames(),
-    (WEBSOCKET, "text"): websocket.TextFrames(),
-    (EVENTSOURCE, "json"): eventsource.JsonEvents(),
-    (EVENTSOURCE, "text"): eventsource.TextEvents(),
-}
 
 
 class Streams:
@@ -41,9 +35,8 @@ class Streams:
 
     def start(self, connection: Connection, request: Request, names: Sequence[str], transport: str) -> None:
         """Opens a stream. Raises Refused."""
-        encoding = _STREAMS[transport, text_format(request.params, "text")]
-        cors = b"" if connection.grant is None else connection.grant.cors
-        head = websocket.handshake(request) if transport == WEBSOCKET else eventsource.stream_head(cors)
+        encoding = stream_encoding(transport, text_format(request.params, "text"), request.fields.version)
+        head = encoding.head(request, b"" if connection.grant is None else connection.grant.cors)
         cursor = requested_cursor(request, self._context.history.epoch)
         self._subscriptions.join(connection, request, names, encoding, cursor)
         connection.move(_STREAMING)
@@ -58,9 +51,8 @@ class Streams:
             self._context.retry_ms(),
         )
         self._sockets.write_later(connection, head + opening)
-        if transport == EVENTSOURCE:
-            # A proxy may hold what came with the head until something comes behind it (Varnish does), so there is a
-            # ping at the next tick, well before a client gives the stream up as silent.
+        if encoding.pings_early:
+            # So there is a ping at the next tick, well before a client gives the stream up as silent.
             connection.count_as_idle(int(self._heartbeat), self._timers.now)
         self._set_heartbeat(connection)
 
@@ -107,11 +99,12 @@ class Streams:
         encoding = connection.encoding
         assert encoding is not None
         data = encoding.rotate(self._subscriptions.cursor(connection), retry_ms)
-        if encoding.transport == WEBSOCKET:
+        if encoding.reads_input:
             if connection.input is None:
                 connection.input = websocket.Input(self._limits.websocket_message_bytes)
             connection.input.close(_SERVICE_RESTART, reason)
             data += connection.input.replies()
+        data += encoding.end
         self._sockets.write_later(connection, data)
         self._sockets.close(connection, reason)
 
@@ -120,7 +113,7 @@ class Streams:
     def receive(self, connection: Connection, data: bytes) -> None:
         """Bytes of a stream's client. WebSocket clients rarely send, and it has no meaning (the 2009 client's NOOP)."""
         encoding = connection.encoding
-        if encoding is None or encoding.transport != WEBSOCKET:
+        if encoding is None or not encoding.reads_input:
             return
         reader = connection.input
         if reader is None:

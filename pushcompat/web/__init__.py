@@ -1,1 +1,1 @@
-"""The Tornado application: everything that is not under /channels, and the way from the hub to it and back."""
+"""The Tornado application: everything that is not under /channels, and how connections get there and back."""

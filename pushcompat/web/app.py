@@ -1,27 +1,63 @@
-"""The Tornado application: the landing page, health, metrics and static files."""
+"""The Tornado application: the landing page, health, metrics and static files.
+
+A request's body is read only if the handler takes one. Otherwise the head alone is answered, before any of the body is
+read, and the connection is closed.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
+from typing import Any
 
 from tornado.escape import json_encode
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+    format_timestamp,
+)
 from tornado.routing import URLSpec
-from tornado.web import Application, HTTPError, RedirectHandler, RequestHandler, StaticFileHandler, url
+from tornado.web import (
+    Application,
+    HTTPError,
+    RedirectHandler,
+    RequestHandler,
+    StaticFileHandler,
+    url,
+)
 
 from ..assets import STATIC, TEMPLATES
 
-NO_STORE = ("Cache-Control", "no-store")
+NO_STORE = ("Cache-Control", "no-store, no-transform")
+_ALWAYS = {"Server": "pushcompat", "X-Content-Type-Options": "nosniff"}
+_PROBLEM = {NO_STORE[0]: NO_STORE[1], "Content-Type": "application/problem+json"}
+BODY_BYTES = 16 * 1024  # the longest body that any page takes
 _DETAILS = {
-    404: "there is nothing at this address; channels are under /channels, the landing page links what else there is",
-    405: "this address is for other methods: Allow names them",
+    400: "Content-Length is one whole number",
+    404: "not found; channels are under /channels, see / for other endpoints",
+    405: "method not allowed; see the Allow header",
+    411: "HTTP/1.0 has no Transfer-Encoding: send a Content-Length",  # RFC 9112 §6.1
+}
+# Not from the machine's table of types, which differs from one to the next.
+_CONTENT_TYPES = {
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".ts": "text/plain; charset=utf-8",
+    ".mts": "text/plain; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """What the pages show, asked for anew at each request."""
+    """What the pages show; the callables are called at each request."""
 
     version: str
     prefix: str
@@ -32,24 +68,81 @@ class Views:
 
 class Handler(RequestHandler):
     methods = "GET, HEAD"
+    body_bytes = 0  # the longest body that is taken, with POST
+
+    @classmethod
+    def refusal(cls, request: HTTPServerRequest) -> int | None:
+        """The status with which a request with a body is refused by its head; None: the body is taken."""
+        if request.method not in cls.methods.split(", "):
+            return 405
+        length = request.headers.get("Content-Length", "0")
+        if not (length.isascii() and length.isdigit()):
+            return 400
+        if request.method != "POST" or int(length) > cls.body_bytes or not cls.body_bytes:
+            return 413
+        return 411 if "Transfer-Encoding" in request.headers and request.version == "HTTP/1.0" else None
+
+    @classmethod
+    def detail(cls, status: int) -> str:
+        """What the client is to change."""
+        if status == 413:
+            return f"send at most {cls.body_bytes} bytes of body, with POST" if cls.body_bytes else "send no body"
+        return _DETAILS.get(status, f"{HTTPStatus(status).phrase}: see the server's log")
 
     def set_default_headers(self) -> None:
-        self.set_header("Server", "pushcompat")
-        self.set_header("X-Content-Type-Options", "nosniff")
+        for name, value in _ALWAYS.items():
+            self.set_header(name, value)
 
     def write_error(self, status_code: int, **kwargs: object) -> None:
         if status_code == 405:
             self.set_header("Allow", self.methods)
-        phrase = HTTPStatus(status_code).phrase
-        self.problem(status_code, _DETAILS.get(status_code, f"{phrase}: see the server's log"))
+        self.problem(status_code, self.detail(status_code))
 
     def problem(self, status: int, detail: str) -> None:
-        """Answers with a problem document (RFC 9457), like those of the hub."""
+        """Answers with a problem document (RFC 9457), as the hub does."""
         self.set_status(status)
-        self.set_header(*NO_STORE)
-        self.set_header("Content-Type", "application/problem+json")
-        title = HTTPStatus(status).phrase
-        self.finish(json_encode({"type": "about:blank", "title": title, "status": status, "detail": detail}))
+        for name, value in _PROBLEM.items():
+            self.set_header(name, value)
+        self.finish(_document(status, detail))
+
+
+def _document(status: int, detail: str) -> str:
+    title = HTTPStatus(status).phrase
+    return json_encode({"type": "about:blank", "title": title, "status": status, "detail": detail})
+
+
+class _RefusedByHead(HTTPMessageDelegate):
+    """Answers a request by its head. Tornado then closes the connection, because the body is unread."""
+
+    def __init__(self, request: HTTPServerRequest, status: int, handler: type[Handler]) -> None:
+        self._request = request
+        self._status = status
+        self._handler = handler
+
+    def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
+        body = _document(self._status, self._handler.detail(self._status)).encode()
+        headers["Connection"] = "close"  # else Tornado tells HTTP/1.0 clients Keep-Alive if they asked for it
+        fields = HTTPHeaders({**_ALWAYS, **_PROBLEM, "Date": format_timestamp(time.time()), "Connection": "close"})
+        fields["Content-Length"] = str(len(body))
+        if self._status == 405:
+            fields["Allow"] = self._handler.methods
+        answer = ResponseStartLine("HTTP/1.1", self._status, HTTPStatus(self._status).phrase)
+        connection = self._request.connection
+        assert connection is not None
+        connection.write_headers(answer, fields, body if self._request.method != "HEAD" else None)
+        connection.finish()
+
+
+class _Pages(Application):
+    def get_handler_delegate(  # type: ignore[override]  # documented as any delegate, typed as the usual one
+        self, request: HTTPServerRequest, target_class: type[Handler], *details: Any, **more: Any
+    ) -> HTTPMessageDelegate:
+        headers = request.headers
+        if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
+            status = target_class.refusal(request)
+            if status is not None:
+                return _RefusedByHead(request, status, target_class)
+        return super().get_handler_delegate(request, target_class, *details, **more)
 
 
 class _Page(Handler):
@@ -68,7 +161,7 @@ class Landing(_Page):
         self.set_header(
             "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:"
         )
-        # Shown, not trusted: what the proxy that ends TLS says of the outside.
+        # Shown, not trusted: the scheme that clients use, according to the proxy that terminates TLS.
         forwarded = self.request.headers.get("X-Forwarded-Proto", "")
         scheme = forwarded if forwarded in ("http", "https") else self.request.protocol
         self.render("index.html", views=self.views, scheme=scheme)
@@ -84,7 +177,7 @@ class Health(_Page):
 
 
 class Ready(_Page):
-    """Whether new subscribers should come here: not while the server is on its way out."""
+    """Whether new subscribers should come here: not while the server is stopping."""
 
     def get(self) -> None:
         self.set_header(*NO_STORE)
@@ -102,13 +195,24 @@ class Exposition(_Page):
 
 
 class Missing(Handler):
+    @classmethod
+    def refusal(cls, request: HTTPServerRequest) -> int:
+        return 404
+
     def prepare(self) -> None:
         raise HTTPError(404)
 
 
+class Redirect(Handler, RedirectHandler):
+    pass
+
+
 class Static(Handler, StaticFileHandler):
+    def get_content_type(self) -> str:
+        return _CONTENT_TYPES.get(Path(self.path).suffix, "application/octet-stream")
+
     def set_extra_headers(self, path: str) -> None:
-        self.set_header("Access-Control-Allow-Origin", "*")  # else no page of another origin could import the module
+        self.set_header("Access-Control-Allow-Origin", "*")  # pages of other origins import the module
 
 
 def make_application(views: Views, *more: URLSpec) -> Application:
@@ -116,8 +220,8 @@ def make_application(views: Views, *more: URLSpec) -> Application:
     pages = [("/", Landing), ("/healthz", Health), ("/readyz", Ready), ("/metrics", Exposition)]
     routes = [*(url(base + path, page, {"views": views}) for path, page in pages), *more]
     if base:
-        routes.append(url(base, RedirectHandler, {"url": f"{base}/"}))
+        routes.append(url(base, Redirect, {"url": f"{base}/"}))
     routes.append(url(rf"{base}/static/(.*)", Static, {"path": str(STATIC)}))
-    return Application(
+    return _Pages(
         routes, template_path=str(TEMPLATES), log_function=lambda handler: None, default_handler_class=Missing
     )

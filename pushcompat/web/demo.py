@@ -1,11 +1,11 @@
-"""The chat, as an example of what an application does: it keeps comments, and says when there is a new one.
+"""The demo chat: what an application does. It saves comments, and publishes a signal for each.
 
-    a comment is posted ──► saved ──► publish("chat"), the bare signal ──► 303, back to the page
-    pages hear UPDATED (static/chat.js) ──► they fetch the newest twenty again
+    a comment is posted ──► saved ──► publish("chat"), without data ──► 303, back to the page
+    pages receive UPDATED (static/chat.js) ──► they fetch the newest twenty again
 
-That is all there is to it. What an application publishes with is ``from pushcompat import publish_async``, and so does
-this: by HTTP, with the publish key, though the server is this very process. The signal carries no data, so pages that
-come late, hear it twice or were told ``reset`` do the same thing, and what they show is what is in the database.
+Like any application it uses ``publish_async``: by HTTP, with the publish key, though the server is this very process.
+The signal carries no data. A page that connects late, receives it twice or receives ``reset`` does the same thing, and
+what it shows is what is in the database.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from tornado.routing import URLSpec
 from tornado.web import url
 
 from .. import PublishError, publish_async
+from ..access.origins import is_same_origin
 from ..errors import BadRequest, ConfigError, Refused
 from ..logs import log
-from .app import NO_STORE, Handler
+from .app import BODY_BYTES, NO_STORE, Handler
 
 CHANNEL = "chat"
 SHOWN = 20
@@ -38,8 +39,8 @@ _POLICY = "; ".join(
 
 
 class Comments:
-    """Comments in a file of SQLite's. Each call waits for the disk, so it belongs in a thread: the loop has subscribers
-    to serve. It opens a connection of its own, which costs half a millisecond and needs no lock.
+    """Comments in a SQLite file. Calls wait for the disk: make them in a thread, not in the event loop. Each opens a
+    connection of its own, which takes half a millisecond and needs no lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,14 +49,16 @@ class Comments:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._database() as database:
                 database.execute("PRAGMA journal_mode = WAL")
-                database.execute("PRAGMA user_version = 1")  # fails now, not at the first comment, if it can not write
+                database.execute(
+                    "PRAGMA user_version = 1"
+                )  # fails now, not at the first comment, if the file cannot be written
                 database.execute(
                     "CREATE TABLE IF NOT EXISTS comment (id INTEGER PRIMARY KEY, name TEXT NOT NULL,"
                     " text TEXT NOT NULL, time TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')))"
                 )
         except (OSError, sqlite3.Error) as error:
-            advice = "name another --state-dir, or leave out --demo"
-            raise ConfigError(f"can not keep the demo's comments in {path}: {error}; {advice}") from error
+            advice = "set another --state-dir, or omit --demo"
+            raise ConfigError(f"cannot create the demo's database {path}: {error}; {advice}") from error
 
     def add(self, name: str, text: str) -> None:
         with self._database() as database:
@@ -81,7 +84,7 @@ class Comments:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """What the handlers are given: where comments are kept, and the push server that is to know of them."""
+    """What the handlers need: the database, and the push server to publish to."""
 
     comments: Comments
     prefix: str
@@ -91,6 +94,7 @@ class Chat:
 
 class _ChatHandler(Handler):
     methods = "GET, HEAD, POST"
+    body_bytes = BODY_BYTES
 
     def initialize(self, chat: Chat) -> None:
         self.chat = chat
@@ -98,21 +102,21 @@ class _ChatHandler(Handler):
     def prepare(self) -> None:
         self.set_header(*NO_STORE)
         if self.request.method == "POST" and not self._is_own_page():
-            self.problem(403, "comments are taken from the chat's own page only")
+            self.problem(403, "cross-origin form posts are not allowed")
 
     def _is_own_page(self) -> bool:
-        """Browsers say which site a form was on, and pages can not change what they say."""
-        site, origin = (self.request.headers.get(name) for name in ("Sec-Fetch-Site", "Origin"))
-        if site:
-            return site == "same-origin"
-        hosts = (self.request.host, self.request.headers.get("X-Forwarded-Host"))
-        return origin is None or origin.partition("://")[2] in hosts
+        """Protects from cross-site request forgery by Sec-Fetch-Site, in browsers without it by Origin."""
+        header = self.request.headers.get
+        site, origin = header("Sec-Fetch-Site", ""), header("Origin", "")
+        if site or not origin:
+            return site in ("", "same-origin")
+        return is_same_origin(origin, self.request.host, header("X-Forwarded-Host", ""), site)
 
     async def newest(self) -> list[dict[str, str | int]]:
         return await asyncio.to_thread(self.chat.comments.newest)
 
     async def save(self) -> None:
-        """Keeps the comment that was posted, and tells everyone. Raises Refused."""
+        """Saves the comment that was posted, and publishes. Raises Refused."""
         name, text = self._field("name"), self._field("text")
         if not text:
             raise BadRequest("write something first")
@@ -120,13 +124,13 @@ class _ChatHandler(Handler):
         self.set_cookie("name", url_escape(name), path=f"{self.chat.prefix}/demo", httponly=True, samesite="Lax")
         try:
             await publish_async(CHANNEL, url=self.chat.push_url, key=self.chat.publish_key)
-        except PublishError as error:  # the comment is safe, and comes with the next signal
-            log.warning("a comment was saved, but nobody told of it: %s", error)
+        except PublishError as error:  # pages get the comment with the next signal
+            log.warning("comment saved, but publishing failed: %s", error)
 
     def _field(self, name: str) -> str:
         value = self.get_body_argument(name, "").replace("\r\n", "\n")
         if len(value) > LONGEST[name]:
-            raise BadRequest(f"the {name} may have {LONGEST[name]} characters, not {len(value)}")
+            raise BadRequest(f"the {name} is too long: {len(value)} characters, maximum {LONGEST[name]}")
         return value
 
 
@@ -160,7 +164,7 @@ class Page(_ChatHandler):
 
 
 class Newest(_ChatHandler):
-    """The same for scripts: JSON, and problem documents."""
+    """The same resource for scripts: JSON, and problem documents."""
 
     async def get(self) -> None:
         self.finish({"comments": await self.newest()})

@@ -1,40 +1,52 @@
-"""Connections change hands here: from the hub to Tornado with their first bytes, and back when they ask for /channels.
+"""Hands connections from the hub to Tornado for one request each, and back to the hub after the answer.
 
-A browser keeps a connection and uses it for whatever comes next. So a connection that came for the landing page is
-given to Tornado, and when a poll comes over it later the hub takes it back, with the request and whatever came behind
-it. Nothing of a connection is left behind with either side.
+A browser keeps a connection and uses it for whatever comes next. So the hub owns every wait for a request head, with
+its time-outs and its limits. A head that is not for /channels comes here, complete, with the bytes received behind it;
+Tornado reads the body, if the page takes one, and answers. Then the hub gets back the socket and the bytes that nobody
+has read yet. Neither side keeps state of a connection that the other one has.
 
-What is relied on, all of it documented by Tornado: ``read_from_fd`` and ``close_fd`` are for overriding, ``detach``
-gives a stream up, and ``headers_received`` may do that.
+If the connection ends with the answer, it is shut down for writing and read until the client closes it: the kernel
+would reset a connection that is closed with bytes unread, and the client would lose the answer (RFC 9112 §9.6).
+
+All that this uses is documented by Tornado: ``HTTP1Connection.read_response`` serves one request; ``read_from_fd``,
+``close_fd`` and ``set_nodelay`` are for overriding.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
-from typing import cast
-from urllib.parse import unquote
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, cast
 
 from tornado import httputil
-from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
+from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
+from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
+from ..limits import Limits
+from ..logs import log
 from ..wire.request import origin_form
+from .app import BODY_BYTES
 
-_MOST_BYTES = 1024 * 1024  # of a request to Tornado, body included
-_BODY_S = 20.0
+_READ_BYTES = 16 * 1024  # in one go
 
 TakeBack = Callable[[socket.socket, bytes], None]
 
 
 class HandedStream(IOStream):
-    """A stream over a connection that was read from before: ``received`` comes first."""
+    """A stream over a connection that was read from before: ``received`` comes first.
 
-    def __init__(self, sock: socket.socket, received: bytes) -> None:
+    ``end(socket)`` gets the socket when Tornado closes the stream.
+    """
+
+    def __init__(
+        self, sock: socket.socket, received: bytes, buffer_bytes: int, end: Callable[[socket.socket], None]
+    ) -> None:
         self._received = received
         self._returning = False
-        super().__init__(sock, max_buffer_size=_MOST_BYTES)
+        self._end = end
+        super().__init__(sock, max_buffer_size=buffer_bytes, read_chunk_size=_READ_BYTES)
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         if self._returning:
@@ -46,14 +58,17 @@ class HandedStream(IOStream):
         self._received = self._received[taken:]
         return taken
 
+    def set_nodelay(self, value: bool) -> None:
+        """Does nothing: the hub has set TCP_NODELAY, and Tornado would clear it after each answer."""
+
     def close_fd(self) -> None:
         if not self._returning:
-            super().close_fd()
+            self._end(self.socket)
 
     def give_back(self) -> tuple[socket.socket, bytes] | None:
         """Ends the stream but not its socket. Returns the socket, and the bytes that were read but not used.
 
-        None: the client is gone already, and the socket with it.
+        None: the stream was closed.
         """
         if self.closed():
             return None
@@ -64,50 +79,92 @@ class HandedStream(IOStream):
         return self.socket, unused + self._received
 
 
-class Handover(httputil.HTTPServerConnectionDelegate):
-    """Stands between Tornado's HTTP server and the application, and sends requests for the hub back to it."""
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What handlers ask the connection for, by these names."""
 
-    def __init__(
-        self, application: httputil.HTTPServerConnectionDelegate, base: str, idle_s: float, head_bytes: int
-    ) -> None:
+    remote_ip: str
+    protocol: str = "http"
+
+
+class Handover:
+    """Serves requests that are not the hub's, with Tornado. ``take_back`` gets each connection that stays open."""
+
+    def __init__(self, application: httputil.HTTPServerConnectionDelegate, limits: Limits) -> None:
         self._application = application
-        self._base = base
-        self._server = HTTPServer(
-            self, idle_connection_timeout=idle_s, body_timeout=_BODY_S, max_header_size=head_bytes
+        self._limits = limits
+        self._parameters = HTTP1ConnectionParameters(
+            max_header_size=limits.head_bytes, max_body_size=BODY_BYTES, body_timeout=limits.body_s
         )
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._ignored = bytearray(_READ_BYTES)
         self.take_back: TakeBack | None = None
 
     def hand_over(self, sock: socket.socket, address: object, received: bytes) -> None:
-        stream = HandedStream(sock, received)
-        self._server.handle_stream(stream, address if isinstance(address, tuple) else ("", 0))
+        # What one request takes, and one read more: it may have found the next request.
+        buffer_bytes = self._limits.head_bytes + BODY_BYTES + _READ_BYTES
+        stream = HandedStream(sock, received, buffer_bytes, self._end)
+        context = _Context(str(address[0]) if isinstance(address, tuple) else "")
+        self._start(self._serve(stream, context), stream.close)
 
     async def close(self) -> None:
-        await self._server.close_all_connections()
+        """Closes every connection that is here."""
+        self._closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> httputil.HTTPMessageDelegate:
-        return _Head(self, server_conn, request_conn)
+    def _start(self, work: Coroutine[Any, Any, None], close: Callable[[], None]) -> None:
+        """``close`` is called at the end, also of a task that is cancelled before its first step."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: close())
 
-    def delegate_for(
-        self, path: str, server_conn: object, request_conn: httputil.HTTPConnection
-    ) -> httputil.HTTPMessageDelegate | None:
-        """Who reads on; None where that is the hub."""
-        rest = path.removeprefix(self._base)
-        if rest != path and rest[:1] in ("", "/"):
-            return None
-        return self._application.start_request(server_conn, request_conn)
+    async def _serve(self, stream: HandedStream, context: _Context) -> None:
+        connection = HTTP1Connection(stream, False, self._parameters, context)
+        delegate = _OriginForm(self._application.start_request(self, connection))
+        try:
+            async with asyncio.timeout(self._limits.body_s + self._limits.stall_s):  # for the body, and for the answer
+                await connection.read_response(delegate)
+        except (StreamClosedError, UnsatisfiableReadError, TimeoutError):
+            return
+        except Exception:
+            log.exception("a defect of the pages")
+            return
+        given = stream.give_back()
+        if given is not None:
+            assert self.take_back is not None
+            self.take_back(*given)
 
-    def on_close(self, server_conn: object) -> None:
-        self._application.on_close(server_conn)
+    def _end(self, sock: socket.socket) -> None:
+        if self._closed:
+            sock.close()
+        else:
+            self._start(self._await_close(sock), sock.close)
+
+    async def _await_close(self, sock: socket.socket) -> None:
+        """Reads until the client closes its side, and ignores what it reads."""
+        receive = asyncio.get_running_loop().sock_recv_into
+        try:
+            sock.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(self._limits.goodbye_s):
+                while await receive(sock, self._ignored):
+                    await asyncio.sleep(0)  # a client that sends as fast as it can gets one read in each turn
+        except (OSError, TimeoutError):
+            pass
 
 
-class _Head(httputil.HTTPMessageDelegate):
-    """Waits for a request's head, to see whose it is."""
+class _OriginForm(httputil.HTTPMessageDelegate):
+    """Passes a request on to the application; ``http://host/path`` as its target becomes ``/path``."""
 
-    def __init__(self, handover: Handover, server_conn: object, request_conn: httputil.HTTPConnection) -> None:
-        self._handover = handover
-        self._server_conn = server_conn
-        self._request_conn = request_conn
-        self._delegate: httputil.HTTPMessageDelegate | None = None
+    def __init__(self, delegate: httputil.HTTPMessageDelegate) -> None:
+        self._delegate = delegate
+        self.data_received = delegate.data_received  # type: ignore[method-assign]
+        self.finish = delegate.finish  # type: ignore[method-assign]
+        self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
 
     def headers_received(
         self,
@@ -116,32 +173,4 @@ class _Head(httputil.HTTPMessageDelegate):
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, httputil.RequestStartLine)
         target = origin_form(start_line.path.encode("latin-1"))
-        start_line = start_line._replace(path=target.decode("latin-1"))
-        path = unquote(start_line.path.partition("?")[0])
-        self._delegate = self._handover.delegate_for(path, self._server_conn, self._request_conn)
-        if self._delegate is not None:
-            return self._delegate.headers_received(start_line, headers)
-        self._give_back(start_line, headers)
-        return None
-
-    def _give_back(self, start_line: httputil.RequestStartLine, headers: httputil.HTTPHeaders) -> None:
-        stream = self._request_conn.detach()  # type: ignore[attr-defined]  # HTTP1Connection's
-        given = stream.give_back()
-        if given is None:
-            return
-        sock, unused = given
-        head = f"{start_line.method} {start_line.path} {start_line.version}\r\n"
-        head += "".join(f"{name}: {value}\r\n" for name, value in headers.get_all())
-        assert self._handover.take_back is not None
-        self._handover.take_back(sock, head.encode("latin-1") + b"\r\n" + unused)
-
-    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        return None if self._delegate is None else self._delegate.data_received(chunk)
-
-    def finish(self) -> None:
-        if self._delegate is not None:
-            self._delegate.finish()
-
-    def on_connection_close(self) -> None:
-        if self._delegate is not None:
-            self._delegate.on_connection_close()
+        return self._delegate.headers_received(start_line._replace(path=target.decode("latin-1")), headers)

@@ -1,21 +1,29 @@
-"""What a transport has to say, and in which words: the one shape that all encodings have.
+"""The interface of an encoding: it turns messages and control messages into the bytes of one transport and format.
 
-An encoding turns messages and control messages into the bytes of its transport and format. The hub knows nothing else
-of a transport's words. Encodings are made once and shared by all connections that use the same one, so that what was
-encoded for one connection can be sent to all.
+The hub is otherwise independent of wire formats: what differs between transports is an attribute or a method here.
+Encodings are made once and shared by all connections that use the same one, so that what was encoded for one
+connection can be sent to all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ..message import Message
+from .request import Request
 
 WEBSOCKET = "websocket"
 EVENTSOURCE = "eventsource"
 LONGPOLL = "longpoll"
 TRANSPORTS = (WEBSOCKET, EVENTSOURCE, LONGPOLL)
+
+# What a response to HEAD names. A WebSocket's has none, and is described as the poll that its URL is without Upgrade.
+CONTENT_TYPES: Mapping[str, str] = {
+    WEBSOCKET: "application/json",
+    EVENTSOURCE: "text/event-stream",
+    LONGPOLL: "application/json",
+}
 
 
 class Encoding(Protocol):
@@ -24,22 +32,39 @@ class Encoding(Protocol):
 
     @property
     def once(self) -> bool:
-        """One answer ends the request: anything said is the last of it."""
+        """One response ends the request (long-poll)."""
 
     @property
     def keep_alive(self) -> bool:
         """Another request may follow on the connection."""
 
-    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
-        """What a stream says first: where the client stands, and what it may expect of the server."""
+    @property
+    def reads_input(self) -> bool:
+        """The client sends frames that must be read, and a closing handshake ends the stream (WebSocket)."""
+
+    @property
+    def end(self) -> bytes:
+        """What follows ``rotate`` at a planned end, so that the client can tell it from a lost connection."""
 
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
-        """``messages`` in order; ``head`` is the sequence number at which the client stands once it has read them."""
+        """``messages`` in order; ``head`` is the sequence number of the client's position after the last one."""
 
     def ping(self, cursor: str) -> bytes: ...
 
     def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
-        """History is gone: the application's pages must look again. It goes on from ``cursor``."""
+        """Messages of these channels were lost; delivery continues after ``cursor``."""
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
-        """This request's time is up; come back in ``retry_ms``."""
+        """A planned disconnect: the client reconnects after ``retry_ms``."""
+
+
+class StreamEncoding(Encoding, Protocol):
+    @property
+    def pings_early(self) -> bool:
+        """A ping is due within about a second of the opening, whatever the heartbeat."""
+
+    def head(self, request: Request, extra: bytes) -> bytes:
+        """The response head that accepts ``request``; ``extra`` are header lines for it (CORS). Raises Refused."""
+
+    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
+        """The first bytes of the stream, after the head: the client's position, and what it may expect."""

@@ -1,8 +1,11 @@
 """Server-Sent Events (WHATWG HTML §9.2): the head of a stream, and its events.
 
-The stream ends with the connection and is not chunked, so HTTP/1.0 clients and proxies can follow it too. Whatever the
-server has to say is an event with an id: scripts can not see comments, and some client libraries make empty messages of
-them.
+All output consists of events with an id: scripts cannot see comments, and some client libraries turn them into empty
+messages.
+
+To HTTP/1.1 clients a stream is chunked (RFC 9112 §7.1), to HTTP/1.0 clients it ends with the connection. Each send is
+one chunk of whole events. Without chunks, clients that read in blocks (everything in Python that uses ``requests``)
+get an event only when later ones have filled the block. The last chunk also tells a planned end from a lost connection.
 """
 
 from __future__ import annotations
@@ -13,18 +16,17 @@ from functools import lru_cache
 
 from ..message import Message, format_cursor
 from . import envelope, http
-from .encoding import EVENTSOURCE
+from .encoding import CONTENT_TYPES, EVENTSOURCE, StreamEncoding
+from .request import Request
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-
-
-def stream_head(extra: bytes = b"") -> bytes:
-    # Exactly this type: some polyfills compare it whole.
-    return http.head(200, [("Content-Type", "text/event-stream"), ("Connection", "close")], extra)
+# Exactly this type: some polyfills compare the whole value. The connection is closed at the end of a stream, so that a
+# proxy does not keep a connection whose server is about to stop.
+_FIELDS = (("Content-Type", CONTENT_TYPES[EVENTSOURCE]), ("Connection", "close"))
 
 
 def event(cursor: str, data: bytes, name: str | None = None) -> bytes:
-    """One event. All of CR, LF and CRLF end a line of ``data``."""
+    """One event. CR, LF and CRLF each end a line of ``data``."""
     if b"\n" in data or b"\r" in data:
         data = b"\ndata: ".join(_LINE_END.split(data))
     title = b"" if name is None else b"event: %b\n" % name.encode()
@@ -35,6 +37,13 @@ class _Events:
     transport = EVENTSOURCE
     once = False
     keep_alive = False
+    reads_input = False
+    # A proxy may hold back what came with the head until more bytes follow (Varnish does).
+    pings_early = True
+    end = b""
+
+    def head(self, request: Request, extra: bytes) -> bytes:
+        return http.head(200, _FIELDS, extra)
 
     def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         return b"retry: %d\n%b" % (retry_ms, _opened(cursor, heartbeat_s, lifetime_s))
@@ -49,10 +58,10 @@ class _Events:
         return b"retry: %d\n%b" % (retry_ms, event(cursor, envelope.rotate(cursor, retry_ms), "control"))
 
 
-# In a storm of reconnections nearly everybody stands at the same place, and is told the same.
+# In a storm of reconnections most clients have the same position and get the same bytes.
 @lru_cache(64)
 def _opened(cursor: str, heartbeat_s: float, lifetime_s: float | None) -> bytes:
-    # Two events: some virus scanners hold the first one back until they see a second.
+    # Two events: some virus scanners hold back the first one until they see a second.
     return event(cursor, envelope.opened(cursor, heartbeat_s, lifetime_s), "control") + _ping(cursor)
 
 
@@ -62,7 +71,7 @@ def _ping(cursor: str) -> bytes:
 
 
 class JsonEvents(_Events):
-    """Each event carries the envelope, unnamed: a page can not listen to names that it does not know."""
+    """Each event carries the envelope, unnamed: a page has to register listeners by name."""
 
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         return b"".join([event(format_cursor(epoch, m.sequence), envelope.envelope(m, epoch)) for m in messages])
@@ -73,3 +82,40 @@ class TextEvents(_Events):
 
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         return b"".join([event(format_cursor(epoch, m.sequence), m.data, m.type) for m in messages])
+
+
+def chunk(data: bytes) -> bytes:
+    """``data``, which must not be empty, as one chunk. It costs 0.2 µs for each encoding, shared by all subscribers."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Chunked:
+    """The events of another encoding, in chunks."""
+
+    transport = EVENTSOURCE
+    once = False
+    keep_alive = False
+    reads_input = False
+    pings_early = True
+    end = b"0\r\n\r\n"
+
+    def __init__(self, events: StreamEncoding) -> None:
+        self._events = events
+
+    def head(self, request: Request, extra: bytes) -> bytes:
+        return self._events.head(request, b"Transfer-Encoding: chunked\r\n" + extra)
+
+    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
+        return chunk(self._events.opening(cursor, heartbeat_s, lifetime_s, retry_ms))
+
+    def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
+        return chunk(self._events.messages(messages, epoch, head))
+
+    def ping(self, cursor: str) -> bytes:
+        return chunk(self._events.ping(cursor))
+
+    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
+        return chunk(self._events.reset(cursor, channels, spread_ms))
+
+    def rotate(self, cursor: str, retry_ms: int) -> bytes:
+        return chunk(self._events.rotate(cursor, retry_ms))

@@ -13,8 +13,9 @@ from ..errors import Refused
 HEAD_END = b"\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-# Answers of a push server are never anybody's to cache, and nginx is told not to collect them.
-_ALWAYS = b"Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
+# Proxies must not cache responses, compress them (which holds back events in webpack-dev-server and Next.js) or, nginx,
+# buffer them.
+_ALWAYS = b"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n"
 
 Headers = Iterable[tuple[str, str]]
 

@@ -1,7 +1,7 @@
 """Long-poll: every answer is one JSON document, ``{"cursor": …, "messages": […], "reset"?: […], "retry"?: ms}``.
 
-The document comes with its response head, because the two go out in one send. Heads differ by who asked (CORS) and by
-whether the connection stays open, so there is an encoding for each such pair: ``Answers`` are few and shared.
+The document comes with its response head, so that both are sent with one ``send``. Heads depend on the Origin (CORS)
+and on whether the connection stays open, so there is an encoding for each such pair: ``Answers`` are few and shared.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from .envelope import envelope
 class Answers:
     transport = LONGPOLL
     once = True
+    reads_input = False
+    end = b""
 
     def __init__(self, extra: bytes, keep_alive: bool) -> None:
         self.extra = extra
         self.keep_alive = keep_alive
-
-    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
-        return self._answer(cursor)
 
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         return self._answer(format_cursor(epoch, head), messages=b",".join([envelope(m, epoch) for m in messages]))

@@ -8,6 +8,7 @@ from ..errors import BadRequest
 
 NAME = re.compile(r"[A-Za-z0-9._:~@-]{1,128}")
 _ALPHABET = "1-128 characters of A-Z a-z 0-9 . _ : ~ @ -"
+_SHOWN_CHARACTERS = 40
 
 
 def channel_names(text: str, maximum: int) -> tuple[str, ...]:
@@ -17,30 +18,32 @@ def channel_names(text: str, maximum: int) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
     for name in names:
         if not NAME.fullmatch(name):
-            raise BadRequest(f"{shown(name)} is not a channel's name: use {_ALPHABET}")
+            raise BadRequest(f"invalid channel name {shown(name)}: use {_ALPHABET}")
     if len(names) > maximum:
-        raise BadRequest(f"{len(names)} channels in one request; ask for at most {maximum}")
+        raise BadRequest(f"too many channels: {len(names)}, maximum {maximum}")
     return names
 
 
 def label(name: str, text: str) -> str:
-    """A ``key`` or a ``type``: the alphabet of channel names."""
+    """A ``key`` or a ``type``, which have the alphabet of channel names. Raises BadRequest."""
     if not NAME.fullmatch(text):
         raise BadRequest(f"{name}={shown(text)}: use {_ALPHABET}")
     if name == "type" and text.startswith("control"):
-        raise BadRequest("a type must not begin with “control”: that is what the server's own events are called")
+        raise BadRequest('type must not start with "control" (reserved for control messages)')
     return text
 
 
-def shown(text: str) -> str:
-    return ascii(text if len(text) <= 40 else text[:40] + "…")
-
-
 def seconds(name: str, text: str, *, least: float = 0.0) -> float:
+    """A finite number of seconds. Raises BadRequest."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not least <= value < float("inf"):
-        raise BadRequest(f"{name}={shown(text)}: give a number of seconds, {least:g} or more")
+        raise BadRequest(f"{name}={shown(text)}: use a number of seconds, {least:g} or more")
     return value
+
+
+def shown(text: str) -> str:
+    """What a client sent, as an error shows it: printable, and not long."""
+    return ascii(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")

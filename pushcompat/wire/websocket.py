@@ -65,6 +65,12 @@ class JsonFrames:
     transport = WEBSOCKET
     once = False
     keep_alive = False
+    reads_input = True
+    pings_early = False
+    end = b""  # a Close, which ``Input`` makes
+
+    def head(self, request: Request, extra: bytes) -> bytes:
+        return handshake(request)
 
     def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         return _opened(cursor, heartbeat_s, lifetime_s)
@@ -98,6 +104,12 @@ class TextFrames:
     transport = WEBSOCKET
     once = False
     keep_alive = False
+    reads_input = True
+    pings_early = False
+    end = b""  # a Close, which ``Input`` makes
+
+    def head(self, request: Request, extra: bytes) -> bytes:
+        return handshake(request)
 
     def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         return b""

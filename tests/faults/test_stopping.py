@@ -74,6 +74,28 @@ def test_a_stopping_server_tells_every_transport_to_come_back_later(server: Serv
         assert server.process.wait(PATIENCE_S) == 0
 
 
+def test_a_stream_that_the_server_ends_has_a_last_chunk_and_a_lost_one_has_none(tmp_path: Path) -> None:
+    for number, planned in ((signal.SIGTERM, True), (signal.SIGKILL, False)):
+        server = Server(tmp_path)
+        with server.connect() as stream:
+            follow_events(stream)
+            server.stop(number)
+            stream.to_end()
+            assert stream.chunks is not None
+            assert stream.chunks.ended is planned
+
+
+def test_a_stream_of_http_1_0_ends_with_its_connection(server: Server) -> None:
+    with server.connect() as stream:
+        stream.send(b"GET /channels/chat HTTP/1.0\r\nAccept: text/event-stream\r\n\r\n")
+        assert "transfer-encoding" not in stream.head()[1]
+        assert [control(stream)["control"] for _ in range(2)] == ["open", "ping"]
+        server.stop()
+        while control(stream)["control"] != "rotate":
+            pass
+        assert stream.to_end() == b""
+
+
 @pytest.mark.options("--log-level", "info")
 def test_a_draining_server_lets_everybody_in_and_tells_them_to_come_back(server: Server) -> None:
     with ExitStack() as stack:

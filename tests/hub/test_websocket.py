@@ -204,8 +204,8 @@ def test_a_websocket_whose_time_is_up_is_told_to_rotate_and_closed_with_1012(ser
 @pytest.mark.parametrize(
     ("code", "target", "headers", "reason"),
     [
-        (4400, "/channels/a%20b", {}, "is not a channel's name"),
-        (4400, "/channels/a,,b", {}, "is not a channel's name"),
+        (4400, "/channels/a%20b", {}, "invalid channel name"),
+        (4400, "/channels/a,,b", {}, "invalid channel name"),
         (4400, "/channels/chat?format=xml", {}, "use text or json"),
         (4403, "/channels/chat", {"Origin": "https://elsewhere.example"}, "--cors-origin https://elsewhere.example"),
         (4404, "/channels", {}, "name the channels to follow"),

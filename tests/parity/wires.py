@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from ..harness import Chunks
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -161,6 +163,19 @@ class EventSource(Wire):
         self._name = ""
         self._id = ""
         self._retry: int | None = None
+        self._chunks = Chunks()
+        self._rotated = False
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        return super().feed(self._chunks.feed(data) if self.status else data)
+
+    def take_head(self, head: bytes) -> None:
+        assert b"\r\nTransfer-Encoding: chunked\r\n" in head + b"\r\n"
+        self.buffer = self._chunks.feed(self.buffer)
+
+    def end(self) -> Event:
+        assert self._chunks.ended is self._rotated, "a planned end, and no other, has a last chunk"
+        return super().end()
 
     def read(self) -> Iterator[Event]:
         while b"\n" in self.buffer:
@@ -189,6 +204,7 @@ class EventSource(Wire):
         if self._name != "control":
             return self.payload(self._id, self._name, data)
         said = control(json.loads(data), self._retry)
+        self._rotated = said.kind == "rotate"
         assert said.cursor == self._id
         return said
 

@@ -1,45 +1,158 @@
+"""The pages: the application by itself under pytest-tornado, then what only a server process can show."""
+
 from __future__ import annotations
 
 import json
+import mimetypes
 from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tornado.web import Application
+
+from pushcompat.web.app import Views, make_application
 
 from ..harness import KEY, PATIENCE_S, Client, Server, running
+from .conftest import Fetch, problem
 
 
-def test_the_landing_page_says_what_runs_here(shared_client: Client) -> None:
-    shared_client.request("GET", "/")
-    status, headers, body = shared_client.response()
-    assert (status, headers["content-type"]) == (200, "text/html; charset=UTF-8")
-    assert headers["x-content-type-options"] == "nosniff"
-    assert "default-src 'none'" in headers["content-security-policy"]
-    assert b"pushcompat" in body
-    assert b"/metrics" in body
+@pytest.fixture
+def draining() -> list[bool]:
+    """The last item says whether the server is."""
+    return [False]
+
+
+@pytest.fixture
+def prefix() -> str:
+    return ""
+
+
+@pytest.fixture
+def app(draining: list[bool], prefix: str) -> Application:
+    return make_application(Views("1.2.3", prefix, lambda: b"a 1.0\n", lambda: draining[-1]))
+
+
+@pytest.mark.gen_test
+async def test_the_landing_page_says_what_runs_here(fetch: Fetch) -> None:
+    response = await fetch("/")
+    assert (response.code, response.headers["Content-Type"]) == (200, "text/html; charset=UTF-8")
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert b"1.2.3" in response.body
+    assert b"/metrics" in response.body
+
+
+@pytest.mark.gen_test
+async def test_health_is_one_word(fetch: Fetch, draining: list[bool]) -> None:
+    for path, code, body in [
+        ("/healthz", 200, b"ok\n"),
+        ("/readyz", 200, b"ready\n"),
+        ("/healthz", 200, b"ok\n"),
+        ("/readyz", 503, b"draining\n"),
+    ]:
+        draining.append(code == 503)
+        response = await fetch(path)
+        assert (response.code, response.body, response.headers["Cache-Control"]) == (
+            code,
+            body,
+            "no-store, no-transform",
+        )
+        assert response.headers["Content-Type"].startswith("text/plain")
+
+
+@pytest.mark.gen_test
+async def test_metrics_are_the_servers(fetch: Fetch) -> None:
+    response = await fetch("/metrics")
+    assert (response.code, response.body) == (200, b"a 1.0\n")
+    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics"])
+@pytest.mark.gen_test
+async def test_every_page_answers_head(fetch: Fetch, path: str) -> None:
+    response = await fetch(path, method="HEAD")
+    assert (response.code, int(response.headers["Content-Length"]) > 0, response.body) == (200, True, b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type"),
+    [
+        ("pushcompat.js", "text/javascript; charset=utf-8"),
+        ("pushcompat.mjs", "text/javascript; charset=utf-8"),
+        ("pushcompat.d.ts", "text/plain; charset=utf-8"),
+        ("pushcompat.d.mts", "text/plain; charset=utf-8"),
+        ("chat.css", "text/css; charset=utf-8"),
+        ("favicon.svg", "image/svg+xml"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_a_static_file_has_the_same_type_on_every_machine(
+    fetch: Fetch, monkeypatch: pytest.MonkeyPatch, name: str, content_type: str
+) -> None:
+    monkeypatch.setattr(mimetypes, "guess_type", lambda *_: ("text/vnd.something.else", None))
+    response = await fetch(f"/static/{name}", headers={"Origin": "https://app.example"})
+    assert (response.code, response.headers["Content-Type"]) == (200, content_type)
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    again = await fetch(f"/static/{name}", headers={"If-None-Match": response.headers["Etag"]})
+    assert again.code == 304
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/static/nothing.js", "/static/%2e%2e/setup.cfg"])
+@pytest.mark.gen_test
+async def test_what_is_not_there_is_a_problem_document(fetch: Fetch, path: str) -> None:
+    response = await fetch(path)
+    status, detail = problem(response)
+    assert status in (403, 404)
+    assert detail
+    assert response.headers["Server"] == "pushcompat"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"])
+@pytest.mark.parametrize("path", ["/", "/healthz", "/static/pushcompat.js"])
+@pytest.mark.gen_test
+async def test_pages_can_only_be_read(fetch: Fetch, method: str, path: str) -> None:
+    for body in (None, b"hello"):
+        response = await fetch(path, method=method, body=body)
+        assert problem(response) == (405, "method not allowed; see the Allow header")
+        assert response.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/", 413), ("GET", "/static/pushcompat.js", 413), ("GET", "/nothing", 404), ("POST", "/nothing", 404)],
+)
+@pytest.mark.gen_test
+async def test_no_page_takes_a_body(fetch: Fetch, method: str, path: str, status: int) -> None:
+    response = await fetch(path, method=method, body=b"x")
+    assert problem(response)[0] == status
+    assert (await fetch(path, method=method, body=b"")).code != 413  # a length of 0 is no body
+
+
+@pytest.mark.parametrize("prefix", ["/push"])
+@pytest.mark.gen_test
+async def test_the_prefix_alone_leads_to_the_landing_page(fetch: Fetch, prefix: str) -> None:
+    response = await fetch(prefix)
+    assert (response.code, response.headers["Location"]) == (301, f"{prefix}/")
+    assert (await fetch(f"{prefix}/")).code == 200
+    assert (await fetch("/")).code == 404
+    response = await fetch(prefix, method="POST", body=b"x")
+    assert problem(response)[0] == 405
+
+
+# In a server process
 
 
 def test_a_page_shows_a_hostile_host_harmlessly(shared_client: Client) -> None:
+    """No HTTP client would send it."""
     shared_client.send(b'GET / HTTP/1.1\r\nHost: "><script>alert(1)</script>\r\nConnection: close\r\n\r\n')
     assert shared_client.head()[0] in (200, 400)
     assert b"<script>alert" not in shared_client.to_end()
 
 
-@pytest.mark.parametrize(("path", "body"), [("/healthz", b"ok\n"), ("/readyz", b"ready\n")])
-def test_health_is_one_word(shared_client: Client, path: str, body: bytes) -> None:
-    shared_client.request("GET", path)
-    status, headers, got = shared_client.response()
-    assert (status, got, headers["cache-control"]) == (200, body, "no-store")
-    assert headers["content-type"].startswith("text/plain")
-
-
-@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics"])
-def test_every_page_answers_head(shared_client: Client, path: str) -> None:
-    shared_client.request("HEAD", path)
-    status, headers = shared_client.head()
-    assert (status, int(headers["content-length"]) > 0) == (200, True)
-    shared_client.request("GET", "/healthz")
-    assert shared_client.response()[2] == b"ok\n"
+def test_no_file_outside_of_static_is_served(shared_client: Client) -> None:
+    """HTTP clients resolve the dots themselves."""
+    shared_client.request("GET", "/static/../setup.cfg")
+    assert shared_client.problem()[0] in (403, 404)
 
 
 @pytest.mark.options("--drain-time", "5")
@@ -75,36 +188,6 @@ def test_metrics_are_what_prometheus_reads(shared_client: Client) -> None:
     assert families["pushcompat_publishes"].type == "counter"
     assert families["pushcompat_delivery_pass_duration_seconds"].type == "histogram"
     assert {"pushcompat_connections", "pushcompat_retained_bytes", "pushcompat_draining"} <= families.keys()
-
-
-@pytest.mark.parametrize("name", ["pushcompat.js", "pushcompat.mjs"])
-def test_the_client_can_be_loaded_by_pages_of_any_origin(shared_client: Client, name: str) -> None:
-    shared_client.request("GET", f"/static/{name}", Origin="https://app.example")
-    status, headers, body = shared_client.response()
-    assert (status, headers["access-control-allow-origin"]) == (200, "*")
-    assert headers["content-type"].startswith(("text/javascript", "application/javascript"))
-    assert b"PushCompat" in body
-    shared_client.request("GET", f"/static/{name}", If_None_Match=headers["etag"])
-    assert shared_client.response()[0] == 304
-
-
-@pytest.mark.parametrize("path", ["/nothing", "/static/nothing.js", "/static/../setup.cfg", "/static/%2e%2e/setup.cfg"])
-def test_what_is_not_there_is_a_problem_document(shared_client: Client, path: str) -> None:
-    shared_client.request("GET", path)
-    status, headers, detail = shared_client.problem()
-    assert status in (403, 404)
-    assert headers["server"] == "pushcompat"
-    assert detail
-    shared_client.request("GET", "/healthz")
-    assert shared_client.response()[2] == b"ok\n"
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"])
-@pytest.mark.parametrize("path", ["/", "/healthz"])
-def test_pages_can_only_be_read(shared_client: Client, method: str, path: str) -> None:
-    shared_client.request(method, path)
-    status, headers, _ = shared_client.problem()
-    assert (status, headers["allow"]) == (405, "GET, HEAD")
 
 
 @pytest.fixture(scope="module")

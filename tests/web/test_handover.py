@@ -1,14 +1,24 @@
-"""One kept-alive connection goes from Tornado to the hub and back, with whatever was already read of it."""
+"""One kept-alive connection goes from the hub to Tornado and back, with whatever was already read of it.
+
+Real sockets and a server process, since it is about bytes and connections; the last tests look inside, in this process.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import pytest
+from tornado.web import Application, RequestHandler
 
-from ..harness import KEY, Client, Server, sequence
+from pushcompat.limits import Limits
+from pushcompat.web.handover import Handover
+
+from ..harness import KEY, MS, PATIENCE_S, Client, Server, sequence
 
 PAGE = b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"
 POLL = b"GET /channels/%b HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -141,25 +151,32 @@ def test_a_header_with_any_bytes_survives_the_way_back(shared_client: Client) ->
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "status"),
     [
-        b"\x16\x03\x01\r\n\r\n",
-        b"nonsense\r\n\r\n",
-        b"GET /channels/x HTTP/2.0\r\nHost: test\r\n\r\n",
-        b"GET /channels/x HTTP/1.1\r\n\r\n",
-        b"GET /channels/x HTTP/1.1\r\nHost: test\r\nno colon\r\n\r\n",
-        b"GET /channels/x HTTP/1.1\r\nHost: test\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
-        b"POST /channels/x HTTP/1.1\r\nHost: test\r\nContent-Length: x\r\n\r\n",
-        b"POST /channels/x HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"POST /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000000\r\n\r\n",
-        b"POST /healthz HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        (b"\x16\x03\x01\r\n\r\n", 400),
+        (b"nonsense\r\n\r\n", 501),
+        (b"GET /channels/x HTTP/2.0\r\nHost: test\r\n\r\n", 505),
+        (b"GET /channels/x HTTP/1.1\r\n\r\n", 400),
+        (b"GET /channels/x HTTP/1.1\r\nHost: test\r\nno colon\r\n\r\n", 400),
+        (b"GET /channels/x HTTP/1.1\r\nHost: test\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+        (b"POST /channels/x HTTP/1.1\r\nHost: test\r\nContent-Length: x\r\n\r\n", 400),
+        (b"POST /channels/x HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000000\r\n\r\n", 405),
+        (b"POST /healthz HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 405),
     ],
 )
-def test_nonsense_behind_a_page_ends_the_connection(shared_client: Client, data: bytes) -> None:
+def test_nonsense_behind_a_page_is_refused_as_it_is_without_one(
+    shared_server: Server, shared_client: Client, data: bytes, status: int
+) -> None:
     shared_client.send(PAGE + data)
     assert shared_client.response()[2] == b"ok\n"
-    last_words = shared_client.to_end()
-    assert last_words == b"" or last_words.startswith(b"HTTP/1.1 400 ")
+    refused = shared_client.problem()[::2]
+    assert refused[0] == status
+    assert shared_client.to_end() == b""
+    with shared_server.connect() as client:
+        client.send(data)
+        assert client.problem()[::2] == refused
+        assert client.to_end() == b""
 
 
 def test_clients_that_vanish_while_they_change_hands_harm_nobody(shared_server: Server, shared_client: Client) -> None:
@@ -169,3 +186,71 @@ def test_clients_that_vanish_while_they_change_hands_harm_nobody(shared_server: 
             client.reset()
     shared_client.send(PAGE)
     assert shared_client.response()[2] == b"ok\n"
+
+
+# In this process
+
+
+class Word(RequestHandler):
+    def get(self) -> None:
+        self.finish("word")
+
+
+class Flood(RequestHandler):
+    async def get(self) -> None:
+        while True:
+            self.write(b"x" * 100_000)
+            await self.flush()
+
+
+LIMITS = Limits(body_s=50 * MS, stall_s=50 * MS, close_s=50 * MS)
+APPLICATION = Application([("/word", Word), ("/flood", Flood)], log_function=lambda handler: None)
+
+
+@asynccontextmanager
+async def handed(request: bytes) -> AsyncIterator[tuple[Handover, socket.socket, socket.socket]]:
+    """A connection that was handed over with that request: the handover, the server's socket, and the client's."""
+    handover = Handover(APPLICATION, LIMITS)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        client.setblocking(False)
+        ours, address = listener.accept()
+        ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        handover.hand_over(ours, address, request)
+        try:
+            yield handover, ours, client
+        finally:
+            await handover.close()
+
+
+@pytest.mark.gen_test
+async def test_after_each_answer_the_socket_comes_back_as_it_went() -> None:
+    request = b"GET /word HTTP/1.1\r\nHost: test\r\n\r\n"
+    for behind in (b"", b"GET /wo", request):
+        async with handed(request + behind) as (handover, ours, client):
+            taken: asyncio.Future[tuple[socket.socket, bytes]] = asyncio.get_running_loop().create_future()
+            handover.take_back = lambda *taken_back, taken=taken: taken.set_result(taken_back)
+            sock, received = await asyncio.wait_for(taken, PATIENCE_S)
+            with sock:
+                assert (sock, received) == (ours, behind)
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+                assert client.recv(65536).endswith(b"\r\n\r\nword")
+
+
+@pytest.mark.gen_test
+async def test_who_does_not_read_a_page_is_cut_off() -> None:
+    async with handed(b"GET /flood HTTP/1.1\r\nHost: test\r\n\r\n") as (_, ours, client):
+        async with asyncio.timeout(PATIENCE_S):
+            while ours.fileno() != -1:
+                await asyncio.sleep(0)
+        assert client.recv(15) == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.gen_test
+async def test_at_the_end_connections_are_closed_wherever_they_are() -> None:
+    closing = b"GET /word HTTP/1.0\r\nHost: test\r\n\r\n"
+    for request in (b"GET /flood HTTP/1.1\r\nHost: test\r\n\r\n", closing, b"POST /word HTTP/1.1\r\n"):
+        async with handed(request) as (handover, ours, client):
+            if request == closing:
+                await asyncio.get_running_loop().sock_recv(client, 65536)
+            await handover.close()
+            assert ours.fileno() == -1

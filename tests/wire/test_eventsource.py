@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushcompat.message import Message
-from pushcompat.wire.eventsource import JsonEvents, TextEvents, event, stream_head
+from pushcompat.wire import http
+from pushcompat.wire.encoding import StreamEncoding
+from pushcompat.wire.eventsource import Chunked, JsonEvents, TextEvents, event
+from pushcompat.wire.streams import stream_encoding
+
+from ..harness import Chunks
 
 EPOCH = "abcd1234"
 CURSOR = "abcd1234-000000000000007"
@@ -41,16 +46,59 @@ def message(data: str, kind: str | None = None, sequence: int = 7) -> Message:
     return Message("chat", data.encode(), type=kind, sequence=sequence)
 
 
-def test_a_stream_is_delimited_by_its_connection() -> None:
-    head = stream_head(b"Vary: Origin\r\n")
+def stream_head(version: str) -> bytes:
+    request = http.parse_head(b"GET /channels/chat HTTP/%b\r\nHost: test\r\n\r\n" % version.encode())
+    return stream_encoding("eventsource", "text", request.version).head(request, b"Vary: Origin\r\n")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_stream_may_not_be_cached_compressed_or_buffered(version: str) -> None:
+    head = stream_head(version)
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"\r\nContent-Type: text/event-stream\r\n" in head
     assert b"\r\nConnection: close\r\n" in head
-    assert b"\r\nCache-Control: no-store\r\n" in head
+    assert b"\r\nCache-Control: no-store, no-transform\r\n" in head
     assert b"\r\nX-Accel-Buffering: no\r\n" in head
     assert head.endswith(b"Vary: Origin\r\n\r\n")
     assert b"Content-Length" not in head
-    assert b"Transfer-Encoding" not in head
+
+
+@pytest.mark.parametrize(("version", "chunked"), [("1.0", False), ("1.1", True)])
+def test_a_stream_is_chunked_where_the_client_knows_chunks(version: str, chunked: bool) -> None:
+    assert (b"\r\nTransfer-Encoding: chunked\r\n" in stream_head(version)) is chunked
+
+
+@pytest.mark.parametrize("text_format", ["text", "json"])
+def test_connections_of_one_format_and_version_share_an_encoding(text_format: str) -> None:
+    chunked, plain = (stream_encoding("eventsource", text_format, version) for version in ("1.1", "1.0"))
+    assert chunked is stream_encoding("eventsource", text_format, "1.1")
+    assert plain is stream_encoding("eventsource", text_format, "1.0")
+    assert chunked is not plain
+
+
+@pytest.mark.parametrize("plain", [JsonEvents(), TextEvents()])
+def test_each_send_is_one_chunk_of_the_same_events(plain: StreamEncoding) -> None:
+    def sends(encoding: StreamEncoding) -> list[bytes]:
+        return [
+            encoding.opening(CURSOR, 15.0, None, 700),
+            encoding.messages([message("a\r\nb", "note"), message("c" * 5000)], EPOCH, 8),
+            encoding.ping(CURSOR),
+            encoding.reset(CURSOR, ["chat"], 40),
+            encoding.rotate(CURSOR, 900),
+        ]
+
+    for sent, events in zip(sends(Chunked(plain)), sends(plain), strict=True):
+        assert sent == b"%x\r\n%b\r\n" % (len(events), events)
+        assert Chunks().feed(sent) == events
+
+
+def test_a_planned_end_is_the_last_chunk() -> None:
+    chunks = Chunks()
+    chunks.feed(Chunked(TextEvents()).rotate(CURSOR, 900))
+    assert not chunks.ended
+    assert chunks.feed(Chunked(TextEvents()).end) == b""
+    assert chunks.ended
+    assert TextEvents().end == b"", "the end of the connection"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +150,7 @@ def test_pretty_json_survives_as_json() -> None:
     assert json.loads(envelope["data"])["data"] == {"a": [1, 2]}
 
 
-def test_whatever_the_server_says_is_a_control_event_with_an_id() -> None:
+def test_all_control_messages_are_events_with_an_id() -> None:
     encoding = TextEvents()
     said = {
         "open": encoding.opening(CURSOR, 15.0, None, 700),

@@ -21,7 +21,7 @@ def test_an_answer_says_all_that_a_client_and_a_proxy_need() -> None:
         b"Content-Length: 2",
         b"Connection: keep-alive",
         b"Date: Sun, 06 Nov 1994 08:49:37 GMT",
-        b"Cache-Control: no-store",
+        b"Cache-Control: no-store, no-transform",
         b"X-Accel-Buffering: no",
         b"Vary: Origin",
     ]

@@ -21,14 +21,14 @@ def test_a_list_of_channels_keeps_its_order_and_drops_duplicates(text: str, name
 
 @pytest.mark.parametrize("text", ["", "a,", ",a", "a b", "a/b", "ü", "x" * 129, "a\n", "a%20b", "*", "\u0661"])
 def test_anything_else_is_no_name(text: str) -> None:
-    with pytest.raises(BadRequest, match="is not a channel's name"):
+    with pytest.raises(BadRequest, match="invalid channel name"):
         channel_names(text, 64)
 
 
 def test_duplicates_do_not_count_against_the_limit() -> None:
     names = [f"c{index}" for index in range(64)]
     assert len(channel_names(",".join(names + names), 64)) == 64
-    with pytest.raises(BadRequest, match="65 channels"):
+    with pytest.raises(BadRequest, match="too many channels: 65, maximum 64"):
         channel_names(",".join([*names, "one-more"]), 64)
 
 
@@ -40,7 +40,7 @@ def test_a_refused_name_is_shown_harmlessly_and_shortened() -> None:
 
 
 @pytest.mark.parametrize("text", ["control", "control-x", "controlled"])
-def test_a_type_can_not_pass_for_the_servers_own_events(text: str) -> None:
+def test_a_type_cannot_pass_for_the_servers_own_events(text: str) -> None:
     assert label("key", text) == text
     with pytest.raises(BadRequest, match="control"):
         label("type", text)
