@@ -43,9 +43,7 @@ class Limits:
     send_bytes: int = 256 * 1024  # most that one send or one poll's answer takes from the log
     unsent_bytes: int = 64 * 1024  # what the kernel may hold unsent for one connection (TCP_NOTSENT_LOWAT)
     unsent_budget_bytes: int = 64 * 1024 * 1024  # what all connections together may have unsent in this process
-    absent_pollers: int = 10_000  # pollers without a connection that still count as subscribers, by channel
     stream_input_bytes: int = 2 * 1024  # read from one stream within a second; what clients send means nothing
-    turn_s: float = 0.005  # after this long a turn of the loop lets other tasks run
     max_connections: int | None = None  # beyond it subscribers get 503; None: what the process may open
     visits: int = 256  # subscribers visited, and sockets read, in one turn of the loop
     refetch_rate: float | None = None  # refetches a second that the application can serve; None: no spread

@@ -14,6 +14,7 @@ there is room again. The thread collects for ``_COLLECT_S``, so that a line cost
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -80,7 +81,7 @@ def configure(format: str = "text", level: str = "info", stream: TextIO | None =
     """
     global _level, _write
     lines = Lines(format)
-    _write = _Stream(lines, stream).write if stream is not None else _Thread(lines, sys.stderr.fileno()).write
+    _write = _stderr(lines) if stream is None else _Stream(lines, stream).write
     _level = logging.getLevelName(level.upper())
     root = logging.getLogger()
     root.handlers[:] = [_Handler(lines, _write)]
@@ -108,6 +109,13 @@ def close() -> None:
     writer = getattr(_write, "__self__", None)
     if isinstance(writer, _Thread):
         writer.close()
+
+
+def _stderr(lines: Lines) -> Write:
+    try:
+        return _Thread(lines, sys.stderr.fileno()).write
+    except (AttributeError, OSError):  # there is none, or it is no file
+        return _Stream(lines, sys.stderr or io.StringIO()).write
 
 
 class _Stream:

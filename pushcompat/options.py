@@ -247,6 +247,8 @@ _LIMITS = (
     _limit("publish-wait", SECONDS, "publish_wait_s", 0, "How long a publish waits for a crowded channel."),
     _limit("send-limit", BYTES, "send_bytes", 1024, "Most that one send takes from the log."),
     _limit("unsent-limit", BYTES, "unsent_bytes", 1024, "Most that the kernel holds unsent for a connection."),
+    _limit("websocket-input-rate", BYTES, "stream_input_bytes", 125, "Bytes read from one WebSocket in a second."),
+    _limit("max-connections", COUNT, "max_connections", 1, "Connections beyond which subscribers are refused."),
     _limit("unsent-budget", BYTES, "unsent_budget_bytes", 1024, "Most that all connections together have unsent."),
     _limit("visits", COUNT, "visits", 1, "Subscribers served before anything else gets a turn."),
 )

@@ -27,6 +27,7 @@ from .publishing import Publishing
 from .timers import NEVER
 
 _CLOSED = State.CLOSED
+_TURN_S = 0.005  # after this long a turn lets other tasks run
 
 Receive = Callable[[Connection, bytes], None]
 Act = Callable[[Connection], None]
@@ -52,7 +53,6 @@ class Loop:
         self._sockets = context.sockets
         self._pipelined = context.pipelined
         self._visits = context.limits.visits
-        self._turn_s = context.limits.turn_s
         self._receive = receive
         self._on_timer = on_timer
         self._resume = resume
@@ -71,7 +71,7 @@ class Loop:
 
     def turn(self) -> bool:
         """Returns whether something is left to do."""
-        until = time.monotonic() + self._turn_s
+        until = time.monotonic() + _TURN_S
         if self._pipelined:
             self._go_on_with_pipelined(until)
         self._publishing.commit()  # before anything else is read from those who published

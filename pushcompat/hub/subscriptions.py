@@ -27,6 +27,7 @@ from .reasons import CloseReason
 from .timers import NEVER
 
 _MAX_CLIENT_CHARACTERS = 64
+_MAX_ABSENT = 10_000  # pollers without a connection that still count, by channel: about 1 KiB each
 _FULL_RETRY_S = 5  # as long as a usual wave of reconnections lasts
 
 
@@ -37,7 +38,6 @@ class Subscriptions:
         self._timers = context.timers
         self._metrics = context.metrics
         self._grace = int(context.limits.poll_grace_s)
-        self._max_absent = context.limits.absent_pollers
         self._absent: deque[tuple[int, Channel]] = deque()  # pollers between two connections: until when, and where
         context.sockets.on_end(self._ended)
 
@@ -137,7 +137,7 @@ class Subscriptions:
             channel.absent = []
         channel.absent.append(until)
         self._absent.append((until, channel))
-        if len(self._absent) > self._max_absent:
+        if len(self._absent) > _MAX_ABSENT:
             self._forget_absent()
 
     def _forget_absent(self) -> None:
