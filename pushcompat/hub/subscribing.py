@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from .. import logs, policy
+from ..errors import CloseCode
 from ..limits import Limits
 from ..message import CURSOR_WIDTH, parse_cursor
 from ..metrics import Metrics
@@ -343,13 +344,13 @@ class Subscribing:
         self._sockets.offer(connection, encoding.rotate(self._fanout.cursor_of(connection), retry_ms) + encoding.end)
         self.end_stream(connection, reason)
 
-    def end_stream(self, connection: Connection, reason: str, code: int = 1012) -> None:
-        """Ends a stream in its transport's way: 1012 is “service restart”, for a WebSocket to come back."""
+    def end_stream(self, connection: Connection, reason: str) -> None:
+        """Ends a stream in its transport's way."""
         assert connection.encoding is not None
         if connection.encoding.reads_input and connection.state is State.STREAMING:
             if connection.input is None:
                 connection.input = websocket.Input(self._limits.websocket_message_bytes)
-            connection.input.close(code, reason)
+            connection.input.close(CloseCode.SERVICE_RESTART, reason)
             self._sockets.offer(connection, connection.input.replies())
         self._sockets.end(connection, reason)
 
@@ -369,17 +370,13 @@ class Subscribing:
             if websocket.is_pong(data):
                 return
             reader = websocket.Input(self._limits.websocket_message_bytes)
-            if not websocket.is_whole_frames(data):
-                connection.input = reader
         reader.receive(data)
         replies = reader.replies()
         if replies:
             self._sockets.offer(connection, replies)
+        connection.input = None if reader.quiet else reader
         if reader.closing:
-            connection.input = reader
             self._sockets.end(connection, f"closed {reader.close_code}")
-        elif connection.input is not None and reader.quiet:
-            connection.input = None
 
     # Answers
 
