@@ -515,6 +515,15 @@ def test_pings_are_not_answered_again_when_the_rest_of_a_frame_comes() -> None:
     assert reader.quiet
 
 
+@pytest.mark.parametrize("last", [close_frame(1000), client_frame(FIN | TEXT, b"\xff")])
+def test_no_ping_is_answered_once_the_connection_is_closed(last: bytes) -> None:
+    reader = Input(LIMIT)
+    reader.receive(last)
+    assert reader.replies()[0] == FIN | CLOSE
+    reader.receive(client_frame(FIN | PING, b"still there?"))
+    assert reader.replies() == b""
+
+
 def test_a_small_limit_holds_for_what_is_skipped_too() -> None:
     reader = Input(10)
     reader.receive(client_frame(FIN | TEXT, b"x" * 10))
