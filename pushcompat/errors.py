@@ -18,20 +18,50 @@
     └── Unavailable         503  try again after ``retry_s``; nothing was done
     ConfigError                  the server can not start as it was told to (exit code 2)
 
-Close codes (RFC 6455 §7.4.2): 4000-4199 come back later, 4400-4499 do not come back as you are.
+A WebSocket whose handshake is refused is closed with a ``CloseCode``.
 """
 
 from __future__ import annotations
 
 import re
+from enum import IntEnum
 from http import HTTPStatus
+
+
+class CloseCode(IntEnum):
+    """With which codes the server closes a WebSocket (RFC 6455 §7.4), and what each means to the client.
+
+    Of the codes that RFC 6455 leaves to applications, 4000-4199 are temporary and 4400-4499 permanent. The table in
+    docs/protocol.md section 6 is this one.
+    """
+
+    NORMAL = 1000, "the client closed with this code, which is echoed as any other"
+    GOING_AWAY = 1001, "the client closed with this code (a page that is left)"
+    PROTOCOL_ERROR = 1002, "the client broke RFC 6455"
+    INVALID_DATA = 1007, "the client sent text that is not UTF-8"
+    MESSAGE_TOO_BIG = 1009, "the client sent a message over the limit"
+    INTERNAL_ERROR = 1011, "a defect of the server"
+    SERVICE_RESTART = 1012, "rotation or shutdown"
+    UNAVAILABLE = 4100, "the server cannot serve this now"
+    BAD_REQUEST = 4400, "a malformed name or parameter, or too many channels"
+    UNAUTHORIZED = 4401, "token missing, wrong or expired (reserved)"
+    FORBIDDEN = 4403, "pages of this origin may not connect"
+    NOT_FOUND = 4404, "no channel in the URL"
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> CloseCode:
+        code = int.__new__(cls, value)
+        code._value_ = value
+        code.meaning = meaning
+        return code
 
 
 class Refused(Exception):
     """Refuses one request. ``detail`` is a sentence that tells the client what to change."""
 
     status = HTTPStatus.BAD_REQUEST
-    close_code = 4400
+    close_code = CloseCode.BAD_REQUEST
     headers: tuple[tuple[str, str], ...] = ()
     cors = b""  # header lines that let the page that asked read the answer
 
@@ -51,18 +81,18 @@ class BadRequest(Refused):
 
 class Unauthorized(Refused):
     status = HTTPStatus.UNAUTHORIZED
-    close_code = 4401
+    close_code = CloseCode.UNAUTHORIZED
     headers = (("WWW-Authenticate", 'Bearer realm="pushcompat"'),)
 
 
 class Forbidden(Refused):
     status = HTTPStatus.FORBIDDEN
-    close_code = 4403
+    close_code = CloseCode.FORBIDDEN
 
 
 class NotFound(Refused):
     status = HTTPStatus.NOT_FOUND
-    close_code = 4404
+    close_code = CloseCode.NOT_FOUND
 
 
 class MethodNotAllowed(Refused):
@@ -113,7 +143,7 @@ class HttpVersion(Refused):
 
 class Unavailable(Refused):
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    close_code = 4100
+    close_code = CloseCode.UNAVAILABLE
 
     def __init__(self, detail: str, retry_s: int = 1) -> None:
         super().__init__(detail)

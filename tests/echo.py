@@ -16,7 +16,18 @@ from pushcompat import cli
 from pushcompat.wire import websocket
 
 _CLOSE = 0x88  # a Close frame's first byte
-_OPTIONS = ("--heartbeat", "1d", "--websocket-message-limit", "64M", "--publish-key", "echo", "--log-level", "error")
+_OPTIONS = (
+    "--heartbeat",
+    "1d",
+    "--websocket-message-limit",
+    "64M",
+    "--websocket-input-rate",
+    "1G",
+    "--publish-key",
+    "echo",
+    "--log-level",
+    "error",
+)
 
 
 class Echo(websocket.Input):
@@ -29,13 +40,11 @@ class Echo(websocket.Input):
         self._parts: list[Frame] = []
         self._answers = b""
 
-    def receive(self, data: bytes) -> list[Frame]:
-        frames = super().receive(data)
-        for frame in frames:
+    def receive(self, data: bytes) -> None:
+        for frame in self.read(data):
             self._parts.append(frame)
             if frame.fin:
                 self._say_back()
-        return frames
 
     def _say_back(self) -> None:
         kind, payload = self._parts[0].opcode, b"".join(part.data for part in self._parts)

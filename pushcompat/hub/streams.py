@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from ..errors import CloseCode
 from ..wire import websocket
 from ..wire.negotiation import requested_cursor, text_format
 from ..wire.request import Request
@@ -16,7 +17,6 @@ from .reasons import CloseReason
 from .subscriptions import Subscriptions
 
 _STREAMING = State.STREAMING
-_SERVICE_RESTART = 1012
 _HEARTBEAT_SPREAD = 0.8  # a heartbeat is due after 80 to 100 % of the interval, so that not all are due at once
 
 
@@ -102,7 +102,7 @@ class Streams:
         if encoding.reads_input:
             if connection.input is None:
                 connection.input = websocket.Input(self._limits.websocket_message_bytes)
-            connection.input.close(_SERVICE_RESTART, reason)
+            connection.input.close(CloseCode.SERVICE_RESTART, reason)
             data += connection.input.replies()
         data += encoding.end
         self._sockets.write_later(connection, data)
@@ -120,17 +120,13 @@ class Streams:
             if websocket.is_pong(data):
                 return
             reader = websocket.Input(self._limits.websocket_message_bytes)
-            if not websocket.is_whole_frames(data):
-                connection.input = reader
         reader.receive(data)
         replies = reader.replies()
         if replies:
             self._sockets.write_later(connection, replies)
+        connection.input = None if reader.quiet else reader
         if reader.closing:
-            connection.input = reader
             self._sockets.close(connection, CloseReason.CLIENT_CLOSED)
-        elif connection.input is not None and reader.quiet:
-            connection.input = None
 
     def receive_last(self, connection: Connection, data: bytes) -> None:
         """Bytes of a client whose connection is closing: read, so that the kernel sends no RST, and discarded."""

@@ -1,1 +1,1 @@
-"""Bytes only: requests in, answers, frames and events out. No sockets, no clock, no asyncio, no Tornado."""
+"""Sans-I/O protocol code: parses requests, encodes responses, frames and events. No sockets, clock or framework."""

@@ -3,8 +3,8 @@
     {"id": "<cursor>", "channel": "chat", "data": …, "time": 1764000000000, "type"?: …, "key"?: …, "spread"?: ms}
     {"control": "open" | "ping" | "reset" | "rotate", "cursor": "<cursor>", …}
 
-A published JSON document was checked when it came; its own bytes stand here, so numbers and the order of keys survive.
-Names, keys and types are of an alphabet that JSON need not escape.
+Published JSON was validated on receipt and is embedded verbatim, so numbers and the order of members survive. Names,
+keys and types have an alphabet that JSON does not escape.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def envelope(message: Message, epoch: str) -> bytes:
     if message.spread_ms is not None:
         more += b',"spread":%d' % message.spread_ms
     cursor = format_cursor(epoch, message.sequence).encode()
-    # In one go: with many quiet channels there is an envelope for each delivery.
+    # In one expression: with many quiet channels an envelope is made for each delivery.
     return b'{"id":"%b","channel":"%b","data":%b,"time":%d%b}' % (
         cursor,
         message.channel.encode(),
@@ -39,7 +39,7 @@ def envelope(message: Message, epoch: str) -> bytes:
 
 
 def opened(cursor: str, heartbeat_s: float, lifetime_s: float | None) -> bytes:
-    """The first thing a stream says. ``lifetime`` is null where only the network ends the stream."""
+    """The first message of a stream. ``lifetime`` is null if the server does not end it."""
     return _encode({"control": "open", "cursor": cursor, "heartbeat": heartbeat_s, "lifetime": lifetime_s})
 
 

@@ -122,54 +122,50 @@ def test_who_breaks_the_protocol_is_told_so_and_forgotten(shared_server: Server,
 # Floods
 
 
-def test_a_ping_flood_is_answered_to_the_last_and_costs_no_memory(server: Server) -> None:
+def next_pong(client: Client) -> int:
+    """The number in the next pong."""
+    while True:
+        first, payload = client.frame()
+        if first == FIN | PONG:
+            return int(payload)
+
+
+def test_of_a_ping_flood_the_latest_is_answered_and_it_costs_no_memory(server: Server) -> None:
+    """RFC 6455 §5.5.3: of pings that came before one is answered, only the latest needs an answer."""
     with server.connect() as client:
         assert client.upgrade("/channels/chat") == 101
         before = server.memory()
+        answered = -1
         for start in range(0, 30_000, 1000):
             client.send(b"".join(client_frame(FIN | PING, b"%d" % n) for n in range(start, start + 1000)))
-            for n in range(start, start + 1000):
-                assert client.frame() == (FIN | PONG, b"%d" % n)
+            while answered < start + 999:
+                number = next_pong(client)
+                assert answered < number < start + 1000
+                answered = number
         assert server.memory() - before < 4 * MIB
 
 
-def test_a_ping_flood_by_someone_who_does_not_read_stops_being_read(server: Server) -> None:
-    """The pongs pile up in the kernel, then the pings do; in the server nothing does, and others are served."""
+def test_a_ping_flood_by_a_client_that_does_not_read_delays_nobody_and_costs_no_memory(server: Server) -> None:
     pings = 150_000
-    flood = b"".join(client_frame(FIN | PING, b"%0125d" % n) for n in range(1000))  # 19.6 MB in all
+    flood = b"".join(client_frame(FIN | PING, b"%0125d" % n) for n in range(pings))  # 19.6 MB
     with server.connect(receive_buffer=4096) as flooder, server.connect() as healthy:
         assert flooder.upgrade("/channels/chat") == 101
         assert healthy.upgrade("/channels/chat") == 101
         before = server.memory()
-        sent = [0]
 
         def send() -> None:
             flooder.socket.settimeout(PATIENCE_S * 3)
-            while sent[0] < pings:
-                flooder.send(flood)
-                sent[0] += 1000
+            flooder.send(flood)
 
         thread = threading.Thread(target=send)
         thread.start()
-        progress, same = -1, 0
-        while same < 50:  # until the flood stands still while the server does other things
+        for _ in range(50):
             server.publish("chat?key=same", "meanwhile")
             assert healthy.frame() == (FIN | TEXT, b"meanwhile")
-            same = same + 1 if sent[0] == progress else 0
-            progress = sent[0]
-        assert progress < pings, "the server went on reading from someone who does not read"
         assert server.memory() - before < 4 * MIB
-        wanted, found = 0, 0
-        while wanted < pings:
-            first, payload = flooder.frame()
-            if first == FIN | PONG:
-                assert int(payload) == wanted % 1000
-                wanted += 1
-            else:
-                assert payload == b"meanwhile"
-                found += 1
+        while next_pong(flooder) != pings - 1:
+            pass
         thread.join()
-        assert found >= 1, "what was published meanwhile came too"
         assert server.memory() - before < 4 * MIB
 
 
@@ -239,7 +235,7 @@ def test_a_handshake_that_is_none_is_refused_in_http(shared_server: Server) -> N
         )  # fmt: skip
         status, headers, body = client.response()
         assert (status, headers["sec-websocket-version"]) == (426, "13")
-        assert "Sec-WebSocket-Version: 13" in json.loads(body)["detail"]
+        assert "Sec-WebSocket-Version; must be 13" in json.loads(body)["detail"]
         assert shared_server.metric("pushcompat_stripped_upgrades_total") == 0
         assert client.upgrade("/channels/chat") == 101, "the connection is still good"
 

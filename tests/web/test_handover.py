@@ -144,6 +144,14 @@ def test_every_transport_can_follow_a_page(shared_server: Server) -> None:
         assert texts(poller) == ["hi"]
 
 
+def test_a_poller_that_asks_for_a_page_between_two_polls_still_counts(server: Server, client: Client) -> None:
+    cursor = client.poll("between")["cursor"]
+    client.poll("between", f"cursor={cursor}")
+    client.send(PAGE)
+    assert client.response()[2] == b"ok\n"
+    assert server.publish("between")["channels"] == {"between": {"subscribers": 1}}
+
+
 def test_a_header_with_any_bytes_survives_the_way_back(shared_client: Client) -> None:
     shared_client.send(PAGE + b"GET /channels/bytes HTTP/1.1\r\nHost: test\r\nLast-Event-ID: \xfc\xff\r\n\r\n")
     assert shared_client.response()[2] == b"ok\n"

@@ -32,7 +32,7 @@ def test_an_envelope_has_type_key_and_spread_only_where_there_are_any() -> None:
     assert (full["type"], full["key"], full["spread"]) == ("note", "k:1", 250)
 
 
-def test_the_signals_own_key_is_nobodys_business() -> None:
+def test_the_reserved_key_of_signals_is_not_sent() -> None:
     assert "key" not in json.loads(envelope.envelope(message(SIGNAL, key=SIGNAL_KEY), EPOCH))
 
 

@@ -9,13 +9,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.frames import Opcode
 from websockets.protocol import CLIENT, Protocol
 
 from pushcompat.errors import BadRequest, Refused, UnknownVersion
 from pushcompat.wire.request import Request, parse_head
 from pushcompat.wire.websocket import PING as OUR_PING
-from pushcompat.wire.websocket import Input, handshake, is_pong, is_whole_frames, text_frame
+from pushcompat.wire.websocket import Input, handshake, is_pong, pong_frame, text_frame
 
 from ..harness import client_frame
 
@@ -116,7 +115,7 @@ def read(pieces: Iterable[bytes], reader: Input | None = None) -> Read:
     reader = reader or Input(LIMIT)
     result = Read()
     for piece in pieces:
-        result.frames += [(int(f.opcode), f.fin, bytes(f.data)) for f in reader.receive(piece)]
+        result.frames += [(int(f.opcode), f.fin, bytes(f.data)) for f in reader.read(piece)]
         result.replies += reader.replies()
     result.closing, result.finished, result.quiet = reader.closing, reader.finished, reader.quiet
     result.close_code = reader.close_code
@@ -165,9 +164,9 @@ def test_a_reader_is_quiet_only_between_messages() -> None:
     frames = [client_frame(TEXT, b"He"), client_frame(FIN | PING, b"!"), client_frame(FIN | CONT, b"y" * 300)]
     data = b"".join(frames)
     for index in range(len(data) - 1):
-        reader.receive(data[index : index + 1])
+        reader.read(data[index : index + 1])
         assert not reader.quiet, f"quiet after {index + 1} of {len(data)} bytes"
-    reader.receive(data[-1:])
+    reader.read(data[-1:])
     assert reader.quiet
 
 
@@ -177,9 +176,9 @@ def test_a_reader_is_not_quiet_inside_of_a_single_frame(size: int) -> None:
     header = len(frame) - size
     for cut in {1, 2, 3, header - 4, header - 1, header, len(frame) - 1} - {len(frame)}:
         reader = Input(LIMIT)
-        assert reader.receive(frame[:cut]) == []
+        assert reader.read(frame[:cut]) == []
         assert not reader.quiet, f"quiet after {cut} of {len(frame)} bytes"
-        assert [bytes(f.data) for f in reader.receive(frame[cut:])] == [b"x" * size]
+        assert [bytes(f.data) for f in reader.read(frame[cut:])] == [b"x" * size]
         assert reader.quiet
 
 
@@ -249,7 +248,7 @@ def test_the_header_alone_is_enough_to_break_the_protocol(first: int) -> None:
     assert closed_with(read([bytes([first, 0x05])]).replies) == 1002
 
 
-def test_what_comes_behind_a_failure_is_not_read() -> None:
+def test_what_follows_a_failure_is_not_read() -> None:
     data = client_frame(FIN | TEXT, b"before") + client_frame(FIN | TEXT, b"\xff") + client_frame(FIN | TEXT, b"after")
     for pieces in ([data], bytewise(data)):
         result = read([*pieces, client_frame(FIN | TEXT, b"later")])
@@ -354,13 +353,26 @@ def test_a_reason_that_is_not_utf8_is_closed_with_1007(reason: bytes) -> None:
     assert closed_with(read([close_frame(1000, reason)]).replies) == 1007
 
 
-def test_a_close_in_the_middle_of_a_message_ends_the_connection() -> None:
-    result = read([client_frame(TEXT, b"to be continu") + close_frame(1000)])
-    assert result.finished
-    assert closed_with(result.replies) == 1002  # the library holds it for a breach; it is not worth an argument
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_a_close_between_fragments_is_echoed_like_any_other(opcode: int) -> None:
+    fragments = client_frame(opcode, b"to be") + client_frame(CONT, b" contin")
+    sent = fragments + close_frame(4000, b"so long")
+    for pieces in ([sent], bytewise(sent), [fragments, sent[len(fragments) :]]):
+        for result in (read(pieces), ignored(pieces)):
+            assert result.replies == b"\x88\x09" + (4000).to_bytes(2, "big") + b"so long"
+            assert (result.closing, result.finished, result.close_code) == (True, True, 4000)
 
 
-def test_what_comes_behind_a_close_is_not_read() -> None:
+def test_a_close_between_fragments_answers_ours() -> None:
+    reader = Input(LIMIT)
+    reader.receive(client_frame(TEXT, b"to be continu"))
+    reader.close(1012, "restart")
+    assert reader.replies() == b"\x88\x09\x03\xf4restart"
+    reader.receive(close_frame(1012))
+    assert (reader.replies(), reader.finished, reader.close_code) == (b"", True, 1012)
+
+
+def test_what_follows_a_close_is_not_read() -> None:
     result = read([close_frame(1000) + client_frame(FIN | TEXT, b"x") + client_frame(FIN | PING, b"y"), b"\xff" * 99])
     assert result == Read([], b"\x88\x02\x03\xe8", closing=True, finished=True, close_code=1000)
 
@@ -433,26 +445,91 @@ def test_readers_that_are_thrown_away_when_quiet_lose_nothing(talk: bytes, data:
     assert found == read([talk])
 
 
-@given(st.lists(messages() | controls, min_size=1, max_size=4), st.data())
-def test_whole_frames_are_told_from_what_must_be_kept(sent: list[bytes], data: st.DataObject) -> None:
-    talk = b"".join(sent)
-    cut = data.draw(st.integers(1, len(talk)))
-    if is_whole_frames(talk[:cut]):
-        reader = Input(LIMIT)
-        frames = reader.receive(talk[:cut])
-        assert reader.quiet
-        assert all(frame.fin and frame.opcode is not Opcode.CONT for frame in frames)
+# What is skipped
 
 
-@pytest.mark.parametrize("opcode", [TEXT, BINARY, CLOSE, PING, PONG])
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
-def test_one_whole_frame_is_whole_and_nothing_less_or_more_is(opcode: int, size: int) -> None:
-    frame = client_frame(FIN | opcode, b"x" * size)
-    assert is_whole_frames(frame)
-    assert is_whole_frames(frame + frame)
-    assert not is_whole_frames(frame + frame[:1])
-    assert not any(is_whole_frames(frame[:cut]) for cut in [*range(1, min(len(frame), 20)), len(frame) - 1])
-    assert not is_whole_frames(client_frame(opcode, b"x" * size))
+def ignored(pieces: Iterable[bytes], reader: Input | None = None) -> Read:
+    """What the hub makes of some input: readers are dropped when quiet."""
+    reader = reader or Input(LIMIT)
+    result = Read(quiet=True)
+    for piece in pieces:
+        reader.receive(piece)
+        result.replies += reader.replies()
+        result.closing, result.finished, result.quiet = reader.closing, reader.finished, reader.quiet
+        result.close_code = reader.close_code
+        if reader.quiet:
+            reader = Input(LIMIT)
+    return result
+
+
+def without_pongs(replies: bytes) -> bytes:
+    while replies and replies[0] == FIN | PONG:
+        replies = replies[2 + replies[1] :]
+    return replies
+
+
+def outcome(result: Read) -> tuple[object, ...]:
+    return without_pongs(result.replies), result.closing, result.finished, result.quiet, result.close_code
+
+
+breaches = st.sampled_from([
+    client_frame(FIN | TEXT, b"\xff"), client_frame(FIN | TEXT, b"x", mask=b""), client_frame(FIN | 3),
+    client_frame(FIN | CONT, b"x"), client_frame(TEXT, b"a") + client_frame(FIN | TEXT, b"b"),
+])  # fmt: skip
+
+
+@given(conversations, st.just(b"") | closes | breaches, st.data())
+def test_what_is_skipped_makes_no_difference_but_in_the_number_of_pongs(
+    talk: bytes, end: bytes, data: st.DataObject
+) -> None:
+    sent = talk + end
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=12)))
+    pieces = [sent[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(sent)], strict=True) if start < stop]
+    expected = outcome(read([sent]) if sent else Read(quiet=True))
+    assert outcome(ignored([sent] if sent else [])) == expected
+    assert outcome(ignored(pieces)) == expected
+    assert outcome(ignored(bytewise(sent) if len(sent) < 3000 else pieces)) == expected
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", b"x" * 125])
+@pytest.mark.parametrize("before", [b"", client_frame(TEXT, b"a")])
+def test_of_the_pings_in_one_piece_the_latest_is_answered(payload: bytes, before: bytes) -> None:
+    pings = [client_frame(FIN | PING, b"%d" % n) for n in range(20)] + [client_frame(FIN | PING)] * 20
+    others = client_frame(FIN | PONG) + client_frame(FIN | PONG, b"x")
+    latest = client_frame(FIN | PING, payload)
+    reader = Input(LIMIT)
+    reader.receive(before)
+    reader.receive(b"".join(pings) + latest + others)
+    assert reader.replies() == pong_frame(payload)
+    assert reader.replies() == b""
+    assert reader.quiet is (not before)
+
+
+def test_pings_are_not_answered_again_when_the_rest_of_a_frame_comes() -> None:
+    reader = Input(LIMIT)
+    reader.receive(client_frame(FIN | PING, b"1") + client_frame(FIN | PING, b"2")[:6])
+    assert reader.replies() == pong_frame(b"1")
+    assert not reader.quiet
+    reader.receive(client_frame(FIN | PING, b"2")[6:])
+    assert reader.replies() == pong_frame(b"2")
+    assert reader.quiet
+
+
+@pytest.mark.parametrize("last", [close_frame(1000), client_frame(FIN | TEXT, b"\xff")])
+def test_no_ping_is_answered_once_the_connection_is_closed(last: bytes) -> None:
+    reader = Input(LIMIT)
+    reader.receive(last)
+    assert reader.replies()[0] == FIN | CLOSE
+    reader.receive(client_frame(FIN | PING, b"still there?"))
+    assert reader.replies() == b""
+
+
+def test_a_small_limit_holds_for_what_is_skipped_too() -> None:
+    reader = Input(10)
+    reader.receive(client_frame(FIN | TEXT, b"x" * 10))
+    assert not reader.closing
+    reader.receive(client_frame(FIN | TEXT, b"x" * 11))
+    assert closed_with(reader.replies()) == 1009
 
 
 @pytest.mark.parametrize("opcode", [CONT, TEXT, BINARY, CLOSE, PING, PONG])
