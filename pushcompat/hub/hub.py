@@ -42,6 +42,7 @@ from .subscriptions import Subscriptions
 
 _ROTATIONS_PER_S = 200  # a stopping server with few subscribers need not take its time
 _POLL_INTERVAL_S = 0.01
+_GOODBYE_S = 1.0  # for the other side of a closing handshake, when the server stops
 _LOST_RETRY_S = (0.05, 2.0)  # between two loads of a log that is lost at once again
 
 
@@ -136,8 +137,8 @@ class Hub:
     async def drain(self) -> None:
         """Tells every subscriber to come back later, spread over the drain time; publishing continues.
 
-        Streams that are opened meanwhile stay until it ends: a client that comes back at once must not do so again and
-        again. So they are told last.
+        Streams that are opened meanwhile stay until it ends, when nobody can connect any more: a client that comes back
+        at once must not do so again and again.
         """
         self._context.draining = True
         subscribers = self._subscribers()
@@ -149,9 +150,15 @@ class Hub:
             if ahead_s > _POLL_INTERVAL_S:
                 await asyncio.sleep(ahead_s)
             self._rotate(connection)
+        await self._until_closed()
+        self.listener.close()
         for connection in self._subscribers():
             self._rotate(connection)
-        deadline = time.monotonic() + min(1.0, self._context.limits.drain_s)
+        await self._until_closed()
+
+    async def _until_closed(self) -> None:
+        """Waits for those who were told to leave, and for publishers, but not for long."""
+        deadline = time.monotonic() + min(_GOODBYE_S, self._context.limits.drain_s)
         while time.monotonic() < deadline and (self._publishing.busy or self._closing()):
             await asyncio.sleep(_POLL_INTERVAL_S)
 

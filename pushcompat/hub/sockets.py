@@ -160,7 +160,7 @@ class Sockets:
         """
         size = _READ_BYTES if connection.request is None else _BODY_BYTES
         if state is _STREAMING:
-            size = self._limits.stream_input_bytes
+            size = min(self._limits.stream_input_bytes, _BODY_BYTES)
         try:
             got = connection.socket.recv_into(self._buffer, size)
         except BLOCKED:
