@@ -18,6 +18,7 @@ from ..harness import PATIENCE_S
 from ..inprocess import LocalHub, running_hub
 from ..parity.forgetful import ForgetfulStore
 from ..parity.wires import WIRES, Event
+from .rig import EPOCH, MakeRig, Rig
 
 KEEPING_FEW = Limits(retention=Retention(count=2))
 
@@ -389,3 +390,46 @@ def test_what_a_client_is_called_is_cut_to_a_length_that_a_log_can_bear() -> Non
         assert connection.client == "x" * 64
 
     play(scenario)
+
+
+# The cursor that a subscription is given
+
+
+def test_whoever_is_caught_up_stands_at_the_head_of_the_log(rig: Rig) -> None:
+    subscriber = rig.subscribe("a", "c")
+    rig.publish("b", "b")
+    assert rig.cursor(subscriber) == format_cursor(EPOCH, 2)
+    rig.publish("a")
+    assert rig.cursor(subscriber) == format_cursor(EPOCH, 0)
+    rig.run()
+    assert rig.cursor(subscriber) == format_cursor(EPOCH, 3)
+
+
+def test_whoever_is_behind_stands_where_its_bytes_end(make_rig: MakeRig) -> None:
+    rig = make_rig(send_bytes=1)
+    rig.publish(*"aba", data=b"x")
+    subscriber = rig.subscribe("a", "b", cursor=0)
+    rig.fanout.catch_up(subscriber)
+    assert rig.read(subscriber) == ["1x"]
+    assert rig.cursor(subscriber) == format_cursor(EPOCH, 1)
+
+
+def test_whoever_is_ahead_of_the_log_stays_there(rig: Rig) -> None:
+    ahead = rig.subscribe("a", cursor=3)
+    rig.publish("a", "a")
+    rig.run()
+    assert (ahead.cursor, rig.cursor(ahead)) == (3, format_cursor(EPOCH, 3))
+    rig.publish("a", "a")
+    rig.run()
+    assert rig.read(ahead) == ["4"]
+
+
+def test_messages_that_are_gone_without_loss_move_the_cursor_and_say_nothing(rig: Rig) -> None:
+    rig.subscribe("a")
+    rig.fanout.mark_dirty(rig.history.append(Message("a", b"", ttl_s=5.0, sequence=1)))
+    rig.run()
+    rig.now = 5.0
+    rig.history.expire()
+    subscriber = rig.subscribe("a", cursor=0)
+    rig.fanout.catch_up(subscriber)
+    assert (rig.read(subscriber), subscriber.cursor) == ([], 1)
