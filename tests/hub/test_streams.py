@@ -207,7 +207,7 @@ def test_a_websocket_whose_time_is_up_is_told_to_rotate_and_closed_with_1012(ser
         (4400, "/channels/a,,b", {}, "invalid channel name"),
         (4400, "/channels/chat?format=xml", {}, "use text or json"),
         (4403, "/channels/chat", {"Origin": "https://elsewhere.example"}, "--cors-origin https://elsewhere.example"),
-        (4404, "/channels", {}, "name the channels to follow"),
+        (4404, "/channels", {}, "no channel given"),
     ],
 )
 def test_a_refusal_is_an_accepted_handshake_and_a_close_that_a_page_can_see(
@@ -269,4 +269,4 @@ def test_the_websockets_library_is_told_that_the_server_stops(server: Server) ->
         assert json.loads(client.recv(PATIENCE_S)).items() >= {"control": "rotate", "cursor": cursor}.items()
         with pytest.raises(ConnectionClosedError):
             client.recv(PATIENCE_S)
-        assert (client.close_code, client.close_reason) == (1012, "stopping")
+        assert (client.close_code, client.close_reason) == (1012, "shutdown")
