@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from pushcompat.hub import Hub, Settings
+from pushcompat.hub.requests import HandOver
 from pushcompat.limits import Limits
 from pushcompat.metrics import Metrics
 from pushcompat.store.base import Store
@@ -16,14 +17,29 @@ from .harness import KEY, PATIENCE_S
 
 
 class LocalHub(Hub):
-    def __init__(self, store: Store, limits: Limits) -> None:
+    def __init__(self, store: Store, limits: Limits, hand_over: HandOver) -> None:
         self.metrics = Metrics()
-        super().__init__(store, Settings(limits, [KEY.encode()]), self.metrics, _nobody)
+        super().__init__(store, Settings(limits, [KEY.encode()]), self.metrics, hand_over)
         self.port = 0
         self.history = self._context.history
         self.sockets = self._context.sockets
         self.timers = self._context.timers
         self.fanout = self._fanout
+
+    async def stop_clock(self) -> None:
+        """From now on time passes by ``let_pass`` alone."""
+        ticking = self._tasks.pop()
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
+
+    async def let_pass(self, seconds: int = 1) -> None:
+        """What is due in these seconds is done when this returns."""
+        for _ in range(seconds):
+            self._subscriptions.tick()
+            self.history.expire()
+            self._loop.tick(self.timers.now + 1)
+            while self._context.turn_scheduled:
+                await asyncio.sleep(0)
 
     async def connect(self) -> socket.socket:
         """A client's socket, for the loop's ``sock_…`` methods."""
@@ -47,8 +63,8 @@ class LocalHub(Hub):
 
 
 @asynccontextmanager
-async def running_hub(store: Store, limits: Limits) -> AsyncIterator[LocalHub]:
-    hub = LocalHub(store, limits)
+async def running_hub(store: Store, limits: Limits, hand_over: HandOver | None = None) -> AsyncIterator[LocalHub]:
+    hub = LocalHub(store, limits, hand_over or _nobody)
     listener = socket.create_server(("127.0.0.1", 0))
     hub.port = listener.getsockname()[1]
     await hub.start()

@@ -311,7 +311,7 @@ GOOD = {"channel": "batch-refused", "data": "good"}
         ([GOOD, {"data": "x"}], 400, r"channel.*\$\[1\]"),
         ([GOOD, {**GOOD, "colour": "red"}], 400, r"colour.*\$\[1\]"),
         ([GOOD, {**GOOD, "ttl": "x"}], 400, r"\$\[1\]\.ttl"),
-        ([GOOD, {**GOOD, "channel": "a b"}], 400, "message 1 of the batch: 'a b' is not a channel's name"),
+        ([GOOD, {**GOOD, "channel": "a b"}], 400, "message 1 of the batch: invalid channel name 'a b'"),
         ([GOOD, {**GOOD, "channel": "a,b"}], 400, "message 1 of the batch"),
         ([GOOD, {**GOOD, "channel": ""}], 400, "message 1 of the batch"),
         ([GOOD, GOOD, {**GOOD, "key": "a b"}], 400, "message 2 of the batch: key="),
@@ -340,7 +340,7 @@ def test_a_batch_is_json_and_its_parameters_stand_in_its_messages(shared_client:
         with shared_server.connect() as client:
             client.request("POST", f"/channels?{name}=1", b"[]", Authorization=f"Bearer {KEY}", Content_Type=JSON)
             status, _, detail = client.problem()
-            assert (status, "each message" in detail) == (400, True)
+            assert (status, "per message" in detail) == (400, True)
 
 
 def test_a_batch_has_a_limit_of_its_own(shared_client: Client) -> None:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushcompat.message import Message
-from pushcompat.wire import http
 from pushcompat.wire.encoding import StreamEncoding
 from pushcompat.wire.eventsource import Chunked, JsonEvents, TextEvents, event
+from pushcompat.wire.request import parse_head
 from pushcompat.wire.streams import stream_encoding
 
 from ..harness import Chunks
@@ -47,8 +47,8 @@ def message(data: str, kind: str | None = None, sequence: int = 7) -> Message:
 
 
 def stream_head(version: str) -> bytes:
-    request = http.parse_head(b"GET /channels/chat HTTP/%b\r\nHost: test\r\n\r\n" % version.encode())
-    return stream_encoding("eventsource", "text", request.version).head(request, b"Vary: Origin\r\n")
+    request = parse_head(b"GET /channels/chat HTTP/%b\r\nHost: test\r\n\r\n" % version.encode())
+    return stream_encoding("eventsource", "text", request.fields.version).head(request, b"Vary: Origin\r\n")
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])

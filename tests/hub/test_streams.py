@@ -269,4 +269,4 @@ def test_the_websockets_library_is_told_that_the_server_stops(server: Server) ->
         assert json.loads(client.recv(PATIENCE_S)).items() >= {"control": "rotate", "cursor": cursor}.items()
         with pytest.raises(ConnectionClosedError):
             client.recv(PATIENCE_S)
-        assert (client.close_code, client.close_reason) == (1012, "stopping")
+        assert (client.close_code, client.close_reason) == (1012, "shutdown")
