@@ -124,7 +124,10 @@ class _Stream:
         self._stream = stream
 
     def write(self, entry: Entry) -> None:
-        self._stream.write(self._lines.line(entry) + "\n")
+        try:
+            self._stream.write(self._lines.line(entry) + "\n")
+        except ValueError:
+            pass  # it is closed
 
 
 class _Thread:

@@ -33,11 +33,13 @@ class Log:
 def log() -> Iterator[Log]:
     root = logging.getLogger()
     before = root.handlers[:], root.level, logs.log.level, logging.raiseExceptions
+    configured = logs._level, logs._write
     yield Log()
     root.handlers[:] = before[0]
     root.setLevel(before[1])
     logs.log.setLevel(before[2])
     logging.raiseExceptions = before[3]
+    logs._level, logs._write = configured
 
 
 def test_an_event_is_a_line_of_time_level_name_and_fields(log: Log) -> None:
