@@ -96,8 +96,11 @@ class Channel:
         """Evicts the oldest messages until ``count`` are left, but none that a pass still owes to a subscriber, and
         raises the floor. Returns how many these were, and the bytes of their payloads.
         """
-        messages, sequences, first = self._messages, self._sequences, self._first
-        last, served_up_to, size = len(messages) - count, self.served_up_to, 0
+        messages, first = self._messages, self._first
+        last = len(messages) - count
+        if last <= first:
+            return 0, 0
+        sequences, served_up_to, size = self._sequences, self.served_up_to, 0
         while first < last and sequences[first] <= served_up_to:
             message = messages[first]
             assert message is not None

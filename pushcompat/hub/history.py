@@ -170,8 +170,10 @@ class History:
 
     def trim(self, channel: Channel) -> None:
         """Evicts what is beyond the channel's count."""
-        if len(channel) > self._count_limit:
-            self._evict_to(channel, self._count_limit)
+        evicted, size = channel.evict_to(self._count_limit)
+        if evicted:
+            self.count -= evicted
+            self.bytes -= size + evicted * MESSAGE_OVERHEAD_BYTES
 
     @property
     def over_budget(self) -> bool:
@@ -214,7 +216,7 @@ class History:
                 heapq.heapreplace(oldest, (message.sequence, channel))
             elif sequence > self._too_old and self.bytes <= self._budget:
                 break
-            elif not self._evict_to(channel, len(channel) - 1):
+            elif not self._evict_oldest(channel):
                 break  # a pass owes it to a subscriber
         self._forget_gone()
 
@@ -237,8 +239,8 @@ class History:
             self._ending = [ending for ending in self._ending if self._holds(ending[2])]
             heapq.heapify(self._ending)
 
-    def _evict_to(self, channel: Channel, count: int) -> int:
-        evicted, size = channel.evict_to(count)
+    def _evict_oldest(self, channel: Channel) -> int:
+        evicted, size = channel.evict_to(len(channel) - 1)
         self.count -= evicted
         self.bytes -= size + evicted * MESSAGE_OVERHEAD_BYTES
         return evicted

@@ -285,6 +285,9 @@ _PUBLISHING = State.PUBLISHING
 _READING = (State.READING_HEAD, State.READING_BODY)
 _WAITING = (*_READING, State.PUBLISHING)  # for an answer
 _NO_PARAMS: Mapping[str, str] = {}
+_PARAMETERS = ("key", "type", "ttl")
+_NO_PARAMETERS = "\n".join([f"{name}=" for name in _PARAMETERS])
+_SHORT_BYTES = 96
 
 
 def _log_group(group: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
@@ -315,6 +318,7 @@ def _media_type(request: Request) -> str:
 def _idempotency(
     grant: Grant, key: bytes, media_type: str, names: Sequence[str], params: Mapping[str, str], body: bytes
 ) -> Idempotency:
-    said = [f"{name}={params.get(name, '')}" for name in ("key", "type", "ttl")]
-    about = "\n".join([media_type, *names, *said, ""])
-    return Idempotency(grant.publisher, key.decode("latin-1"), sha256(about.encode() + body).digest())
+    said = "\n".join([f"{name}={params.get(name, '')}" for name in _PARAMETERS]) if params else _NO_PARAMETERS
+    about = "\n".join([media_type, *names, said, ""]).encode() + body
+    digest = about if len(about) <= _SHORT_BYTES else sha256(about).digest()  # what is short is its own digest
+    return Idempotency(grant.publisher, key.decode("latin-1"), digest)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -56,6 +57,7 @@ class Sockets:
         self._paused: set[Connection] = set()
         self._throttled: list[Connection] = []  # of the paused, streams that have sent enough for this second
         self._heard: dict[Connection, int] = {}  # bytes read from streams within this second
+        self._max = sys.maxsize if limits.max_connections is None else limits.max_connections
         self._written: list[Connection] = []  # with something that ``flush_writes`` is to send
         self._ready: deque[tuple[Connection, int]] = deque()  # reported, and to be read
         self._reread: dict[Connection, int] = {}  # to be read again without a report, and their events
@@ -74,8 +76,7 @@ class Sockets:
     @property
     def full(self) -> bool:
         """There are as many connections as subscribers may take; the rest is for publishers and pages."""
-        limit = self._limits.max_connections
-        return limit is not None and len(self) >= limit
+        return len(self._poller) + len(self._paused) >= self._max
 
     def start(self, on_ready: Callable[[], None]) -> None:
         self._poller.start(on_ready)

@@ -49,7 +49,8 @@ class MemoryStore:
     def append(self, group: Sequence[Publish], done: Done) -> None:
         time_ms = int(self._clock() * 1000)
         appended: list[Message] = []
-        outcomes = [self._append(publish, time_ms, appended) for publish in group]
+        now = self._steady()
+        outcomes = [self._append(publish, time_ms, now, appended) for publish in group]
         self._log += appended
         counts, limit = self._counts, self._retention.count
         for message in appended:
@@ -86,10 +87,10 @@ class MemoryStore:
     async def close(self) -> None:
         self._log.clear()
 
-    def _append(self, publish: Publish, time_ms: int, appended: list[Message]) -> Outcome:
+    def _append(self, publish: Publish, time_ms: int, now: float, appended: list[Message]) -> Outcome:
         idempotency = publish.idempotency
         if idempotency is not None:
-            earlier = self._receipts.find(idempotency, self._steady())
+            earlier = self._receipts.find(idempotency, now)
             if earlier is not None:
                 return earlier
         for draft in publish.drafts:
@@ -98,7 +99,7 @@ class MemoryStore:
             appended.append(draft)
         receipt = Receipt(self.epoch, self._head, publish.subscribers)
         if idempotency is not None:
-            self._receipts.keep(idempotency, receipt, self._steady())
+            self._receipts.keep(idempotency, receipt, now)
         return receipt
 
     def _trim(self) -> None:

@@ -7,28 +7,27 @@ before their time; ``window_s`` says how short the window has become, and is in 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
 
 from ..errors import KeyReused
 from ..limits import Retention
 from .base import Idempotency, Receipt
 
-_ENTRY_BYTES = 512  # what an entry takes beside its key: the digest, the receipt, its place in the dict
+_NEVER = float("inf")
+_ENTRY_BYTES = 768  # what an entry takes beside its key: the digest, the receipt, its place in the dict
 
-
-class _Entry(NamedTuple):
-    digest: bytes
-    stored_at: float
-    receipt: Receipt
+_Entry = tuple[bytes, float, Receipt]  # digest, when it was stored, the first answer
 
 
 class Receipts:
+    """Times are monotonic, in seconds."""
+
     def __init__(self, retention: Retention) -> None:
         self._window_s = retention.idempotency_s
         self._budget_bytes = retention.idempotency_bytes
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self._bytes = 0
-        self._shortened_s: float | None = None  # the age of the last one that went before its time
+        self._expires_at = _NEVER  # when the oldest one does, or before
+        self._shortened_s: float | None = None  # the age of the last one that was dropped before its time
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -38,29 +37,37 @@ class Receipts:
         return self._window_s if self._shortened_s is None else min(self._window_s, self._shortened_s)
 
     def find(self, repeat: Idempotency, now: float) -> Receipt | KeyReused | None:
-        """The first answer to this key, or KeyReused where it was to another publish. ``now`` is monotonic, in s."""
-        self._expire(now)
+        """The first answer to this key, or KeyReused where it was to another publish."""
+        if now >= self._expires_at:
+            self._expire(now)
         entry = self._entries.get((repeat.publisher, repeat.key))
         if entry is None:
             return None
-        if entry.digest != repeat.digest:
+        digest, _, receipt = entry
+        if digest != repeat.digest:
             return KeyReused("this Idempotency-Key was used with another body; use a new key for each publish")
-        receipt = entry.receipt
         return Receipt(receipt.epoch, receipt.sequence, receipt.subscribers, repeated=True)
 
     def keep(self, publish: Idempotency, receipt: Receipt, now: float) -> None:
-        self._entries[publish.publisher, publish.key] = _Entry(publish.digest, now, receipt)
+        if not self._entries:
+            self._expires_at = now + self._window_s
+        self._entries[publish.publisher, publish.key] = publish.digest, now, receipt
         self._bytes += _ENTRY_BYTES + len(publish.key)
         while self._bytes > self._budget_bytes and len(self._entries) > 1:
-            self._shortened_s = now - self._drop_oldest().stored_at
+            self._shortened_s = now - self._drop_oldest()
 
     def _expire(self, now: float) -> None:
-        entries = self._entries
-        while entries and next(iter(entries.values())).stored_at + self._window_s <= now:
+        self._expires_at = _NEVER
+        while self._entries:
+            stored_at = next(iter(self._entries.values()))[1]
+            if stored_at + self._window_s > now:
+                self._expires_at = stored_at + self._window_s
+                break
             self._drop_oldest()
             self._shortened_s = None
 
-    def _drop_oldest(self) -> _Entry:
-        (_, key), entry = self._entries.popitem(last=False)
+    def _drop_oldest(self) -> float:
+        """Returns when it was stored."""
+        (_, key), (_, stored_at, _) = self._entries.popitem(last=False)
         self._bytes -= _ENTRY_BYTES + len(key)
-        return entry
+        return stored_at

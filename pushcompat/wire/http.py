@@ -38,28 +38,29 @@ def set_date(time_s: float) -> None:
     """The Date of all answers from now on: for whoever has a clock to say, about once a second."""
     global _date
     _date = f"Date: {formatdate(time_s, usegmt=True)}\r\n".encode()
+    for keep_alive, connection in ((True, b"keep-alive"), (False, b"close")):
+        _DOCUMENT[keep_alive] = (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: %b\r\n%b%bContent-Length: "
+            % (connection, _date, _ALWAYS)
+        )
+
+
+_DOCUMENT: dict[bool, bytes] = {}  # the head of a JSON document up to its length, by keep-alive
 
 
 def document(body: bytes, *, keep_alive: bool, extra: bytes = b"") -> bytes:
     """A 200 with a JSON document: what nearly every answer is, made in a tenth of the time that ``answer`` takes."""
-    return b"%b%b%bContent-Length: %d\r\n%b\r\n%b" % (_DOCUMENT[keep_alive], _date, _ALWAYS, len(body), extra, body)
+    return b"%b%d\r\n%b\r\n%b" % (_DOCUMENT[keep_alive], len(body), extra, body)
 
 
 def published(epoch: str, sequence: int, subscribers: Mapping[str, int], *, keep_alive: bool, extra: bytes) -> bytes:
     """The answer to a publish. Channel names need no escaping in JSON."""
-    if len(subscribers) == 1:
-        ((name, count),) = subscribers.items()
-        counts = f'"{name}":{{"subscribers":{count}}}'
-    else:
-        counts = ",".join([f'"{name}":{{"subscribers":{count}}}' for name, count in subscribers.items()])
-    body = f'{{"id":"{epoch}-{sequence:015d}","channels":{{{counts}}}}}\n'.encode()
-    return document(body, keep_alive=keep_alive, extra=extra)
+    counts = b",".join([b'"%b":{"subscribers":%d}' % (name.encode(), count) for name, count in subscribers.items()])
+    body = b'{"id":"%b-%015d","channels":{%b}}\n' % (epoch.encode(), sequence, counts)
+    return b"%b%d\r\n%b\r\n%b" % (_DOCUMENT[keep_alive], len(body), extra, body)
 
 
-_DOCUMENT = {
-    keep_alive: b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: %b\r\n" % connection
-    for keep_alive, connection in ((True, b"keep-alive"), (False, b"close"))
-}
+set_date(0.0)
 
 
 def answer(
