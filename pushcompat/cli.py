@@ -112,10 +112,11 @@ def serve(ctx: click.Context, /, **values: Any) -> None:
 def publish(ctx: click.Context, /, channel: str, data: str | None, is_json: bool, **values: Any) -> int:
     """Publish DATA to CHANNEL, or to each of CHANNEL,CHANNEL…
 
-    DATA is text, or JSON with --json. Without DATA, or with - for it, what a pipe or a file brings on standard input is
-    published as it is. Nothing at all is the bare signal, UPDATED; a script says that best with an empty DATA: ''.
+    DATA is text, or JSON with --json. If DATA is missing or "-", it is read from standard input (missing: only if stdin
+    is a pipe or a file). Empty data publishes the bare signal UPDATED; in scripts, pass '' for it.
 
-    Prints the server's answer, JSON in one line. Exit codes: 0 published, 1 refused or not reached, 2 wrong usage.
+    Prints the server's JSON response on one line. Exit codes: 0 published, 1 refused by the server or server
+    unreachable, 2 wrong usage.
     """
     from .client import publisher
 
@@ -134,7 +135,7 @@ def publish(ctx: click.Context, /, channel: str, data: str | None, is_json: bool
             retries=values["retries"],
         )
     except publisher.PublishError as error:
-        _complain(str(error))
+        _complain(str(error).removesuffix(publisher.MESSAGE_KEY_HINT))
         return 1
     except ValueError as error:
         raise click.UsageError(str(error), ctx) from error
@@ -147,36 +148,38 @@ def publish(ctx: click.Context, /, channel: str, data: str | None, is_json: bool
 @click.argument("channels", metavar="CHANNEL…", nargs=-1, required=True)
 @click.pass_context
 def listen(ctx: click.Context, /, channels: tuple[str, ...], **values: Any) -> int:
-    """Follow channels: print each message as a line of JSON, through cuts and restarts of the server.
+    """Follow channels: print each message as a line of JSON. Reconnects automatically.
 
-    A line is a message, {"id": …, "channel": …, "data": …}, or says that messages are lost, so that whoever depends on
-    them must look again: {"control": "reset", …}. The id, or the cursor, of the last line is what --cursor takes.
+    A line is a message, {"id": …, "channel": …, "data": …}, or a reset, which means that messages were lost and that
+    state must be refetched: {"control": "reset", …}. Pass the id (or cursor) of the last line to --cursor to resume.
 
     \b
-    Exit codes: 0  after --count messages, or after --timeout where no --count was given
-                1  refused by the server; --timeout over before --count messages came, or without any connection
+    Exit codes: 0  after --count messages, or after --timeout if no --count was given
+                1  refused by the server, or --timeout expired before --count messages arrived or before a
+                   connection was made
                 2  wrong usage
     """
     from .client.listener import Listener, follow
+    from .client.position import EARLIEST, Position
     from .client.publisher import find_endpoint
-    from .client.transports import TRANSPORTS, Refused, Subscription, Watch
+    from .client.transports import TRANSPORTS, PermanentError, Subscription, Watchdog
 
     if values["earliest"] and values["cursor"]:
-        raise click.UsageError("give --cursor or --earliest, not both", ctx)
+        raise click.UsageError("--cursor and --earliest are mutually exclusive", ctx)
     try:
         endpoint = find_endpoint(values["url"])
     except ValueError as error:
         raise click.UsageError(str(error), ctx) from error
     names = [name for argument in channels for name in argument.split(",")]
-    cursor = "earliest" if values["earliest"] else values["cursor"] or ""
+    position = Position(EARLIEST if values["earliest"] else values["cursor"] or "")
     timeout, transport = values["timeout"], values["transport"]
-    watch = Watch(None if timeout is None else time.monotonic() + timeout)
-    subscription = Subscription(endpoint, names, watch, values["token"], cursor)
+    watchdog = Watchdog(None if timeout is None else time.monotonic() + timeout)
+    subscription = Subscription(endpoint, names, watchdog, values["token"], position)
     transports = list(TRANSPORTS) if transport == "auto" else [transport]
     listener = Listener(subscription, transports, _complain if values["verbose"] else _say_nothing)
     try:
         return follow(listener, values["count"], sys.stdout.buffer)
-    except Refused as error:
+    except PermanentError as error:
         _complain(str(error))
         return 1
 
@@ -186,7 +189,7 @@ def _say_nothing(text: str) -> None:
 
 
 def _standard_input(asked: bool) -> bytes:
-    """What a pipe or a file brings. Without being asked, nothing else is read: it might never end."""
+    """Reads stdin only if asked to, or if it is a pipe or a file: a terminal would block."""
     if sys.stdin is None:
         return b""
     mode = os.fstat(sys.stdin.fileno()).st_mode
@@ -196,7 +199,7 @@ def _standard_input(asked: bool) -> bytes:
 
 
 def _publisher_key(ctx: click.Context, endpoint: Endpoint) -> str | None:
-    """The key that was given, or that is in the state directory that was. Else the client looks for itself."""
+    """The key given explicitly or stored in --state-dir. None: use the client's own lookup."""
     if named := _named_key(ctx):
         return named[0]
     state_dir: Path | None = ctx.params["state_dir"]

@@ -1,4 +1,4 @@
-"""A server made of scripts, for what the real one can not be made to do: it says what it is told, or nothing."""
+"""Scripted fake server, for what the real one cannot be made to do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class Talk:
 
     def request(self) -> None:
         """Reads one request."""
-        self.target = self.file.readline().decode().split(" ")[1]
+        line = self.file.readline()
+        if not line:
+            raise ConnectionResetError("the client left")
+        self.target = line.decode().split(" ")[1]
         self.headers = {}
         while line := self.file.readline().decode("latin-1").rstrip("\r\n"):
             name, _, value = line.partition(":")
@@ -108,7 +111,7 @@ def answer(status: int, body: bytes = b"", **headers: str) -> bytes:
 
 
 def says(*data: bytes) -> Script:
-    """Reads a request, and says this."""
+    """Reads a request and sends these bytes."""
 
     def script(talk: Talk) -> None:
         talk.request()
@@ -116,6 +119,51 @@ def says(*data: bytes) -> Script:
             talk.send(part)
 
     return script
+
+
+INFORMATIONAL = (
+    b"HTTP/1.1 100 Continue\r\n\r\n"
+    b"HTTP/1.1 102 Processing\r\n\r\n"
+    b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nContent-Length: 5\r\n\r\n"
+)
+
+
+def informed(script: Script, informational: bytes = INFORMATIONAL) -> Script:
+    """Informational responses come before each of this script's connections' first response."""
+
+    def informed_script(talk: Talk) -> None:
+        send = talk.send
+
+        def send_first(data: bytes) -> None:
+            talk.send = send  # type: ignore[method-assign]
+            send(informational + data)
+
+        talk.send = send_first  # type: ignore[method-assign]
+        script(talk)
+
+    return informed_script
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def cut_short(status: int, body: bytes, **headers: str) -> list[Script]:
+    """Responses that end before they are complete, in each way in which a body can be framed."""
+    whole = answer(status, body, **headers)
+    chunked = answer(status, Transfer_Encoding="chunked", **headers).replace(b"Content-Length: 0\r\n", b"")
+    to_end = answer(status, **headers).replace(b"Content-Length: 0\r\n", b"")
+    half = body[: len(body) // 2]
+    return [
+        says(whole[:-1]),
+        says(whole.removesuffix(body)),
+        says(chunked + chunk(half)),
+        says(chunked + chunk(body)),
+        says(chunked + chunk(body)[:-5]),
+        says(chunked + b"-5\r\n" + body),
+        says(to_end + half),
+        says(to_end),
+    ]
 
 
 def json_says(status: int, document: object, **headers: str) -> Script:

@@ -213,17 +213,17 @@ def test_a_given_key_leaves_the_state_directory_alone(command: Command, tmp_path
         (["--state-dir", "/dev/null/x"], "name another --state-dir"),
         (["--port", "1", "publish", "a"], "unexpected extra argument"),
         (["publish"], "Missing argument 'CHANNEL'"),
-        (["publish", "a b", "x"], "'a b' is no channel name"),
-        (["publish", "a", "x", "--url", "a.com"], "'a.com' is not a server's URL"),
-        (["publish", "a", "x", "--url", "http://u:p@a.com"], "the key goes apart"),
+        (["publish", "a b", "x"], "'a b' is not a valid channel name"),
+        (["publish", "a", "x", "--url", "a.com"], "'a.com' is not a valid server URL"),
+        (["publish", "a", "x", "--url", "http://u:p@a.com"], "pass the key separately"),
         (["publish", "a", "x", "--state-dir", "/nowhere"], "can not read the publish key in /nowhere/publish-key"),
         (["publish", "a", "x", "--publish-key", "a b"], "has spaces"),
         (["publish", "a", "\udcff", "--json"], "utf-8"),
         (["listen"], "Missing argument 'CHANNEL"),
         (["listen", "a", "--transport", "x"], "'websocket', 'eventsource', 'longpoll'"),
         (["listen", "a", "--count", "0"], "at least 1"),
-        (["listen", "a", "--cursor", "x", "--earliest"], "not both"),
-        (["listen", "a", "--url", "ftp://a"], "is not a server's URL"),
+        (["listen", "a", "--cursor", "x", "--earliest"], "mutually exclusive"),
+        (["listen", "a", "--url", "ftp://a"], "is not a valid server URL"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_that_says_what_to_do(
@@ -401,7 +401,7 @@ def test_an_unreachable_server_is_said_with_exit_code_1() -> None:
     done = process("publish", "a", "x", "--url", f"http://127.0.0.1:{port}", "--retries", "0")
     assert done.returncode == 1
     assert done.stderr == (
-        f"pushcompat: can not reach http://127.0.0.1:{port}: Connection refused; is the server running there?\n"
+        f"pushcompat: cannot reach http://127.0.0.1:{port}: Connection refused; is the server running there?\n"
     )
 
 

@@ -27,7 +27,15 @@ USED: dict[str, set[str]] = {
     "web": {"", "access", "assets", "errors", "limits", "logs", "wire"},
     "wire": {"errors", "message"},
 }
-ONLY_STANDARD_LIBRARY = ("__init__", "client/__init__", "client/publisher", "client/dial", "state", "errors")
+ONLY_STANDARD_LIBRARY = (
+    "__init__",
+    "client/__init__",
+    "client/publisher",
+    "client/dial",
+    "client/responses",
+    "errors",
+    "state",
+)
 NOT_IN_WIRE = {"asyncio", "socket", "selectors", "ssl", "time", "tornado"}
 
 

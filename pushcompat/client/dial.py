@@ -1,7 +1,7 @@
-"""HTTP connections from a client to a server, every wait of which is bounded. Standard library only.
+"""HTTP connections from a client to a server, with a deadline for every operation. Standard library only.
 
 ``http.client`` bounds each single read, so a server that sends a byte now and then can hold its caller for ever. Here
-every wait asks ``patience`` for the seconds that are left, which a deadline or a watchdog answers.
+every blocking call uses ``remaining_s()`` as its timeout, which comes from a deadline or a watchdog.
 """
 
 from __future__ import annotations
@@ -9,21 +9,23 @@ from __future__ import annotations
 import http.client
 import io
 import ipaddress
-import json
+import re
 import socket
 import ssl
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from .responses import Response
+
 CONNECT_S = 5.0  # per address: a host with a dead IPv6 route must leave time for its IPv4 one
+MAX_WAIT_S = 86_400.0  # sockets and time.sleep raise OverflowError for what they cannot hold
+_VISIBLE = re.compile(r"[!-~]+")  # ASCII without spaces
 _SCHEMES = {"http": False, "ws": False, "http+unix": False, "https": True, "wss": True}
 
-Patience = Callable[[], float]
+Remaining = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,15 @@ class Endpoint:
         try:
             parts = urlsplit(url)
             secure, port = _SCHEMES[parts.scheme], parts.port
+            socket_path = unquote(parts.netloc) if parts.scheme == "http+unix" else None
+            host = "localhost" if socket_path else parts.hostname or ""
+            host.encode("idna")  # raises for labels that are empty or too long, as the look-up would do later
         except (KeyError, ValueError):
-            raise ValueError(f"{url!r} is not a server's URL; write it like http://127.0.0.1:8888") from None
-        if not parts.hostname or parts.query or parts.fragment or not url.isascii() or not url.isprintable():
-            raise ValueError(f"{url!r} is not a server's URL; write it like http://127.0.0.1:8888/prefix")
+            raise ValueError(f"{url!r} is not a valid server URL; example: http://127.0.0.1:8888") from None
+        if not host or parts.query or parts.fragment or not _VISIBLE.fullmatch(url) or "\0" in (socket_path or ""):
+            raise ValueError(f"{url!r} is not a valid server URL; example: http://127.0.0.1:8888/prefix")
         if "@" in parts.netloc:
-            raise ValueError("a server's URL has no user or password in it; the key goes apart")
-        socket_path = unquote(parts.netloc) if parts.scheme == "http+unix" else None
-        host = "localhost" if socket_path else parts.hostname
+            raise ValueError("the server URL must not contain credentials; pass the key separately")
         port = port or (443 if secure else 80)
         return cls(url.rstrip("/"), secure, host, port, parts.path.rstrip("/"), socket_path)
 
@@ -73,47 +76,49 @@ class Endpoint:
 class Connection(http.client.HTTPConnection):
     """An HTTP/1.1 connection to the endpoint. It follows no redirect and asks no proxy: neither may see the key."""
 
-    def __init__(self, endpoint: Endpoint, patience: Patience) -> None:
+    response_class = Response
+
+    def __init__(self, endpoint: Endpoint, remaining_s: Remaining) -> None:
         super().__init__(endpoint.host, endpoint.port)
         self.default_port = 443 if endpoint.secure else 80
         self.endpoint = endpoint
-        self.patience = patience
+        self.remaining_s = remaining_s
 
     def connect(self) -> None:
-        self.sock: Any = BoundedSocket(dial(self.endpoint, self.patience), self.patience)
+        self.sock: Any = BoundedSocket(dial(self.endpoint, self.remaining_s), self.remaining_s)
 
 
 class BoundedSocket:
-    """As much of a socket as is needed, waiting no longer than ``patience`` allows. Raises TimeoutError."""
+    """The part of a socket that is needed, with ``remaining_s()`` as the timeout of each call. Raises TimeoutError."""
 
-    def __init__(self, sock: socket.socket, patience: Patience) -> None:
+    def __init__(self, sock: socket.socket, remaining_s: Remaining) -> None:
         self.sock = sock
-        self.patience = patience
+        self.remaining_s = remaining_s
         self.close = sock.close
 
     def sendall(self, data: bytes) -> None:
-        self.sock.settimeout(_left(self.patience))
+        self.sock.settimeout(_left(self.remaining_s))
         self.sock.sendall(data)
 
     def recv(self, size: int) -> bytes:
-        self.sock.settimeout(_left(self.patience))
+        self.sock.settimeout(_left(self.remaining_s))
         return self.sock.recv(size)
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_BoundedReader(self.sock, self.patience))
+        return io.BufferedReader(_BoundedReader(self.sock, self.remaining_s))
 
 
 class _BoundedReader(io.RawIOBase):
-    def __init__(self, sock: socket.socket, patience: Patience) -> None:
+    def __init__(self, sock: socket.socket, remaining_s: Remaining) -> None:
         self._sock = sock
-        self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until the answer is read
-        self._patience = patience
+        self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until the response is read
+        self._remaining_s = remaining_s
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(_left(self._patience))
+        self._sock.settimeout(_left(self._remaining_s))
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -121,27 +126,27 @@ class _BoundedReader(io.RawIOBase):
         super().close()
 
 
-def dial(endpoint: Endpoint, patience: Patience) -> socket.socket:
-    """A connected socket, encrypted where the endpoint says so. Raises OSError."""
+def dial(endpoint: Endpoint, remaining_s: Remaining) -> socket.socket:
+    """A connected socket, encrypted if the endpoint is. Raises OSError."""
     if endpoint.socket_path:
         sock = socket.socket(socket.AF_UNIX)
-        return _connected(sock, endpoint.socket_path, patience)
-    sock = _dial_any(endpoint, patience)
+        return _connected(sock, endpoint.socket_path, remaining_s)
+    sock = _dial_any(endpoint, remaining_s)
     if not endpoint.secure:
         return sock
     try:
-        sock.settimeout(_left(patience))
+        sock.settimeout(_left(remaining_s))
         return _tls().wrap_socket(sock, server_hostname=endpoint.host)
     except BaseException:
         sock.close()
         raise
 
 
-def _dial_any(endpoint: Endpoint, patience: Patience) -> socket.socket:
+def _dial_any(endpoint: Endpoint, remaining_s: Remaining) -> socket.socket:
     failure = OSError(f"no address for {endpoint.host}")
     for family, kind, protocol, _, address in socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM):
         try:
-            sock = _connected(socket.socket(family, kind, protocol), address, patience)
+            sock = _connected(socket.socket(family, kind, protocol), address, remaining_s)
         except OSError as error:
             failure = error
             continue
@@ -150,9 +155,9 @@ def _dial_any(endpoint: Endpoint, patience: Patience) -> socket.socket:
     raise failure
 
 
-def _connected(sock: socket.socket, address: Any, patience: Patience) -> socket.socket:
+def _connected(sock: socket.socket, address: Any, remaining_s: Remaining) -> socket.socket:
     try:
-        sock.settimeout(min(CONNECT_S, _left(patience)))
+        sock.settimeout(min(CONNECT_S, _left(remaining_s)))
         sock.connect(address)
     except BaseException:
         sock.close()
@@ -160,11 +165,11 @@ def _connected(sock: socket.socket, address: Any, patience: Patience) -> socket.
     return sock
 
 
-def _left(patience: Patience) -> float:
-    seconds = patience()
+def _left(remaining_s: Remaining) -> float:
+    seconds = remaining_s()
     if seconds <= 0:
         raise TimeoutError("timed out")
-    return seconds
+    return min(seconds, MAX_WAIT_S)
 
 
 @cache
@@ -172,25 +177,3 @@ def _tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-# What an answer says
-
-
-def problem_detail(status: int, body: bytes) -> str:
-    """What an error answer says (RFC 9457), or its status where it says nothing."""
-    try:
-        document = json.loads(body)
-        return str(document.get("detail") or document["title"])
-    except (ValueError, AttributeError, KeyError):
-        return f"answered {status} {http.client.responses.get(status, '')}".strip()
-
-
-def retry_after_s(text: str) -> float | None:
-    """A Retry-After: seconds, or a date (RFC 9110 §10.2.3). None where it says nothing."""
-    if text.strip().isdecimal():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None

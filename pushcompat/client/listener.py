@@ -1,7 +1,11 @@
 """Following channels from a program, on whichever transport the network lets through.
 
-``Listener`` keeps the one cursor: it moves it with what is heard, drops what it has seen, and decides when to come back
-and by which transport. So a cut, a rotation or a switch of transport loses and repeats nothing.
+``Listener`` keeps the one position, drops what was received before, and decides when to reconnect and by which
+transport. So a cut, a rotation or a switch of transport loses and repeats nothing.
+
+Reconnecting (docs/protocol.md section 12): a transport that works is kept. One that fails before its first document, or
+refuses, is followed by the next; after the last one the best is tried again, with backoff, or the refusal is raised. No
+server, cache or proxy can make it reconnect without a pause, or wait for more than an hour.
 """
 
 from __future__ import annotations
@@ -11,26 +15,30 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from ssl import SSLCertVerificationError
 from typing import BinaryIO, ClassVar
 
 import msgspec
 
-from .transports import OPEN_S, TRANSPORTS, Cut, Refused, Subscription
+from .dial import MAX_WAIT_S
+from .responses import MAX_RETRY_AFTER_S
+from .transports import OPEN_S, TRANSPORTS, ConnectionLost, PermanentError, Subscription, decoded
 
 _FIRST_BACKOFF_S = 0.5
-_LONGEST_BACKOFF_S = 30.0
-_LAST_WORDS_S = 5.0  # how long a server that asked to come back may take to end the connection
-_HELD_S = 5.0  # a connection that lived this long was no failure
+_MAX_BACKOFF_S = 30.0
+_MIN_ROTATE_S = 0.1
+_CLOSING_S = 5.0  # how long the server may take to end a connection after `rotate`
+_SHORT_S = 1.0  # a connection that is rotated sooner was of no use
+_LASTING_S = 5.0  # a connection that lived this long was no failure
 
 
 class TimeIsUp(Exception):
     """The subscription's deadline has passed."""
 
 
-class Heard(msgspec.Struct):
-    """What matters here of a document: an envelope, which has an id, or a control message."""
+class Document(msgspec.Struct):
+    """The members of an envelope, which has an id, or of a control message, that matter here."""
 
     id: str = ""
     control: str = ""
@@ -40,13 +48,13 @@ class Heard(msgspec.Struct):
     retry: float = 0.0
 
 
-_decode = msgspec.json.Decoder(Heard).decode
+_decode = msgspec.json.Decoder(Document).decode
 
 
 class Listener:
-    """Iterate over ``documents()``: envelopes and resets, each JSON in one line, as the server said it.
+    """Iterate over ``documents()``: envelopes and resets, each JSON in one line, as the server sent it.
 
-    ``messages`` counts the envelopes. Raises Refused, and TimeIsUp at the subscription's deadline.
+    ``messages`` counts the envelopes. Raises PermanentError, and TimeIsUp at the subscription's deadline.
     """
 
     def __init__(
@@ -56,111 +64,122 @@ class Listener:
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.messages = 0
-        self.connected = False  # whether anything was ever heard
+        self.connected = False  # whether anything was ever received
         self._subscription = subscription
-        self._watch = subscription.watch
+        self._position = subscription.position
+        self._watchdog = subscription.watchdog
         self._transports = transports
         self._note = note
-        self._heard = False  # on this connection
-        self._rotate_s: float | None = None  # the server asked to come back, after so long
-        self._away_s = 0.0  # the server is too busy for us, for so long
+        # Of this connection
+        self._received = False
+        self._refusal: PermanentError | None = None
+        self._rotate_s: float | None = None
+        self._retry_after_s = 0.0
 
     def documents(self) -> Iterator[bytes]:
         index = failures = 0
         while True:
             began = time.monotonic()
             yield from self._connection(self._transports[index])
-            if time.monotonic() - began >= _HELD_S:
+            lived_s = time.monotonic() - began
+            if lived_s >= _LASTING_S:
                 failures = 0
-            if self._rotate_s is not None:
-                self._sleep(self._rotate_s)
-                continue
-            if not self._heard and not self._away_s and index + 1 < len(self._transports):
+            if self._may_use_next() and index + 1 < len(self._transports):
                 index += 1
                 continue
-            # What works is kept; when nothing does, the best has its turn again
-            index = index if self._heard else 0
-            self._sleep(max(self._away_s, backoff_s(failures)))
+            if self._refusal is not None:
+                raise self._refusal
+            if self._rotate_s is not None and lived_s >= _SHORT_S:
+                self._sleep(self._rotate_s)
+                continue
+            if not self._received:
+                index = 0
+            self._sleep(max(self._rotate_s or 0.0, self._retry_after_s + backoff_s(failures)))
             failures += 1
+
+    def _may_use_next(self) -> bool:
+        """Whether the next transport may fare better now. If the server is busy, it would not."""
+        return self._refusal is not None or not (self._received or self._retry_after_s)
 
     def _connection(self, name: str) -> Iterator[bytes]:
         """One connection, to its end."""
-        self._heard, self._rotate_s, self._away_s = False, None, 0.0
-        self._watch.silence_s = OPEN_S
+        self._received, self._refusal, self._rotate_s, self._retry_after_s = False, None, None, 0.0
+        self._watchdog.silence_s = OPEN_S
+        self._position.connecting()
         reason = "ended"
         try:
             with closing(TRANSPORTS[name](self._subscription)) as documents:
                 for document in documents:
-                    if self._take(document, name):
+                    if self._handle(decoded(_decode, document), name):
                         yield document.translate(_ONE_LINE)
-        except Cut as cut:
-            reason = str(cut)
-            self._away_s = cut.retry_s or 0.0
-            if 400 <= cut.status < 500 and len(self._transports) == 1:
-                raise Refused(reason) from cut
+        except PermanentError as error:
+            reason = str(error)
+            self._refusal = error
+        except ConnectionLost as error:
+            reason = str(error)
+            self._retry_after_s = error.retry_after_s or 0.0
         except SSLCertVerificationError as error:
-            raise Refused(f"the server's certificate is not valid: {error.verify_message}") from error
-        except (OSError, HTTPException, msgspec.MsgspecError) as error:
+            raise PermanentError(f"TLS certificate verification failed: {error.verify_message}") from error
+        except IncompleteRead:
+            reason = "the connection was lost in the middle of the response"
+        except (OSError, HTTPException) as error:
             reason = str(error) or error.__class__.__name__
-        if self._watch.left_s() <= 0:
+        if self._watchdog.remaining_s() <= 0:
             raise TimeIsUp
         self._note(f"{name}: {reason}")
 
-    def _take(self, document: bytes, name: str) -> bool:
-        """Moves the cursor on. Whether the document is for the caller."""
-        heard = _decode(document)
-        if not self._heard:
-            self._heard = self.connected = True
+    def _handle(self, document: Document, name: str) -> bool:
+        """Updates the position. Returns whether the document is for the caller."""
+        if not (document.id or document.control):
+            raise ConnectionLost("what was received is not of this protocol: a message without an id")
+        if not self._received:
+            self._received = self.connected = True
             self._note(f"{name}: connected")
-        if not heard.control:
-            return self._take_message(heard.id)
-        return self._CONTROLS.get(heard.control, Listener._ignore)(self, heard)
-
-    def _take_message(self, cursor: str) -> bool:
-        ours = self._subscription.cursor
-        if not cursor or (epoch(cursor) == epoch(ours) and cursor <= ours):
+        if self._position.contradicts(document.cursor or document.id):
+            raise ConnectionLost("the log was replaced: the messages of the old one may be lost")
+        if not document.control:
+            return self._message(document)
+        if (handle := self._CONTROLS.get(document.control)) is None:
             return False
-        self._subscription.cursor = cursor
-        self.messages += 1
-        return True
+        if not document.cursor:
+            raise ConnectionLost(f"what was received is not of this protocol: {document.control!r} without a cursor")
+        return handle(self, document)
 
-    def _open(self, heard: Heard) -> bool:
-        lifetime = float("inf") if heard.lifetime is None else heard.lifetime
-        self._watch.silence_s = min(2 * heard.heartbeat, lifetime + 5) or OPEN_S
-        return self._stand(heard)
+    def _message(self, document: Document) -> bool:
+        is_news = self._position.received(document.id)
+        self.messages += is_news
+        return is_news
 
-    def _stand(self, heard: Heard) -> bool:
-        """Where the server sees us. Another epoch than ours is news only when it comes with a reset: were it taken
-        before, a cut in between would lose the reset.
-        """
-        ours = self._subscription.cursor
-        if not epoch(ours) or (epoch(ours) == epoch(heard.cursor) and heard.cursor > ours):
-            self._subscription.cursor = heard.cursor
+    def _open(self, document: Document) -> bool:
+        lifetime_s = float("inf") if document.lifetime is None else document.lifetime
+        self._watchdog.silence_s = min(2 * document.heartbeat, lifetime_s + 5, MAX_WAIT_S) or OPEN_S
+        self._position.opened(document.cursor)
         return False
 
-    def _rotate(self, heard: Heard) -> bool:
-        self._rotate_s = heard.retry / 1000
-        self._watch.silence_s = _LAST_WORDS_S
-        return self._stand(heard)
-
-    def _reset(self, heard: Heard) -> bool:
-        self._subscription.cursor = heard.cursor
-        return True
-
-    def _ignore(self, heard: Heard) -> bool:
+    def _ping(self, document: Document) -> bool:
+        self._position.reached(document.cursor)
         return False
 
-    _CONTROLS: ClassVar = {"open": _open, "ping": _stand, "rotate": _rotate, "reset": _reset}
+    def _rotate(self, document: Document) -> bool:
+        self._rotate_s = min(max(_MIN_ROTATE_S, document.retry / 1000), MAX_RETRY_AFTER_S)
+        self._watchdog.silence_s = _CLOSING_S
+        return self._ping(document)
+
+    def _reset(self, document: Document) -> bool:
+        self._position.reset(document.cursor)
+        return True
+
+    _CONTROLS: ClassVar = {"open": _open, "ping": _ping, "rotate": _rotate, "reset": _reset}
 
     def _sleep(self, seconds: float) -> None:
-        self._note(f"back in {seconds:.1f} s")
-        time.sleep(max(0.0, min(seconds, self._watch.left_s())))
-        if self._watch.left_s() <= 0:
+        self._note(f"reconnecting in {seconds:.1f} s")
+        time.sleep(max(0.0, min(seconds, self._watchdog.remaining_s())))
+        if self._watchdog.remaining_s() <= 0:
             raise TimeIsUp
 
 
 def follow(listener: Listener, count: int | None, out: BinaryIO) -> int:
-    """Writes what is heard, a line each, and returns the exit code: see ``pushcompat listen --help``."""
+    """Writes what is received, a line each, and returns the exit code: see ``pushcompat listen --help``."""
     try:
         for document in listener.documents():
             out.write(document + b"\n")
@@ -170,7 +189,7 @@ def follow(listener: Listener, count: int | None, out: BinaryIO) -> int:
     except TimeIsUp:
         return 0 if listener.connected and count is None else 1
     except BrokenPipeError:
-        # Whoever read has had enough. Python flushes once more at exit, which must not fail
+        # The reader closed stdout. Python flushes once more at exit, which must not fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
     return 0
 
@@ -178,11 +197,6 @@ def follow(listener: Listener, count: int | None, out: BinaryIO) -> int:
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # JSON has them between tokens only
 
 
-def epoch(cursor: str) -> str:
-    """The epoch of a cursor; empty where it has none, as ``earliest``."""
-    return cursor.rpartition("-")[0]
-
-
 def backoff_s(failures: int) -> float:
-    """Full jitter, so that a restarted server is not met by everyone at once."""
-    return random.uniform(0, min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(failures, 10)))
+    """Full jitter, so that a server that restarts is not met by all its clients at once."""
+    return random.uniform(0, min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(failures, 10)))

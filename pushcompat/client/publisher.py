@@ -2,15 +2,15 @@
 
     from pushcompat import publish
     publish("chat", {"text": "hello"})
-    publish("orders")  # the bare signal: something changed, look again
+    publish("orders")  # the bare signal: something changed, refetch
 
 A call takes ``timeout`` seconds at most, its retries and the pauses between them included (only the look-up of the
-host's name can not be bounded). Every try carries the same ``Idempotency-Key``, so a publish whose answer got lost is
-not delivered twice. What the server refuses (4xx) is not tried again. No redirect is followed and no proxy asked: the
-publish key goes to the server that was named, or nowhere.
+host's name cannot be bounded). Every attempt carries the same ``Idempotency-Key``, so a publish whose response was lost
+is not delivered twice. Lost connections, 408, 425, 426, 429 and 5xx are retried, after Retry-After if there is one;
+other refusals are not. No redirect is followed and no proxy asked: the publish key is sent to the named server only.
 
-A call is a course of tries: a generator that yields each try, is sent what came of it, and returns what was published.
-One driver waits in its thread, the other is for coroutines.
+The retry logic does no I/O: it is a generator that yields each attempt, is sent its outcome, and returns what was
+published. It is driven by a blocking and by an asyncio driver.
 """
 
 from __future__ import annotations
@@ -27,24 +27,27 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict, TypeVar
 from urllib.parse import quote, urlencode
 
 from ..errors import ConfigError
 from ..state import KEY_FILE, checked_key, default_state_dir, read_key
-from .dial import Connection, Endpoint, problem_detail, retry_after_s
+from .dial import Connection, Endpoint
+from .responses import is_retryable, problem_detail, read_body, retry_after_s
 
 DEFAULT_URL = "http://127.0.0.1:8888"
 
+_T = TypeVar("_T")
 _NAME = re.compile(r"[A-Za-z0-9._:~@-]{1,128}")
-_TRY_AGAIN = (502, 503, 504)  # from the server, or from a proxy whose server is being restarted
 _FIRST_PAUSE_S = 0.2
-_LONGEST_PAUSE_S = 5.0
-_ANSWER_BYTES = 4 * 1024 * 1024
+_MAX_PAUSE_S = 5.0
+_MAX_RESPONSE_BYTES = 4 * 1024 * 1024
+
+MESSAGE_KEY_HINT = " (the parameter key is the publish key; to set the message's key use message_key=)"
 
 
 class PublishError(Exception):
-    """A publish that failed. ``status`` is the answer's, None where there was none."""
+    """A publish that failed. ``status`` is the response's, None if there was none."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -52,11 +55,11 @@ class PublishError(Exception):
 
 
 class PublishRefused(PublishError):
-    """The server said no, and why: nothing was published, and the same call would be refused again."""
+    """The server refused, and says why: nothing was published, and the same call would be refused again."""
 
 
 class PublishUnavailable(PublishError):
-    """No good answer in time. The update may have been published all the same: call again with this
+    """No success in time. The message may have been published all the same: call again with this
     ``idempotency_key``, and it is delivered once.
     """
 
@@ -88,15 +91,15 @@ class Update(TypedDict):
 
 
 class _Post(NamedTuple):
-    """A publish as it goes over the wire."""
+    """A publish as it is sent."""
 
     path: str
     body: bytes
     content_type: str
 
 
-class _Try(NamedTuple):
-    """One try of a publish, after a pause; all waiting ends at ``deadline``."""
+class _Attempt(NamedTuple):
+    """One attempt to publish, after a pause; all waiting ends at ``deadline``."""
 
     pause_s: float
     endpoint: Endpoint
@@ -105,14 +108,14 @@ class _Try(NamedTuple):
     deadline: float
 
 
-class _Answer(NamedTuple):
+class _Response(NamedTuple):
     status: int
     headers: Message
     body: bytes
 
 
-_Outcome = _Answer | OSError | http.client.HTTPException
-_Course = Generator[_Try, _Outcome, Published]
+_Outcome = _Response | OSError | http.client.HTTPException
+_Attempts = Generator[_Attempt, _Outcome, Published]
 
 
 # The calls
@@ -134,16 +137,16 @@ def publish(
     """Publishes ``data`` to a channel, or to each of several.
 
     ``data``: None is the bare signal, str and bytes (UTF-8) are text, anything else is JSON; an empty text is the
-    signal, too. Of messages with the same ``message_key``, subscribers who were away get the latest only. ``ttl``:
+    signal, too. Only the latest message per ``message_key`` is kept for subscribers that were disconnected. ``ttl``:
     seconds after which the message is dropped. ``url`` is by default $PUSHCOMPAT_URL, else http://127.0.0.1:8888.
-    ``key`` is by default $PUSHCOMPAT_PUBLISH_KEY, else what $PUSHCOMPAT_PUBLISH_KEY_FILE holds, else, for a server on
-    this machine only, the key in its state directory.
+    ``key`` is the publish key, by default $PUSHCOMPAT_PUBLISH_KEY, else the content of $PUSHCOMPAT_PUBLISH_KEY_FILE,
+    else, for a server on this machine only, the key in its state directory.
 
-    Raises PublishRefused or PublishUnavailable (both are PublishError), and ValueError or TypeError for what can not be
-    sent.
+    Raises PublishRefused or PublishUnavailable (both are PublishError), and before anything is sent ValueError or
+    TypeError for what cannot be sent.
     """
     post = _to_channels(channel, data, message_key, type, ttl)
-    return _run(_tries(post, idempotency_key, url, key, timeout, retries))
+    return _run(_attempts(post, idempotency_key, url, key, timeout, retries, MESSAGE_KEY_HINT))
 
 
 async def publish_async(
@@ -161,7 +164,7 @@ async def publish_async(
 ) -> Published:
     """``publish`` for coroutines."""
     post = _to_channels(channel, data, message_key, type, ttl)
-    return await _run_async(_tries(post, idempotency_key, url, key, timeout, retries))
+    return await _run_async(_attempts(post, idempotency_key, url, key, timeout, retries, MESSAGE_KEY_HINT))
 
 
 def publish_batch(
@@ -177,7 +180,7 @@ def publish_batch(
 
     The other parameters, and what it raises, are those of ``publish``.
     """
-    return _run(_tries(_batch(updates), idempotency_key, url, key, timeout, retries))
+    return _run(_attempts(_batch(updates), idempotency_key, url, key, timeout, retries))
 
 
 async def publish_batch_async(
@@ -190,56 +193,57 @@ async def publish_batch_async(
     retries: int = 3,
 ) -> Published:
     """``publish_batch`` for coroutines."""
-    return await _run_async(_tries(_batch(updates), idempotency_key, url, key, timeout, retries))
+    return await _run_async(_attempts(_batch(updates), idempotency_key, url, key, timeout, retries))
 
 
-# What drives a course
+# The drivers
 
 
-def _run(course: _Course) -> Published:
+def _run(attempts: _Attempts) -> Published:
     try:
-        step = next(course)
+        attempt = next(attempts)
         while True:
-            time.sleep(step.pause_s)
-            step = course.send(_attempt(step))
+            time.sleep(attempt.pause_s)
+            attempt = attempts.send(_send_once(attempt))
     except StopIteration as end:
         published: Published = end.value
         return published
 
 
-async def _run_async(course: _Course) -> Published:
-    """Each try runs in a thread; the pauses between them hold none."""
+async def _run_async(attempts: _Attempts) -> Published:
+    """Each attempt runs in a thread; the pauses between them hold none."""
     import asyncio  # takes as long to import as all the rest, and most who publish are not asynchronous
 
     try:
-        step = next(course)
+        attempt = next(attempts)
         while True:
-            await asyncio.sleep(step.pause_s)
-            step = course.send(await asyncio.to_thread(_attempt, step))
+            await asyncio.sleep(attempt.pause_s)
+            attempt = attempts.send(await asyncio.to_thread(_send_once, attempt))
     except StopIteration as end:
         published: Published = end.value
         return published
 
 
-def _attempt(step: _Try) -> _Outcome:
-    connection = Connection(step.endpoint, patience=lambda: step.deadline - time.monotonic())
+def _send_once(attempt: _Attempt) -> _Outcome:
+    connection = Connection(attempt.endpoint, remaining_s=lambda: attempt.deadline - time.monotonic())
     try:
-        _send(connection, step)
+        _send(connection, attempt)
         response = connection.getresponse()
-        return _Answer(response.status, response.headers, response.read(_ANSWER_BYTES))
+        return _Response(response.status, response.headers, read_body(response, _MAX_RESPONSE_BYTES))
     except (OSError, http.client.HTTPException) as error:
         return error
     finally:
         connection.close()
 
 
-def _send(connection: Connection, step: _Try) -> None:
+def _send(connection: Connection, attempt: _Attempt) -> None:
+    path = attempt.endpoint.prefix + attempt.post.path
     try:
-        connection.request("POST", step.endpoint.prefix + step.post.path, step.post.body, dict(step.headers))
+        connection.request("POST", path, attempt.post.body, dict(attempt.headers))
     except (BrokenPipeError, ConnectionResetError):
         if connection.sock is None:
             raise
-        # Cut off in the middle of the body: the server had seen enough, and has said why
+        # The server closed before it read the whole body; its response explains why
 
 
 # What is sent
@@ -250,7 +254,7 @@ def _to_channels(
 ) -> _Post:
     names = [channel] if isinstance(channel, str) else list(channel)
     if not names:
-        raise ValueError("name a channel to publish to")
+        raise ValueError("at least one channel is required")
     path = f"/channels/{quote(','.join(map(_checked_name, names)), safe=':@~,')}"
     given = {"key": message_key, "type": type, "ttl": ttl}
     query = urlencode({name: value for name, value in given.items() if value is not None})
@@ -288,23 +292,25 @@ def _batch_item(update: Update) -> str:
 
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no channel name: use 1-128 of A-Z a-z 0-9 . _ : ~ @ -")
+        raise ValueError(f"{name!r} is not a valid channel name: use 1-128 of A-Z a-z 0-9 . _ : ~ @ -")
     return name
 
 
-# A course of tries
+# The retry logic
 
 
-def _tries(
+def _attempts(
     post: _Post,
     idempotency_key: str | None,
     url: str | None,
     key: str | None,
     timeout: float,
     retries: int,
-) -> _Course:
+    key_hint: str = "",
+) -> _Attempts:
     deadline = time.monotonic() + timeout
     endpoint = find_endpoint(url)
+    key_hint = "" if key is None else key_hint
     key = _find_key(endpoint) if key is None else _sendable(key)
     idempotency_key = idempotency_key or uuid.uuid4().hex
     headers = {
@@ -317,13 +323,13 @@ def _tries(
     if key:
         headers["Authorization"] = f"Bearer {key}"
     pause_s = 0.0
-    for tried in range(retries + 1):
-        outcome = yield _Try(pause_s, endpoint, post, headers, deadline)
-        if isinstance(outcome, _Answer) and outcome.status == 200:
+    for retry in range(retries + 1):
+        outcome = yield _Attempt(pause_s, endpoint, post, headers, deadline)
+        if isinstance(outcome, _Response) and outcome.status == 200:
             return _published(outcome, endpoint)
-        failure = _failure(outcome, endpoint, bool(key), idempotency_key)
-        pause_s = _pause_s(outcome, tried)
-        if not _may_pass(outcome) or tried == retries or time.monotonic() + pause_s >= deadline:
+        failure = _failure(outcome, endpoint, key_hint if key else _no_key(), idempotency_key)
+        pause_s = _pause_s(outcome, retry)
+        if not _is_retryable(outcome) or retry == retries or time.monotonic() + pause_s >= deadline:
             raise failure
     raise ValueError("retries must be 0 or more")
 
@@ -334,7 +340,7 @@ def find_endpoint(url: str | None) -> Endpoint:
 
 
 def _find_key(endpoint: Endpoint) -> str | None:
-    """The publish key where none was given. The one on this disk is for the server on this machine only."""
+    """The publish key if none was given. The one on this disk is for a server on this machine only."""
     if key := os.environ.get("PUSHCOMPAT_PUBLISH_KEY"):
         return _sendable(key)
     try:
@@ -342,14 +348,15 @@ def _find_key(endpoint: Endpoint) -> str | None:
             return read_key(Path(file))
         return read_key(default_state_dir() / KEY_FILE) if endpoint.is_local else None
     except ConfigError:
-        return None  # a proxy may add one; if not, the refusal says what to do
+        return None  # a proxy may add the key; otherwise the server answers 401
 
 
-def _state_dir_shown() -> str:
+def _no_key() -> str:
     try:
-        return str(default_state_dir() / KEY_FILE)
+        place = str(default_state_dir() / KEY_FILE)
     except ConfigError:
-        return "a state directory"
+        place = "a state directory"
+    return f" (no publish key given, and none found in {place})"
 
 
 def _sendable(key: str) -> str:
@@ -359,49 +366,57 @@ def _sendable(key: str) -> str:
         raise ValueError(str(error)) from None  # http.client's own error would show the key
 
 
-def _may_pass(outcome: _Outcome) -> bool:
-    if isinstance(outcome, _Answer):
-        return outcome.status in _TRY_AGAIN
+def _is_retryable(outcome: _Outcome) -> bool:
+    if isinstance(outcome, _Response):
+        return is_retryable(outcome.status)
     return not isinstance(outcome, ssl.SSLCertVerificationError)
 
 
-def _pause_s(outcome: _Outcome, tried: int) -> float:
-    """What the server asks for, and full jitter: those who failed together must not come back together."""
-    jitter = random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tried))
-    asked = retry_after_s(outcome.headers.get("Retry-After", "")) if isinstance(outcome, _Answer) else None
-    return jitter + (asked or 0.0)
+def _pause_s(outcome: _Outcome, retry: int) -> float:
+    """Retry-After, and full jitter: clients that failed together must not come back together."""
+    jitter_s = random.uniform(0, min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2**retry))
+    asked_s = retry_after_s(outcome.headers.get("Retry-After", "")) if isinstance(outcome, _Response) else None
+    return jitter_s + (asked_s or 0.0)
 
 
-# What came of it
+# The result
 
 
-def _published(answer: _Answer, endpoint: Endpoint) -> Published:
+def _published(response: _Response, endpoint: Endpoint) -> Published:
     try:
-        document = json.loads(answer.body)
-        counts = {name: int(channel["subscribers"]) for name, channel in document["channels"].items()}
-        return Published(str(document["id"]), counts)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise PublishRefused(f"what answers at {endpoint.url} is not a push server; check the URL", 200) from None
+        document = json.loads(response.body)
+        counts = {name: _of(int, channel["subscribers"]) for name, channel in document["channels"].items()}
+        return Published(_of(str, document["id"]), counts)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise PublishRefused(f"{endpoint.url} did not answer like a push server; check the URL", 200) from None
 
 
-def _failure(outcome: _Outcome, endpoint: Endpoint, has_key: bool, idempotency_key: str) -> PublishError:
+def _of(kind: type[_T], value: object) -> _T:
+    """Raises TypeError for another type. True is an int to Python, but not to JSON."""
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(f"{value!r} is not {kind.__name__}")
+    return value
+
+
+def _failure(outcome: _Outcome, endpoint: Endpoint, key_hint: str, idempotency_key: str) -> PublishError:
     if isinstance(outcome, ssl.SSLCertVerificationError):
-        return PublishRefused(f"{endpoint.url} shows a certificate that is not valid: {outcome.verify_message}")
-    if not isinstance(outcome, _Answer):
-        return PublishUnavailable(_unreachable(outcome, endpoint), None, idempotency_key)
+        return PublishRefused(f"TLS certificate verification failed for {endpoint.url}: {outcome.verify_message}")
+    if not isinstance(outcome, _Response):
+        return PublishUnavailable(_connection_failure(outcome, endpoint), None, idempotency_key)
     if 300 <= outcome.status < 400:
-        elsewhere = outcome.headers.get("Location", "elsewhere")
-        return PublishRefused(f"{endpoint.url} redirects to {elsewhere}; name the server itself", outcome.status)
+        location = outcome.headers.get("Location", "elsewhere")
+        sentence = f"{endpoint.url} redirects to {location}; redirects are not followed, use the final URL"
+        return PublishRefused(sentence, outcome.status)
     detail = problem_detail(outcome.status, outcome.body)
-    if outcome.status >= 500:
+    if is_retryable(outcome.status):
         return PublishUnavailable(f"{endpoint.url}: {detail}", outcome.status, idempotency_key)
-    if outcome.status == 401 and not has_key:
-        detail += f" (no key was given, and none found in {_state_dir_shown()})"
-    return PublishRefused(detail, outcome.status)
+    return PublishRefused(detail + key_hint if outcome.status == 401 else detail, outcome.status)
 
 
-def _unreachable(error: OSError | http.client.HTTPException, endpoint: Endpoint) -> str:
+def _connection_failure(error: OSError | http.client.HTTPException, endpoint: Endpoint) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer from {endpoint.url} in time"
+        return f"timed out waiting for {endpoint.url}"
+    if isinstance(error, http.client.IncompleteRead):
+        return f"the connection to {endpoint.url} was lost in the middle of the response"
     reason = getattr(error, "strerror", None) or str(error) or error.__class__.__name__
-    return f"can not reach {endpoint.url}: {reason}; is the server running there?"
+    return f"cannot reach {endpoint.url}: {reason}; is the server running there?"

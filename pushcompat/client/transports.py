@@ -1,8 +1,8 @@
 """The transports as a client sees them: three generators of one shape.
 
-Given a subscription, a transport connects and yields every JSON document that the server says, as bytes, until the
-connection ends: envelopes, and control messages. A poll's answer is taken apart into the same. What goes wrong is
-``Refused``, ``Cut``, OSError or HTTPException. No transport knows of retries, or moves the cursor: ``listen`` does.
+Given a subscription, a transport connects and yields every JSON document that the server sends, as bytes, until the
+connection ends: envelopes and control messages. A poll's response is split into the same. Failures are
+``PermanentError``, ``ConnectionLost``, OSError or HTTPException. Retries and the position are ``Listener``'s.
 """
 
 from __future__ import annotations
@@ -12,48 +12,52 @@ import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.client import HTTPResponse
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from .dial import BoundedSocket, Connection, Endpoint, dial, problem_detail, retry_after_s
+from .dial import BoundedSocket, Connection, Endpoint
+from .position import Position
+from .responses import MAX_DETAIL_BYTES, is_retryable, problem_detail, read_body, retry_after_s
 
-OPEN_S = 10.0  # until a connection must have said something: some proxies and virus scanners hold it for ever
+OPEN_S = 10.0  # until the first document: some proxies and virus scanners hold it back for ever
 POLL_S = 25.0  # the longest hold that fits every 30 s cap
+MAX_DOCUMENT_BYTES = 64 * 1024 * 1024  # 1,000 times the default of the server's limit of a message
 _POLL_SLACK_S = 15.0
+_AT_ONCE_S = 1.0  # a poll that was held takes longer: times are kept to the second
 _READ_BYTES = 64 * 1024
-_PASSING = (408, 425, 429)  # statuses below 500 that may go away by themselves
 Documents = Generator[bytes, None, None]
+T = TypeVar("T")
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
-class Refused(Exception):
-    """The server will not have this subscription as it is; coming back would not help."""
+class PermanentError(Exception):
+    """The server refuses this subscription on this transport. The same request would be refused again."""
 
 
-class Cut(Exception):
-    """The connection failed, or was lost. ``retry_s``: how long the server wants us to stay away."""
+class ConnectionLost(Exception):
+    """The connection failed or ended. ``retry_after_s``: the server's Retry-After."""
 
-    def __init__(self, reason: str, status: int = 0, retry_s: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
-        self.status = status
-        self.retry_s = retry_s
+        self.retry_after_s = retry_after_s
 
 
-class Watch:
-    """How many seconds silence may last: until the connection is taken for dead, or the caller's time is up."""
+class Watchdog:
+    """How many seconds a read may wait: until the connection is considered dead, or the deadline has passed."""
 
     def __init__(self, deadline: float | None = None) -> None:
         self.deadline = deadline
         self.silence_s = OPEN_S
 
     def __call__(self) -> float:
-        return min(self.silence_s, self.left_s())
+        return min(self.silence_s, self.remaining_s())
 
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         return float("inf") if self.deadline is None else self.deadline - time.monotonic()
 
 
@@ -61,14 +65,15 @@ class Watch:
 class Subscription:
     endpoint: Endpoint
     channels: Sequence[str]
-    watch: Watch
+    watchdog: Watchdog
     token: str | None = None
-    cursor: str = ""
+    position: Position = field(default_factory=Position)
     client: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def path(self, transport: str, **more: object) -> str:
-        """The transport is named although the headers say it too, because proxies take headers away."""
-        given = {"transport": transport, "format": "json", "client": self.client, "cursor": self.cursor, **more}
+        """The transport is named although the headers say it too, because proxies remove headers."""
+        cursor = self.position.requested
+        given = {"transport": transport, "format": "json", "client": self.client, "cursor": cursor, **more}
         query = urlencode({name: value for name, value in given.items() if value})
         return f"{self.endpoint.prefix}/channels/{quote(','.join(self.channels), safe=':@~,')}?{query}"
 
@@ -77,94 +82,106 @@ class Subscription:
         return {**headers, "Authorization": f"Bearer {self.token}"} if self.token else headers
 
 
+def decoded(decode: Callable[[bytes], T], document: bytes) -> T:
+    """Raises ConnectionLost if it is not of this protocol: what is sent by a captive portal, for example."""
+    try:
+        return decode(document)
+    except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise ConnectionLost(f"what was received is not of this protocol: {error}") from error
+
+
 # WebSocket
 
 
 def websocket(subscription: Subscription) -> Documents:
     # websockets' own clients ask the environment for proxies and follow redirects with the token: its parser does not
     from websockets.client import ClientProtocol
+    from websockets.datastructures import Headers
     from websockets.http11 import Response
     from websockets.uri import parse_uri
 
     endpoint = subscription.endpoint
-    scheme = "wss" if endpoint.secure else "ws"
-    uri = parse_uri(f"{scheme}://{endpoint.authority}{subscription.path('websocket')}")
-    protocol = ClientProtocol(uri, max_size=None)
-    request = protocol.connect()
-    request.headers.update(subscription.headers())
-    protocol.send_request(request)
-    sock = BoundedSocket(dial(endpoint, subscription.watch), subscription.watch)
+    path = subscription.path("websocket")
+    uri = parse_uri(f"{'wss' if endpoint.secure else 'ws'}://{endpoint.authority}{path}")
+    protocol = ClientProtocol(uri, max_size=MAX_DOCUMENT_BYTES)
+    connection = Connection(endpoint, subscription.watchdog)
     try:
-        text = b""
-        for event in _events(protocol, sock):
-            if not isinstance(event, Response) and event.opcode in (_CONTINUATION, _TEXT):
-                text += event.data
-                if event.fin:
-                    yield text
-                    text = b""
+        response = _get(connection, path, {**dict(protocol.connect().headers.raw_items()), **subscription.headers()})
+        if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
+            raise _failed_handshake(response)
+        head = Response(response.status, response.reason, Headers(response.headers.items()))
+        protocol.receive_data(head.serialize())
+        if protocol.handshake_exc is not None:
+            raise ConnectionLost(f"WebSocket handshake failed: {protocol.handshake_exc}")
+        yield from _texts(_frames(protocol, connection.sock, response))
     finally:
-        _hang_up(protocol, sock)
-    _judge_end(protocol)
+        _close(protocol, connection)
+    close = protocol.close_rcvd
+    if close is not None and 4400 <= close.code < 4500 and not is_retryable(close.code - 4000):
+        raise PermanentError(close.reason or f"closed with {close.code}")
+
+
+def _failed_handshake(response: HTTPResponse) -> Exception:
+    if response.status == HTTPStatus.UPGRADE_REQUIRED:
+        return PermanentError(_detail(response))  # a proxy removes the Upgrade; it will do so again
+    return _failed(response, "a WebSocket handshake")
 
 
 _CONTINUATION, _TEXT = 0, 1  # opcodes (RFC 6455 §5.2)
 
 
-def _hang_up(protocol: Any, sock: BoundedSocket) -> None:
-    """Says goodbye where the server has not, without waiting for an answer."""
-    try:
-        if protocol.state.name == "OPEN":
-            protocol.send_close(1000)
-            sock.sendall(b"".join(protocol.data_to_send()))
-    except OSError:
-        pass  # it is gone, and so are we
-    finally:
-        sock.close()
+def _texts(frames: Iterator[Any]) -> Iterator[bytes]:
+    text = b""
+    for frame in frames:
+        if frame.opcode in (_CONTINUATION, _TEXT):
+            text += frame.data
+            if frame.fin:
+                yield text
+                text = b""
 
 
-def _events(protocol: Any, sock: BoundedSocket) -> Iterator[Any]:
+def _frames(protocol: Any, sock: BoundedSocket, response: HTTPResponse) -> Iterator[Any]:
     """Carries bytes between the parser and the socket until the server has closed."""
+    events = protocol.events_received()[1:]  # the first is the handshake
     while True:
+        yield from events
         for data in protocol.data_to_send():
             if data:
                 sock.sendall(data)
-        if protocol.handshake_exc is not None or protocol.close_expected():
+        if protocol.close_expected():
             return
-        data = sock.recv(_READ_BYTES)
-        if data:
-            protocol.receive_data(data)
-        else:
-            protocol.receive_eof()
-        yield from protocol.events_received()
+        data = response.fp.read1(_READ_BYTES)
         if not data:
             return
+        protocol.receive_data(data)
+        events = protocol.events_received()
 
 
-def _judge_end(protocol: Any) -> None:
-    """Raises what the end of a WebSocket means, where it is more than an end."""
-    refusal = protocol.handshake_exc
-    response = getattr(refusal, "response", None)
-    if response is not None:
-        detail = problem_detail(response.status_code, bytes(response.body or b""))
-        raise Cut(detail, response.status_code, retry_after_s(response.headers.get("Retry-After", "")))
-    if refusal is not None:
-        raise Cut(f"no WebSocket handshake: {refusal}")
-    close = protocol.close_rcvd
-    if close is not None and 4400 <= close.code < 4500:
-        raise Refused(close.reason or f"closed with {close.code}")
+def _close(protocol: Any, connection: Connection) -> None:
+    """Sends a Close if the WebSocket is open; does not wait for the response."""
+    try:
+        if protocol.state.name == "OPEN":
+            protocol.send_close(1000)
+            connection.sock.sendall(b"".join(protocol.data_to_send()))
+    except OSError:
+        pass  # the connection is lost already
+    finally:
+        connection.close()
 
 
 # EventSource
 
 
 def eventsource(subscription: Subscription) -> Documents:
-    connection = Connection(subscription.endpoint, subscription.watch)
+    """A chunked stream that ends without the last chunk is IncompleteRead, which is an HTTPException."""
+    connection = Connection(subscription.endpoint, subscription.watchdog)
     try:
         headers = subscription.headers(Accept="text/event-stream")
-        response = _get(connection, subscription.path("eventsource"), headers, "text/event-stream")
+        response = _get(connection, subscription.path("eventsource"), headers)
+        _check_type(response, "text/event-stream")
         events = EventParser()
-        while chunk := response.read1(_READ_BYTES):
-            yield from events.feed(chunk)
+        while data := response.read1(_READ_BYTES):
+            yield from events.feed(data)
     finally:
         connection.close()
 
@@ -173,16 +190,16 @@ class EventParser:
     """Parses an event stream (WHATWG HTML §9.2.6) into the data of its events. Ids and names are in the data too."""
 
     def __init__(self) -> None:
-        self._rest = b""  # of a line that is not complete
+        self._incomplete = b""  # line
         self._data: list[bytes] = []
-        self._skip_lf = False  # the last line ended with CR: an LF that comes now belongs to it
+        self._skip_lf = False  # the last line ended with CR: an LF that follows belongs to it
         self._begun = False
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         if self._skip_lf:
             chunk = chunk.removeprefix(b"\n")
         self._skip_lf = chunk.endswith(b"\r")
-        *lines, self._rest = _LINE_END.split(self._rest + chunk)
+        *lines, self._incomplete = _LINE_END.split(self._incomplete + chunk)
         for line in lines:
             if not self._begun:
                 line = line.removeprefix(b"\xef\xbb\xbf")
@@ -203,32 +220,40 @@ class EventParser:
 
 
 class Poll(msgspec.Struct):
-    """A poll's answer. Messages stay the bytes that they are."""
+    """A poll's response. Messages stay the bytes that they are."""
 
     cursor: str
     messages: list[msgspec.Raw]
     reset: list[str] | None = None
     spread: int | None = None
-    retry: int | None = None
+    retry: float | None = None
 
 
 _decode_poll = msgspec.json.Decoder(Poll).decode
 
 
 def longpoll(subscription: Subscription) -> Documents:
-    connection = Connection(subscription.endpoint, subscription.watch)
+    connection = Connection(subscription.endpoint, subscription.watchdog)
     headers = subscription.headers(Accept="application/json")
+    position = subscription.position
+    quick_resets = 0
     try:
         while True:
-            # Without a cursor the answer comes at once, and names one
-            held_s = POLL_S if subscription.cursor else 0
-            subscription.watch.silence_s = held_s + _POLL_SLACK_S
-            path = subscription.path("longpoll", wait=held_s)
-            response = _get(connection, path, headers, "application/json")
-            poll = _decode_poll(response.read())
+            # Without a cursor the response comes at once, and names one
+            held_s = POLL_S if position.requested else 0
+            subscription.watchdog.silence_s = held_s + _POLL_SLACK_S
+            mark, began = position.mark, time.monotonic()
+            response = _get(connection, subscription.path("longpoll", wait=held_s), headers)
+            _check_type(response, "application/json")
+            poll = decoded(_decode_poll, read_body(response, MAX_DOCUMENT_BYTES))
+            is_quick = time.monotonic() - began < _AT_ONCE_S
             yield from _documents(poll)
             if poll.retry is not None:
                 return
+            # One reset is news. After the second, two servers with different logs may share this address
+            quick_resets = quick_resets + 1 if is_quick and poll.reset is not None else 0
+            if is_quick and (position.mark == mark or quick_resets > 1):
+                raise ConnectionLost("answered at once with nothing new; a cache may be answering", _AT_ONCE_S)
     finally:
         connection.close()
 
@@ -249,23 +274,35 @@ def _control(name: str, cursor: str, **more: object) -> bytes:
     return msgspec.json.encode({"control": name, "cursor": cursor, **more})
 
 
-# What HTTP answers
+# HTTP
 
 
-def _get(connection: Connection, path: str, headers: dict[str, str], content_type: str) -> HTTPResponse:
-    """The answer, where it is what was asked for. Else raises Refused or Cut."""
+def _get(connection: Connection, path: str, headers: dict[str, str]) -> HTTPResponse:
     connection.request("GET", path, headers=headers)
-    response = connection.getresponse()
-    if response.status == 200 and response.headers.get_content_type() == content_type:
-        return response
-    if response.status == 200:
-        raise Cut(f"answered {response.headers.get_content_type()}, not {content_type}: something is in between")
-    if 300 <= response.status < 400:
-        raise Refused(f"redirects to {response.headers.get('Location')}; name the server itself in --url")
-    detail = problem_detail(response.status, response.read(_READ_BYTES))
-    if 400 <= response.status < 500 and response.status not in _PASSING:
-        raise Refused(detail)
-    raise Cut(detail, response.status, retry_after_s(response.headers.get("Retry-After", "")))
+    return connection.getresponse()
+
+
+def _check_type(response: HTTPResponse, content_type: str) -> None:
+    """Raises PermanentError or ConnectionLost for any response but one of this type."""
+    if response.status != HTTPStatus.OK or response.headers.get_content_type() != content_type:
+        raise _failed(response, content_type)
+
+
+def _failed(response: HTTPResponse, expected: str) -> Exception:
+    status = response.status
+    if 300 <= status < 400:
+        location = response.headers.get("Location")
+        return PermanentError(f"redirects to {location}; redirects are not followed, use the final URL in --url")
+    if status < 300:
+        answered = f"answered {status} {response.headers.get_content_type()}"
+        return ConnectionLost(f"{answered}, expected {expected}; a proxy may be answering instead")
+    if is_retryable(status):
+        return ConnectionLost(_detail(response), retry_after_s(response.headers.get("Retry-After", "")))
+    return PermanentError(_detail(response))
+
+
+def _detail(response: HTTPResponse) -> str:
+    return problem_detail(response.status, read_body(response, MAX_DETAIL_BYTES))
 
 
 # The best first

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +19,26 @@ from hypothesis import strategies as st
 from pushcompat.client import listener, transports
 from pushcompat.client.dial import Endpoint, _tls
 from pushcompat.client.listener import Listener, follow
-from pushcompat.client.transports import TRANSPORTS, EventParser, Refused, Subscription, Watch
+from pushcompat.client.position import Position
+from pushcompat.client.transports import TRANSPORTS, EventParser, PermanentError, Subscription, Watchdog
 
 from ..harness import MS, PATIENCE_S, Server
 from ..proxy import Proxy
-from ..stub import CERTIFICATE, Script, Talk, answer, json_says, refuses, says, server_tls, silent, stub
+from ..stub import (
+    CERTIFICATE,
+    Script,
+    Talk,
+    answer,
+    chunk,
+    cut_short,
+    informed,
+    json_says,
+    refuses,
+    says,
+    server_tls,
+    silent,
+    stub,
+)
 
 every_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 
@@ -70,7 +86,7 @@ def shake_hands(talk: Talk) -> None:
 
 
 def frame(first: int, payload: bytes) -> bytes:
-    length = bytes([len(payload)]) if len(payload) < 126 else b"\x7e" + len(payload).to_bytes(2, "big")
+    length = bytes([len(payload)]) if len(payload) < 126 else b"\x7f" + len(payload).to_bytes(8, "big")
     return bytes([first]) + length + payload
 
 
@@ -80,6 +96,22 @@ def over_eventsource(*documents: bytes, then: Script | None = None) -> Script:
         talk.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\nretry: 5\n")
         for document in documents:
             talk.send(b"id: x\ndata: " + document + b"\n\n")
+        if then is not None:
+            then(talk)
+
+    return script
+
+
+def over_chunks(*documents: bytes, then: Script | None = None, size: int = 1_000_000) -> Script:
+    """An event stream in chunks of this size; ``then`` may send the last one."""
+
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for document in documents:
+            event = b"data: " + document + b"\n\n"
+            for begin in range(0, len(event), size):
+                talk.send(chunk(event[begin : begin + size]))
         if then is not None:
             then(talk)
 
@@ -102,7 +134,7 @@ def over_longpoll(*documents: bytes, then: Script | None = None) -> Script:
 def _as_poll(said: dict[str, Any], document: bytes) -> bytes:
     if "control" not in said:
         return b'{"cursor":"%b","messages":[%b]}' % (said["id"].encode(), document)
-    poll = {"cursor": said["cursor"], "messages": []}
+    poll = {"cursor": said.get("cursor", ""), "messages": []}
     if said["control"] == "reset":
         poll["reset"] = said["channels"]
     if said["control"] == "rotate":
@@ -121,15 +153,30 @@ def hold(talk: Talk) -> None:
     talk.wait_for_end()
 
 
+class Lines(io.BytesIO):
+    """What a listener writes can be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: queue.Queue[bytes] = queue.Queue()
+
+    def write(self, data: Any) -> int:
+        self.lines.put(data)
+        return super().write(data)
+
+    def next(self) -> bytes:
+        return self.lines.get(timeout=PATIENCE_S)
+
+
 class Hurried(io.BytesIO):
     """After the first line, the listener's time is up soon."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watchdog: Watchdog) -> None:
         super().__init__()
-        self._watch = watch
+        self._watchdog = watchdog
 
     def write(self, data: Any) -> int:
-        self._watch.deadline = time.monotonic() + 50 * MS
+        self._watchdog.deadline = time.monotonic() + 50 * MS
         return super().write(data)
 
 
@@ -146,11 +193,13 @@ class Heard:
         start: str = "",
         token: str | None = None,
         hurry: bool = False,
+        out: io.BytesIO | None = None,
+        position: Position | None = None,
     ) -> None:
         self.notes: list[str] = []
-        watch = Watch(time.monotonic() + timeout)
-        out = Hurried(watch) if hurry else io.BytesIO()
-        subscription = Subscription(Endpoint.parse(url), ["a", "b"], watch, token, start)
+        watchdog = Watchdog(time.monotonic() + timeout)
+        out = out or (Hurried(watchdog) if hurry else io.BytesIO())
+        subscription = Subscription(Endpoint.parse(url), ["a", "b"], watchdog, token, position or Position(start))
         self.code = follow(Listener(subscription, names, self.notes.append), count, out)
         self.lines = out.getvalue().splitlines()
         self.ids = [int(json.loads(line)["id"][-3:]) for line in self.lines if b'"id"' in line]
@@ -162,8 +211,19 @@ def query(talk: Talk) -> dict[str, str]:
 
 @pytest.fixture
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No backoff."""
+    """Nothing is waited for before a reconnection, and a poll may be answered at once."""
     monkeypatch.setattr(listener, "backoff_s", lambda failures: 0.0)
+    monkeypatch.setattr(listener, "_MIN_ROTATE_S", 0.0)
+    monkeypatch.setattr(transports, "_AT_ONCE_S", 0.0)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Pauses are recorded instead of made; each backoff is the longest possible."""
+    made: list[float] = []
+    monkeypatch.setattr("time.sleep", made.append)
+    monkeypatch.setattr("random.uniform", lambda low, high: high)
+    return made
 
 
 @pytest.fixture
@@ -172,6 +232,7 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("nobody asked for a backoff")
 
     monkeypatch.setattr(listener, "backoff_s", fail)
+    monkeypatch.setattr(listener, "_SHORT_S", 0.0)  # these connections have lived long enough
 
 
 # What is written
@@ -201,9 +262,9 @@ def test_a_reset_is_written_because_a_script_must_know(transport: str, prompt: N
 
 @every_transport
 def test_other_control_messages_are_not_written(transport: str) -> None:
-    script = OVER[transport](opened(0), control("ping", 0), control("news-of-2030", 0), message(1), then=hold)
-    with stub(script) as server:
-        assert Heard(server.url, [transport], count=1).lines == [message(1)]
+    strange = control("news-of-2030", 2) if transport == "longpoll" else b'{"control":"news-of-2030"}'
+    with stub(OVER[transport](opened(0), control("ping", 1), strange, message(3), then=hold)) as server:
+        assert Heard(server.url, [transport], count=1).lines == [message(3)]
 
 
 def test_a_message_in_fragments_between_pings_is_one_message() -> None:
@@ -252,7 +313,7 @@ def test_after_a_cut_it_goes_on_behind_the_last_message(transport: str, prompt: 
 
 
 @every_transport
-def test_what_is_not_greater_than_the_cursor_is_dropped(transport: str) -> None:
+def test_what_is_not_greater_than_the_cursor_is_dropped(transport: str, prompt: None) -> None:
     numbers = (1, 2, 2, 1, 3)
     with stub(OVER[transport](opened(0), *map(message, numbers), then=hold)) as server:
         assert Heard(server.url, [transport], count=3).ids == [1, 2, 3]
@@ -286,6 +347,88 @@ def test_another_epoch_is_believed_only_with_its_reset(transport: str, prompt: N
     assert [query(talk)["cursor"] for talk in server.talks] == [cursor(2), cursor(2), cursor(3, strange)]
 
 
+# Earliest
+
+
+def resumed(talk: Talk) -> str:
+    return query(talk).get("cursor", "")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "eventsource"])
+@pytest.mark.parametrize(
+    ("first", "asked"),
+    [
+        ([opened(5)], "earliest"),
+        ([opened(5), message(3)], "earliest"),
+        ([opened(5), control("ping", 4)], "earliest"),
+        ([opened(5), message(3), message(5)], cursor(5)),
+        ([opened(5), message(3), message(7)], cursor(7)),
+        ([opened(5), message(3), control("ping", 5)], cursor(5)),
+        ([b'{"control":"open","cursor":"earliest","heartbeat":15}'], "earliest"),
+        ([b'{"control":"open","cursor":"earliest","heartbeat":15}', message(3)], "earliest"),
+        (
+            [b'{"control":"open","cursor":"earliest","heartbeat":15}', b'{"control":"ping","cursor":"earliest"}'],
+            "earliest",
+        ),
+        ([b'{"control":"open","cursor":"earliest","heartbeat":15}', message(3), control("ping", 4)], cursor(4)),
+        ([opened(5), message(3), control("reset", 9, channels=["a"])], cursor(9)),
+    ],
+)
+def test_earliest_is_asked_for_until_a_position_can_be_resumed_from(
+    transport: str, first: list[bytes], asked: str, prompt: None
+) -> None:
+    received = [json.loads(document)["id"] for document in first if b'"id"' in document]
+    scripts = [OVER[transport](*first), OVER[transport](opened(5), *first[1:2], message(20), then=hold)]
+    with stub(*scripts) as server:
+        heard = Heard(server.url, [transport], count=len(received) + 1, start="earliest")
+    assert [resumed(talk) for talk in server.talks] == ["earliest", asked]
+    assert len(heard.ids) == len(set(heard.ids)) == len(received) + 1  # repeats are dropped
+
+
+def test_polls_ask_for_earliest_until_the_server_names_a_position(prompt: None) -> None:
+    def poll(cursor: str, *messages: bytes) -> bytes:
+        return b'{"cursor":"%b","messages":[%b]}' % (cursor.encode(), b",".join(messages))
+
+    asked: list[str] = []
+
+    def script(talk: Talk) -> None:
+        for body in (
+            poll("earliest", message(1), message(2)),
+            poll("earliest", message(1), message(2), message(3)),
+            poll("earliest"),
+            poll(cursor(6), message(2), message(4)),
+            poll(cursor(7), message(7)),
+        ):
+            talk.request()
+            asked.append(resumed(talk))
+            talk.send(answer(200, body))
+        hold(talk)
+
+    with stub(script) as server:
+        assert Heard(server.url, ["longpoll"], count=5, start="earliest").ids == [1, 2, 3, 4, 7]
+    assert asked == ["earliest"] * 4 + [cursor(6)]
+
+
+@every_transport
+def test_earliest_of_another_log_is_not_taken_for_the_same_one(transport: str, prompt: None) -> None:
+    other = "e1111111"
+    named = [opened(9, epoch=other)] if transport != "longpoll" else []
+    earliest = b'{"control":"open","cursor":"earliest","heartbeat":15}'
+    if transport == "longpoll":
+        first = says(answer(200, b'{"cursor":"earliest","messages":[%b]}' % message(3)))
+    else:
+        first = OVER[transport](earliest, message(3))
+    with stub(
+        first,
+        OVER[transport](*named, message(8, epoch=other), then=hold),
+        OVER[transport](control("reset", 9, other, channels=["a"]), message(10, epoch=other), then=hold),
+    ) as server:
+        heard = Heard(server.url, [transport], count=2, start="earliest")
+    assert [json.loads(line).get("control") for line in heard.lines] == [None, "reset", None]
+    assert [resumed(talk) for talk in server.talks][:2] == ["earliest", "earliest"]
+    assert heard.ids == [3, 10]
+
+
 # Coming back
 
 
@@ -296,16 +439,116 @@ def test_rotation_comes_back_when_the_server_says_without_backoff(transport: str
     ) as server:
         heard = Heard(server.url, [transport], count=1)
     assert query(server.talks[1])["cursor"] == cursor(4)
-    assert "back in 0.0 s" in heard.notes
+    assert "reconnecting in 0.1 s" in heard.notes
 
 
+@every_transport
+def test_rotations_without_a_pause_are_followed_with_backoff(transport: str, pauses: list[float]) -> None:
+    rotating = OVER[transport](control("rotate", 4, retry=0))
+    with stub(*[rotating] * 8, OVER[transport](message(5), then=hold)) as server:
+        assert Heard(server.url, [transport], count=1, timeout=100).ids == [5]
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+@every_transport
+def test_a_rotation_of_a_connection_that_lived_is_followed_after_a_tenth_of_a_second(
+    transport: str, pauses: list[float], no_backoff: None
+) -> None:
+    rotations = [OVER[transport](control("rotate", 4, retry=retry)) for retry in (0, 1, -1, 250, 1e300)]
+    with stub(*rotations, OVER[transport](message(5), then=hold)) as server:
+        assert Heard(server.url, [transport], count=1, timeout=10_000).ids == [5]
+    assert pauses == [0.1, 0.1, 0.1, 0.25, 3600]
+
+
+AT_ONCE = {
+    "the same": [b'{"cursor":"%b","messages":[]}' % cursor(5).encode()],
+    "an old message": [b'{"cursor":"%b","messages":[%b]}' % (cursor(5).encode(), message(5))],
+    "an old reset": [b'{"cursor":"%b","messages":[],"reset":["a"]}' % cursor(5).encode()],
+    "another log": [b'{"cursor":"%b","messages":[]}' % cursor(5, "e1111111").encode()],
+    "two logs": [
+        b'{"cursor":"%b","messages":[],"reset":["a"]}' % cursor(5, f"e{n}").encode() for n in (1111111, 2222222)
+    ],
+}
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_polls_that_are_answered_at_once_with_nothing_new_are_failures(name: str, pauses: list[float]) -> None:
+    polls = 0
+
+    def script(talk: Talk) -> None:
+        nonlocal polls
+        while True:
+            talk.request()
+            talk.send(answer(200, AT_ONCE[name][polls % len(AT_ONCE[name])]))
+            polls += 1
+
+    with stub(*[script] * 7, over_longpoll(message(9, epoch="e3333333"), then=hold)) as server:
+        assert Heard(server.url, ["longpoll"], count=1, start=cursor(5), timeout=100).ids == [9]
+    assert polls <= 7 * 2
+    assert pauses == [1.5, 2, 3, 5, 9, 17, 31]
+
+
+def test_a_first_poll_that_names_no_cursor_is_a_failure_too(pauses: list[float]) -> None:
+    nothing = says(answer(200, b'{"cursor":"","messages":[]}'))
+    with stub(nothing, nothing, over_longpoll(message(1), then=hold)) as server:
+        assert Heard(server.url, ["longpoll"], count=1).ids == [1]
+    assert pauses == [0.5, 1]
+
+
+@pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("names", [["websocket"], ["eventsource"], ["longpoll"], list(TRANSPORTS)])
-def test_a_busy_server_says_when_to_come_back(names: list[str], prompt: None, monkeypatch: Any) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr("time.sleep", pauses.append)
-    with stub(refuses(503, Retry_After="7"), OVER[names[0]](message(1), then=hold)) as server:
+def test_a_busy_server_says_when_to_come_back(names: list[str], status: int, pauses: list[float]) -> None:
+    with stub(
+        refuses(status, Retry_After="7"),
+        refuses(status, Retry_After="9" * 20),
+        refuses(status, Retry_After="9" * 400),
+        OVER[names[0]](message(1), then=hold),
+    ) as server:
+        assert Heard(server.url, names, count=1, timeout=10_000).ids == [1]
+    assert pauses == [7.5, 3601, 3602]
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 599])
+@pytest.mark.parametrize("names", [["websocket"], ["eventsource"], ["longpoll"]])
+def test_a_status_that_may_pass_is_tried_again(names: list[str], status: int, prompt: None) -> None:
+    with stub(refuses(status), OVER[names[0]](message(1), then=hold)) as server:
         assert Heard(server.url, names, count=1).ids == [1]
-    assert pauses == [7]
+
+
+@every_transport
+def test_informational_responses_are_skipped(transport: str) -> None:
+    with stub(informed(informed(OVER[transport](opened(0), message(1), then=hold)))) as server:
+        assert Heard(server.url, [transport], count=1).ids == [1]
+    with stub(informed(refuses(403, "not for you"))) as server, pytest.raises(PermanentError, match="not for you"):
+        Heard(server.url, [transport])
+
+
+@every_transport
+def test_informational_responses_without_end_are_a_failure(transport: str, prompt: None) -> None:
+    endless = informed(silent_after_head, b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+    with stub(endless, OVER[transport](message(1), then=hold)) as server:
+        heard = Heard(server.url, [transport], count=1)
+    assert f"{transport}: more than 16 informational responses" in heard.notes
+
+
+def silent_after_head(talk: Talk) -> None:
+    talk.request()
+    talk.send(b"")
+    talk.wait_for_end()
+
+
+@pytest.mark.parametrize("response", cut_short(200, b'{"cursor":"%b","messages":[]}' % cursor(9).encode()))
+def test_a_poll_whose_response_is_cut_short_is_sent_again(response: Script, prompt: None) -> None:
+    with stub(response, over_longpoll(message(10), then=hold)) as server:
+        assert Heard(server.url, ["longpoll"], count=1, start=cursor(5)).ids == [10]
+    assert resumed(server.talks[1]) == cursor(5)
+
+
+@every_transport
+@pytest.mark.parametrize("refusal", cut_short(404, b'{"detail":"not here"}'))
+def test_a_refusal_that_is_cut_short_is_a_lost_connection(transport: str, refusal: Script, prompt: None) -> None:
+    with stub(refusal, OVER[transport](message(10), then=hold)) as server:
+        assert Heard(server.url, [transport], count=1).ids == [10]
 
 
 def test_a_server_that_is_restarted_is_met_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,9 +565,48 @@ def test_a_server_that_is_restarted_is_met_again_soon(monkeypatch: pytest.Monkey
     assert asked == [0, 1, 2]  # rounds, not tries
 
 
-def test_a_message_without_an_id_is_not_for_us() -> None:
-    with stub(over_websocket(b"{}", b'{"hello":"world"}', message(1), then=hold)) as server:
-        assert Heard(server.url, ["websocket"], count=1).lines == [message(1)]
+NOT_OURS = [
+    b"{",
+    b"[1]",
+    b"{}",
+    b'{"hello":"world"}',
+    b'{"id":null}',
+    b'{"id":7}',
+    b'{"control":"open","heartbeat":15}',
+    b'{"control":"ping","cursor":""}',
+    b'{"control":"rotate","retry":5}',
+    b'{"control":"reset","cursor":null}',
+    b'{"control":"open","cursor":"e-1","heartbeat":1e999}',
+    b'{"id":"\xff"}',
+    b'{"id":"e-1","data":%b' % (b"[" * 200_000),
+    b"<html>",
+]
+
+
+@pytest.mark.parametrize("transport", ["websocket", "eventsource"])
+@pytest.mark.parametrize("document", NOT_OURS, ids=range(len(NOT_OURS)))
+def test_what_is_not_of_this_protocol_ends_the_connection(document: bytes, transport: str, prompt: None) -> None:
+    with stub(OVER[transport](opened(0), document, then=hold), OVER[transport](message(1), then=hold)) as server:
+        heard = Heard(server.url, [transport], count=1)
+    assert heard.lines == [message(1)]
+    assert len(server.talks) == 2
+
+
+@pytest.mark.parametrize("document", NOT_OURS, ids=range(len(NOT_OURS)))
+def test_a_poll_with_what_is_not_of_this_protocol_ends_the_connection(document: bytes, prompt: None) -> None:
+    inside = b'{"cursor":"%b","messages":[%b]}' % (cursor(0).encode(), document)
+    with stub(
+        *(says(answer(200, body)) for body in (document, inside)), over_longpoll(message(1), then=hold)
+    ) as server:
+        assert Heard(server.url, ["longpoll"], count=1).lines == [message(1)]
+
+
+@pytest.mark.parametrize("transport", ["websocket", "eventsource"])
+@pytest.mark.parametrize(("heartbeat", "lifetime"), [(1e300, None), (1e300, 1e300), (15, 1e300), (0, None)])
+def test_a_heartbeat_of_any_length_can_be_waited_for(transport: str, heartbeat: float, lifetime: float) -> None:
+    script = OVER[transport](opened(0, heartbeat=heartbeat, lifetime=lifetime), message(1), then=hold)
+    with stub(script) as server:
+        assert Heard(server.url, [transport], count=1, timeout=float("inf")).ids == [1]
 
 
 def test_a_listener_that_has_enough_says_goodbye() -> None:
@@ -410,24 +692,52 @@ def test_what_works_is_kept_and_after_an_outage_the_best_has_its_turn_again(prom
 def test_a_refusal_ends_it_with_what_the_server_says(transport: str, status: int) -> None:
     with (
         stub(refuses(status, "ask for another channel")) as server,
-        pytest.raises(Refused, match="ask for another channel"),
+        pytest.raises(PermanentError, match="ask for another channel"),
     ):
         Heard(server.url, [transport])
     assert len(server.talks) == 1
 
 
-@pytest.mark.parametrize("names", [["websocket"], list(TRANSPORTS)])
-@pytest.mark.parametrize("code", [4400, 4401, 4403])
-def test_a_websocket_that_is_closed_for_good_ends_it(code: int, names: list[str]) -> None:
-    close = frame(0x88, code.to_bytes(2, "big") + b"the token has expired")
+def closed(code: int, reason: bytes = b"") -> Script:
+    close = frame(0x88, code.to_bytes(2, "big") + reason)
+    return over_websocket(then=lambda talk: talk.send(close))
+
+
+@pytest.mark.parametrize("code", [4400, 4401, 4403, 4404, 4499])
+def test_a_websocket_that_is_closed_for_good_ends_it_if_no_other_transport_is_allowed(code: int) -> None:
     with (
-        stub(over_websocket(then=lambda talk: talk.send(close))) as server,
-        pytest.raises(Refused, match="the token has expired"),
+        stub(closed(code, b"the token has expired")) as server,
+        pytest.raises(PermanentError, match="the token has expired"),
     ):
-        Heard(server.url, names)
+        Heard(server.url, ["websocket"])
 
 
-@pytest.mark.parametrize("code", [1001, 1012, 4000, 4100])
+@pytest.mark.parametrize("code", [4400, 4401, 4403, 4404])
+def test_a_websocket_that_is_closed_for_good_is_followed_by_the_next_transport(code: int, no_backoff: None) -> None:
+    with stub(closed(code), over_eventsource(opened(0), message(1), then=hold)) as server:
+        assert Heard(server.url, count=1).ids == [1]
+
+
+def test_a_websocket_that_is_closed_for_good_later_is_too(no_backoff: None) -> None:
+    close = frame(0x88, (4401).to_bytes(2, "big") + b"expired")
+    with stub(
+        over_websocket(opened(0), message(1), then=lambda talk: talk.send(close)),
+        over_eventsource(opened(1), message(2), then=hold),
+    ) as server:
+        assert Heard(server.url, count=2).ids == [1, 2]
+    assert resumed(server.talks[1]) == cursor(1)
+
+
+def test_it_ends_when_the_last_transport_refuses(no_backoff: None) -> None:
+    with (
+        stub(closed(4403), refuses(403, "not this channel"), refuses(403, "not this channel either")) as server,
+        pytest.raises(PermanentError, match="not this channel either"),
+    ):
+        Heard(server.url)
+    assert [query(talk)["transport"] for talk in server.talks] == list(TRANSPORTS)
+
+
+@pytest.mark.parametrize("code", [1001, 1012, 3999, 4000, 4100, 4399, 4408, 4425, 4426, 4429, 4500, 4999])
 def test_any_other_close_is_a_reason_to_come_back(code: int, prompt: None) -> None:
     close = frame(0x88, code.to_bytes(2, "big"))
     with stub(
@@ -439,23 +749,26 @@ def test_any_other_close_is_a_reason_to_come_back(code: int, prompt: None) -> No
 def test_a_handshake_that_is_refused_ends_it_where_websocket_is_all_that_may_be_used() -> None:
     with (
         stub(refuses(426, "a proxy took the Upgrade header")) as server,
-        pytest.raises(Refused, match="a proxy took the Upgrade header"),
+        pytest.raises(PermanentError, match="a proxy took the Upgrade header"),
     ):
         Heard(server.url, ["websocket"])
 
 
 @every_transport
 def test_a_server_with_a_certificate_of_nobody_ends_it(transport: str) -> None:
-    with stub(silent, tls=server_tls()) as server, pytest.raises(Refused, match="certificate is not valid: self"):
+    with (
+        stub(silent, tls=server_tls()) as server,
+        pytest.raises(PermanentError, match="certificate verification failed: self"),
+    ):
         Heard(server.url, [transport])
     assert server.talks == []
 
 
-@pytest.mark.parametrize("transport", ["eventsource", "longpoll"])
+@every_transport
 def test_a_redirect_is_not_followed(transport: str) -> None:
     with (
         stub(json_says(302, {}, Location="http://elsewhere/")) as server,
-        pytest.raises(Refused, match="redirects to http://elsewhere/"),
+        pytest.raises(PermanentError, match="redirects to http://elsewhere/"),
     ):
         Heard(server.url, [transport], token="s3cret")
 
@@ -517,6 +830,50 @@ def test_an_event_is_its_data(stream: bytes, events: list[bytes]) -> None:
     assert list(EventParser().feed(stream)) == events
 
 
+@pytest.mark.parametrize("over", [over_eventsource, over_chunks])
+def test_each_event_is_delivered_at_once(over: Callable[..., Script]) -> None:
+    out = Lines()
+
+    def script(talk: Talk) -> None:
+        def send_second(talk: Talk) -> None:
+            assert out.next() == message(1) + b"\n"
+            event = b"data: " + message(2) + b"\n\n"
+            talk.send(chunk(event) if over is over_chunks else event)
+            hold(talk)
+
+        over(opened(0), message(1), then=send_second)(talk)
+
+    with stub(script) as server:
+        assert Heard(server.url, ["eventsource"], count=2, out=out).ids == [1, 2]
+
+
+@pytest.mark.parametrize("size", [1, 7, 50])
+def test_events_are_the_same_however_the_chunks_divide_them(size: int) -> None:
+    with stub(over_chunks(opened(0), message(1), message(2), then=hold, size=size)) as server:
+        assert Heard(server.url, ["eventsource"], count=2).lines == [message(1), message(2)]
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (b"0\r\n\r\n", "ended"),
+        (b"", "the connection was lost in the middle of the response"),
+        (chunk(b"data: ")[:-3], "the connection was lost in the middle of the response"),
+        (b"50\r\ndata: " + message(2), "the connection was lost in the middle of the response"),
+        (b"-5\r\n", "the connection was lost in the middle of the response"),
+    ],
+)
+def test_a_stream_that_ends_without_its_last_chunk_was_cut(end: bytes, reason: str, prompt: None) -> None:
+    with stub(
+        over_chunks(opened(0), message(1), then=lambda talk: talk.send(end)),
+        over_chunks(opened(1), message(2), then=hold),
+    ) as server:
+        heard = Heard(server.url, ["eventsource"], count=2)
+    assert heard.ids == [1, 2]
+    assert f"eventsource: {reason}" in heard.notes
+    assert resumed(server.talks[1]) == cursor(1)
+
+
 # The real server
 
 
@@ -527,28 +884,44 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
+class Known(Position):
+    """Tells when the server has named a position: from then on nothing is missed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known = threading.Event()
+
+    def reached(self, cursor: str) -> None:
+        super().reached(cursor)
+        self.known.set()
+
+
 class Following:
     """A listener in a thread, which can be waited for."""
 
     def __init__(self, url: str, names: Sequence[str], count: int) -> None:
         self.heard: list[Heard] = []
-        self.thread = threading.Thread(target=lambda: self.heard.append(Heard(url, names, count=count)))
+        self.position, self.out = Known(), Lines()
+        self.thread = threading.Thread(target=self._follow, args=(url, names, count))
         self.thread.start()
+        assert self.position.known.wait(PATIENCE_S)
 
-    def documents(self) -> list[dict[str, Any]]:
+    def _follow(self, url: str, names: Sequence[str], count: int) -> None:
+        self.heard.append(Heard(url, names, count=count, position=self.position, out=self.out))
+
+    def next(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.out.next())
+        return document
+
+    def ends(self) -> None:
         self.thread.join(PATIENCE_S)
-        return [json.loads(line) for line in self.heard[0].lines]
-
-
-def wait_for_subscriber(server: Server, transport: str) -> None:
-    server.wait_for_metric(f'pushcompat_subscriptions{{transport="{transport}"}}', 1)
+        assert self.heard[0].code == 0
 
 
 @every_transport
 def test_it_follows_the_server_through_a_cut(server: Server, transport: str, prompt: None) -> None:
     with Proxy(server.port) as proxy:
         following = Following(proxy.url, [transport], 4)
-        wait_for_subscriber(server, transport)
         server.publish("a", "one")
         server.publish("b", "two")
         proxy.cut()
@@ -556,7 +929,8 @@ def test_it_follows_the_server_through_a_cut(server: Server, transport: str, pro
         proxy.mend()
         server.publish("c", "not for us")
         server.publish("a", "four")
-        assert [document["data"] for document in following.documents()] == ["one", "two", "three", "four"]
+        assert [following.next()["data"] for _ in range(4)] == ["one", "two", "three", "four"]
+        following.ends()
 
 
 @every_transport
@@ -565,23 +939,23 @@ def test_it_follows_through_a_restart_and_says_that_history_is_gone(
 ) -> None:
     first = Server(tmp_path, "--drain-time", "0")
     following = Following(first.url, [transport], 2)
-    wait_for_subscriber(first, transport)
     first.publish("a", "one")
-    wait_for_subscriber(first, transport)
+    assert following.next()["data"] == "one"
     assert first.stop() == 0
     second = Server(tmp_path, "--drain-time", "0", "--port", str(first.port))
     try:
-        wait_for_subscriber(second, transport)
+        reset = following.next()
         second.publish("a", "two")
-        documents = following.documents()
+        assert following.next()["data"] == "two"
+        following.ends()
     finally:
         second.stop()
-    assert [document.get("data", document.get("control")) for document in documents] == ["one", "reset", "two"]
-    assert documents[1]["channels"] == ["a", "b"]
+    assert (reset["control"], reset["channels"]) == ("reset", ["a", "b"])
 
 
 def test_it_takes_the_best_transport(server: Server) -> None:
     following = Following(server.url, list(TRANSPORTS), 1)
-    wait_for_subscriber(server, "websocket")
+    assert server.metric('pushcompat_subscriptions{transport="websocket"}') == 1
     server.publish("b", "x")
-    assert [document["data"] for document in following.documents()] == ["x"]
+    assert following.next()["data"] == "x"
+    following.ends()
