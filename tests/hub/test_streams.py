@@ -1,8 +1,9 @@
-"""A WebSocket subscriber and the real server: what it may send, how either side says goodbye."""
+"""Streams: what a subscriber may send, when there is a heartbeat, when a stream ends and how either side closes it."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,12 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
+from pushcompat.hub.connection import Connection, State
+from pushcompat.limits import Limits
+from pushcompat.message import Message
+
 from ..harness import PATIENCE_S, Client, Server, client_frame, running
+from .stage import Stage, play
 
 FIN = 0x80
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -270,3 +276,131 @@ def test_the_websockets_library_is_told_that_the_server_stops(server: Server) ->
         with pytest.raises(ConnectionClosedError):
             client.recv(PATIENCE_S)
         assert (client.close_code, client.close_reason) == (1012, "shutdown")
+
+
+# Time, by a clock of the test's own
+
+STREAMS = ("websocket-json", "websocket-text", "eventsource-json")
+
+
+async def streams(stage: Stage, wire: str, count: int) -> list[Connection]:
+    for _ in range(count):
+        await stage.subscribed(wire, "a")
+    return [c for c in stage.hub.sockets.connections() if c.state is State.STREAMING]
+
+
+@pytest.mark.parametrize("wire", STREAMS)
+def test_no_stream_is_silent_for_longer_than_the_heartbeat_and_not_all_beat_together(wire: str) -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        crowd = await streams(stage, wire, 60)
+        await stage.hub.let_pass(21)  # the first one of an event stream comes early
+        beats = Counter[int]()
+        for second in range(60):
+            before = [connection.last_write for connection in crowd]
+            await stage.hub.let_pass()
+            now = stage.hub.timers.now
+            for connection, last_write in zip(crowd, before, strict=True):
+                assert now - connection.last_write < 20
+                if connection.last_write != last_write:
+                    assert connection.last_write == now
+                    assert 16 <= now - last_write <= 20
+                    beats[second] += 1
+        assert 60 * 3 <= beats.total() <= 60 * 4
+        assert max(beats.values()) < 40
+
+    play(scenario, Limits(heartbeat_s=20))
+
+
+@pytest.mark.parametrize("wire", STREAMS)
+def test_a_stream_rotates_in_the_second_that_its_time_is_up_and_not_all_do_so_together(wire: str) -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        begun = stage.hub.timers.now
+        crowd = await streams(stage, wire, 60)
+        until = {connection: connection.expires_at - begun for connection in crowd}
+        assert all(40 <= seconds <= 50 for seconds in until.values())
+        assert max(Counter(until.values()).values()) < 30
+        for second in range(1, 51):
+            await stage.hub.let_pass()
+            for connection in crowd:
+                assert (connection.state is State.STREAMING) is (second < until[connection])
+        assert stage.hub.metrics.unsubscribes == Counter({"rotated": 60})
+
+    play(scenario, Limits(request_cap_s=52, heartbeat_s=15))
+
+
+@pytest.mark.parametrize(("draining", "least", "most"), [(False, 500, 3000), (True, 2000, 5000)])
+def test_streams_come_back_at_random_within_a_range(draining: bool, least: int, most: int) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.hub._context.draining = draining
+        said = []
+        for _ in range(100):
+            client = await stage.subscribed("eventsource-json", "a")
+            said.append((await client.event()).retry or 0)
+        assert least <= min(said) < least + 500
+        assert most - 500 < max(said) <= most
+
+    play(scenario)
+
+
+def test_a_stream_that_rotates_may_come_back_sooner_than_one_that_was_lost() -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        clients = [await stage.subscribed("websocket-json", "a") for _ in range(50)]
+        await stage.hub.let_pass(20)
+        said = [(await client.until("rotate")).retry or 0 for client in clients]
+        assert min(said) >= 50
+        assert max(said) <= 300
+        assert max(said) - min(said) > 100
+
+    play(scenario, Limits(request_cap_s=22))
+
+
+def test_a_client_that_does_not_read_is_not_told_to_rotate_but_cut_off() -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        await stage.subscribed("websocket-json", "a")
+        (connection,) = [c for c in stage.hub.sockets.connections() if c.channels]
+        head = 0
+        while not isinstance(connection.unsent, memoryview):
+            head = await stage.store.publish(Message("a", b"x" * 60_000))
+            await stage.hub.until_quiet(head)
+        await stage.hub.let_pass(20)
+        assert connection.state is State.CLOSED
+        assert stage.hub.metrics.unsubscribes == Counter({"rotated": 1})
+
+    play(scenario, Limits(request_cap_s=22))
+
+
+def test_a_client_that_takes_nothing_is_cut_off_after_the_write_timeout_and_not_before() -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        await stage.subscribed("websocket-json", "a")
+        (connection,) = [c for c in stage.hub.sockets.connections() if c.channels]
+        while not isinstance(connection.unsent, memoryview):
+            await stage.hub.until_quiet(await stage.store.publish(Message("a", b"x" * 60_000)))
+        waits = 0
+        while connection.state is State.STREAMING:
+            await stage.hub.let_pass()
+            waits += 1
+        assert 30 <= waits <= 30 + 6  # looked at once per heartbeat
+        assert stage.hub.metrics.unsubscribes == Counter({"write_timeout": 1})
+
+    play(scenario, Limits(stall_s=30, heartbeat_s=5))
+
+
+@pytest.mark.parametrize("wire", ["websocket-json", "eventsource-json"])
+def test_a_client_that_does_not_answer_the_end_is_let_go_after_the_close_timeout(wire: str) -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        (connection,) = await streams(stage, wire, 1)
+        await stage.hub.let_pass(connection.expires_at - stage.hub.timers.now)
+        assert connection.state is State.CLOSING
+        await stage.hub.let_pass(1)
+        assert connection.state is State.CLOSING
+        await stage.hub.let_pass(1)
+        assert connection.state is State.CLOSED
+        assert stage.hub.metrics.unsubscribes == Counter({"rotated": 1})
+
+    play(scenario, Limits(request_cap_s=22))
