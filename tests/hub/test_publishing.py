@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from pushcompat.access import Grant
+from pushcompat.hub.connection import Connection, State
+from pushcompat.hub.publishing import Publishing
+from pushcompat.store.base import Done, Publish
+from pushcompat.wire.request import parse_head
+
 from ..harness import KEY, Client, Server, running, sequence
+from .rig import Rig
+from .slow_store import SlowStore
 
 JSON = "application/json"
 LIMIT = 64 * 1024
@@ -369,6 +377,32 @@ def test_a_repeated_publish_returns_the_first_answer_and_is_delivered_once(
     assert texts(shared_client, "again") == ["x"]
 
 
+KEY_LINES = {
+    "usual": "Idempotency-Key: ~",
+    "upper": "IDEMPOTENCY-KEY: ~",
+    "mixed": "idempotency-KEY: ~",
+    "close": "Idempotency-Key:~",
+    "wide": "Idempotency-Key:   ~",
+    "trailing": "Idempotency-Key: ~  ",
+    "words": "Idempotency-Key: ~ ~",
+    "twice": "Idempotency-Key: ~\r\nIdempotency-Key: other",
+}
+
+
+@pytest.mark.parametrize("written", KEY_LINES)
+def test_a_repeat_is_recognised_however_its_key_is_written(shared_client: Client, written: str) -> None:
+    line = KEY_LINES[written].replace("~", written)
+    head = f"POST /channels/{written} HTTP/1.1\r\nHost: test\r\n{line}\r\n".encode()
+    ids = set()
+    for body in (b"x", b"x", b"y", b"y", b"x"):
+        shared_client.send(head + BEARER + b"Content-Length: 1\r\n\r\n" + body)
+        status, _, answer = shared_client.response()
+        assert status == (200 if body == b"x" else 422)
+        ids.add(json.loads(answer).get("id"))
+    assert len(ids - {None}) == 1
+    assert texts(shared_client, written) == ["x"]
+
+
 def test_repeats_that_come_at_once_are_delivered_once(shared_client: Client) -> None:
     body = b"POST /channels/at-once HTTP/1.1\r\nHost: test\r\nIdempotency-Key: at-once\r\n" + BEARER
     shared_client.send((body + b"Content-Length: 1\r\n\r\nx") * 20)
@@ -405,9 +439,17 @@ def test_a_refused_publish_does_not_use_its_key_up(shared_client: Client) -> Non
     assert shared_client.problem()[0] == 400
     shared_client.publish("unused", b"x", Idempotency_Key="unused")
     answered(shared_client)
-    shared_client.publish("unused", b"x", Idempotency_Key="k" * 257)
-    status, _, detail = shared_client.problem()
-    assert (status, "256 characters" in detail) == (400, True)
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "IDEMPOTENCY-KEY"])
+def test_an_idempotency_key_has_at_most_256_characters(shared_client: Client, name: str) -> None:
+    for _ in range(2):  # parsed, and compared with the one before
+        shared_client.publish("long-key", b"x", **{name: "k" * 256})
+        answered(shared_client)
+        shared_client.publish("long-key", b"x", **{name: "k" * 257})
+        status, _, detail = shared_client.problem()
+        assert (status, "256 characters" in detail) == (400, True)
+    assert texts(shared_client, "long-key") == ["x"]
 
 
 @pytest.mark.parametrize("sent", [0, 20, -1, None])
@@ -446,7 +488,7 @@ def test_without_a_window_every_publish_is_new(client: Client) -> None:
 
 @pytest.fixture(scope="module")
 def spreading_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from running(tmp_path_factory.mktemp("state"), "--refetch-rate", "8", "--history", "1")
+    yield from running(tmp_path_factory.mktemp("state"), "--refetch-rate", "3", "--history", "1")
 
 
 def test_refetches_are_spread_over_as_long_as_the_application_needs(spreading_server: Server) -> None:
@@ -459,13 +501,13 @@ def test_refetches_are_spread_over_as_long_as_the_application_needs(spreading_se
         poller.poll("spread", f"cursor={cursor}")  # is between two polls now
         client.publish("spread", b"x")
         assert answered(client)["channels"] == {"spread": {"subscribers": 2}}
-        assert json.loads(one.event()["data"])["spread"] == 250
+        assert json.loads(one.event()["data"])["spread"] == 667  # rounded up
         batch(client, [{"channel": "spread"}, {"channel": "nobody-there"}])
         answered(client)
-        assert json.loads(one.event()["data"])["spread"] == 250
+        assert json.loads(one.event()["data"])["spread"] == 667  # rounded up
         assert client.retained("nobody-there")[0]["spread"] == 0
         reset = poller.poll("spread", f"cursor={cursor}")
-        assert (reset["reset"], reset["spread"]) == (["spread"], 250)
+        assert (reset["reset"], reset["spread"]) == (["spread"], 667)
 
 
 def test_without_a_rate_nothing_is_spread(shared_client: Client) -> None:
@@ -505,3 +547,69 @@ def test_a_poller_that_does_not_come_back_is_no_subscriber(server: Server) -> No
         server.wait_for_log(r"unsubscribe channels=grace .*reason=left")
         client.publish("grace")
         assert answered(client)["channels"]["grace"]["subscribers"] == 0
+
+
+# Inside
+
+
+def submit(publishing: Publishing, rig: Rig) -> Connection:
+    connection = rig.connect()
+    request = parse_head(b"POST /channels/a HTTP/1.1\r\nHost: test\r\n\r\n")
+    publishing.submit(connection, request, ["a"], Grant("publisher"))
+    return connection
+
+
+def test_a_publish_is_under_way_from_its_body_to_its_answer(rig: Rig) -> None:
+    """So a stopping server waits for it at every moment in between."""
+    store = SlowStore()
+    publishing = Publishing(rig.context, store, "", rig.fanout, rig.responses)
+    assert (publishing.busy, publishing.ready) == (False, False)
+    submit(publishing, rig)
+    assert (publishing.busy, publishing.ready) == (True, True)
+    publishing.commit()
+    assert (publishing.busy, publishing.ready) == (True, False)
+    submit(publishing, rig)
+    publishing.commit()  # the log has one group at a time
+    assert (len(store.groups), publishing.ready) == (1, False)
+    store.store()
+    assert (publishing.busy, publishing.ready) == (True, True)  # in the log, but not read from there yet
+    publishing.commit()
+    store.store()
+    rig.publish("a", "a")
+    publishing.settle()
+    assert not publishing.busy
+
+
+def test_publishes_that_the_log_has_not_stored_are_not_answered_and_their_publishers_not_read(rig: Rig) -> None:
+    publishing = Publishing(rig.context, SlowStore(), "", rig.fanout, rig.responses)
+    connection = submit(publishing, rig)
+    assert connection.state is State.READING_HEAD
+    publishing.commit()
+    rig.sockets.flush_writes()
+    assert (connection.state, rig.read(connection)) == (State.PUBLISHING, [])
+
+
+def test_a_log_that_raises_refuses_its_group_and_takes_the_next_one(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(SlowStore):
+        failed = False
+
+        def append(self, group: Sequence[Publish], done: Done) -> None:
+            if not self.failed:
+                self.failed = True
+                raise OSError("disk full")
+            super().append(group, done)
+
+    store = Failing()
+    publishing = Publishing(rig.context, store, "", rig.fanout, rig.responses)
+    connections = [submit(publishing, rig) for _ in range(3)]
+    publishing.commit()
+    rig.sockets.flush_writes()
+    for connection in connections:
+        lines = rig.read(connection)
+        assert lines[0] == "HTTP/1.1 503 Service Unavailable"
+        assert "retry with the same Idempotency-Key" in lines[-1]
+    assert "store append failed for 3 publishes" in caplog.text
+    assert not publishing.busy
+    submit(publishing, rig)
+    publishing.commit()
+    assert len(store.groups) == 1

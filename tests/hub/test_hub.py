@@ -1,0 +1,256 @@
+"""The hub as a whole: the log that it follows, connections that come back from Tornado, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from contextlib import closing
+
+import pytest
+
+from pushcompat.hub import hub as module
+from pushcompat.hub.connection import State
+from pushcompat.limits import Limits, Retention
+from pushcompat.message import Message, format_cursor
+from pushcompat.metrics import FAMILIES
+from pushcompat.store.base import Lost, News
+from pushcompat.store.memory import MemoryStore
+
+from ..harness import KEY, PATIENCE_S
+from ..inprocess import running_hub
+from .slow_store import SlowStore
+from .stage import Stage, play
+
+
+def publish(channel: bytes, body: bytes) -> bytes:
+    return b"POST /channels/%b HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b" % (
+        channel, KEY.encode(), len(body), body,
+    )  # fmt: skip
+
+
+async def response(sock: socket.socket) -> bytes:
+    """What comes next; of a JSON document all of it."""
+    received = b""
+    while not received.endswith(b"}\n"):
+        data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1 << 16), PATIENCE_S)
+        assert data, received
+        received += data
+    return received
+
+
+# The log
+
+
+def test_the_byte_budget_holds_after_each_publish() -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.publish("a")
+        for number in range(10):
+            await stage.store.publish(Message("a", b"x" * 60_000))  # read at once: no second passes
+            assert stage.hub.history.bytes <= 70_000
+            assert stage.hub.history.head == number + 2
+
+    play(scenario, Limits(retention=Retention(bytes=70_000)))
+
+
+def test_a_log_that_is_lost_at_once_again_is_loaded_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Losing(MemoryStore):
+        follows = 0
+
+        async def follow(self, after: int, epoch: str, news: News) -> None:
+            self.follows += 1
+            if self.follows <= 9:
+                raise Lost
+            await super().follow(after, epoch, news)
+
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        if not 0 <= seconds <= 0.02:  # a turn, or one of the test's
+            pauses.append(seconds)
+        await sleep(0)
+
+    async def scenario() -> None:
+        store = Losing(Retention())
+        async with running_hub(store, Limits()) as hub:
+            await hub.stop_clock()
+            pauses.clear()
+            async with asyncio.timeout(PATIENCE_S):
+                while store.follows < 10:
+                    await sleep(0)
+        assert pauses == sorted(pauses)
+        assert (pauses[-1], max(pauses)) == (2.0, 2.0)
+
+    monkeypatch.setattr(module.asyncio, "sleep", noted)
+    asyncio.run(scenario())
+
+
+def test_a_task_that_ends_by_itself_fails_the_hub(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(MemoryStore):
+        async def follow(self, after: int, epoch: str, news: News) -> None:
+            raise ZeroDivisionError
+
+    async def scenario() -> None:
+        with pytest.raises(AssertionError):
+            async with running_hub(Broken(Retention()), Limits()) as hub:
+                await asyncio.wait_for(hub.failed.wait(), PATIENCE_S)
+
+    asyncio.run(scenario())
+    assert "BUG: background task ended unexpectedly" in caplog.text
+
+
+def test_what_is_measured_is_what_there_is() -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.publish("a", "b", "b")
+        await stage.subscribed("websocket-json", "c")
+        gauges = stage.hub.gauges()
+        assert gauges == {
+            "connections": 1,
+            "max_connections": 7,
+            "channels": 3,
+            "retained_messages": 3,
+            "retained_bytes": stage.hub.history.bytes,
+            "unsent_bytes": 0,
+            "log_last_sequence": 3,
+            "idempotency_keys": 0,
+            "idempotency_window_seconds": 300.0,
+            "draining": 0,
+        }
+        assert gauges.keys() == {name for name in FAMILIES if not hasattr(stage.hub.metrics, name)}
+
+    play(scenario, Limits(max_connections=7))
+
+
+# Connections that Tornado had
+
+
+@pytest.mark.parametrize("split", [0, 20, None])
+def test_a_request_behind_a_page_is_answered_in_the_next_turn(split: int | None) -> None:
+    """Not when the clock starts a turn, which is up to a second later."""
+    request = publish(b"a", b"hello")
+
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        ours, client = socket.socketpair()
+        client.setblocking(False)
+        ours.setblocking(False)
+        with closing(client):
+            stage.hub.take_back(ours, request[:split])
+            if split is not None:
+                await asyncio.get_running_loop().sock_sendall(client, request[split:])
+            assert b"HTTP/1.1 200 OK" in await response(client)
+
+    play(scenario)
+
+
+def test_a_poller_that_asks_for_a_page_between_two_polls_still_counts() -> None:
+    given: list[socket.socket] = []
+
+    async def scenario() -> None:
+        store = MemoryStore(Retention())
+        async with running_hub(store, Limits(), lambda sock, address, received: given.append(sock)) as hub:
+            sock = await hub.connect()
+            with closing(sock):
+                cursor = format_cursor(store.epoch, 0).encode()
+                send = asyncio.get_running_loop().sock_sendall
+                await send(sock, b"GET /channels/a?wait=0&cursor=%b HTTP/1.1\r\nHost: h\r\n\r\n" % cursor)
+                await response(sock)
+                await send(sock, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+                async with asyncio.timeout(PATIENCE_S):
+                    while not given:
+                        await asyncio.sleep(0)
+                assert hub.history.subscribers(hub.history.find("a")) == 1
+                given[0].close()
+
+    asyncio.run(scenario())
+
+
+# How it stops
+
+
+def test_a_stopping_hub_waits_for_publishes_that_the_log_has_not_stored_yet() -> None:
+    async def scenario() -> None:
+        store = SlowStore()
+        async with running_hub(store, Limits()) as hub:
+            one, other = await hub.connect(), await hub.connect()
+            with closing(one), closing(other):
+                send = asyncio.get_running_loop().sock_sendall
+                await send(one, publish(b"a", b"1"))
+                async with asyncio.timeout(PATIENCE_S):
+                    while not store.groups:
+                        await asyncio.sleep(0)
+                await send(other, publish(b"a", b"2"))
+                async with asyncio.timeout(PATIENCE_S):
+                    while not hub._publishing._queue:
+                        await asyncio.sleep(0)
+                draining = asyncio.ensure_future(hub.drain())
+                await asyncio.sleep(0)
+                assert not draining.done()
+                store.store()
+                assert b"HTTP/1.1 200 OK" in await response(one)
+                assert not draining.done()
+                async with asyncio.timeout(PATIENCE_S):
+                    while not store.groups:
+                        await asyncio.sleep(0)
+                store.store()
+                assert b"HTTP/1.1 200 OK" in await response(other)
+                await draining
+                assert not hub._publishing.busy
+
+    asyncio.run(scenario())
+
+
+def test_a_stopping_hub_does_not_wait_for_a_log_that_stores_nothing_for_longer_than_a_second() -> None:
+    async def scenario() -> None:
+        store = SlowStore()
+        async with running_hub(store, Limits(drain_s=0.05)) as hub:
+            sock = await hub.connect()
+            with closing(sock):
+                await asyncio.get_running_loop().sock_sendall(sock, publish(b"a", b"1"))
+                async with asyncio.timeout(PATIENCE_S):
+                    while not store.groups:
+                        await asyncio.sleep(0)
+                await asyncio.wait_for(hub.drain(), PATIENCE_S)
+                assert hub._publishing.busy
+
+    asyncio.run(scenario())
+
+
+def test_a_stopping_hub_ends_every_subscription_and_says_why() -> None:
+    async def scenario(stage: Stage) -> None:
+        for wire in ("websocket-json", "eventsource-json"):
+            await stage.subscribed(wire, "a")
+        poller = await stage.subscribed("longpoll-json", "a", wait="20")
+        await stage.hub.drain()
+        assert (await poller.event()).kind == "rotate"
+        assert stage.hub.metrics.unsubscribes["shutdown"] == 2
+        states = {c.state for c in stage.hub.sockets.connections()}
+        assert not states & {State.STREAMING, State.POLLING}
+
+    play(scenario, Limits(drain_s=0.05))
+
+
+def test_closing_ends_what_is_left() -> None:
+    async def scenario() -> None:
+        async with running_hub(MemoryStore(Retention()), Limits()) as hub:
+            sock = await hub.connect()
+            await asyncio.get_running_loop().sock_sendall(sock, b"GET /channels/a?wait=20 HTTP/1.1\r\nHost: h\r\n\r\n")
+            await hub.until_subscribed(sock)
+        with closing(sock):
+            assert hub.metrics.unsubscribes == {"server_closed": 1}
+            assert await asyncio.get_running_loop().sock_recv(sock, 1) == b""
+
+    asyncio.run(scenario())
+
+
+def test_what_is_published_is_counted_and_answered_with_what_follows() -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.subscribed("websocket-json", "a")
+        client = await stage.client()
+        await asyncio.get_running_loop().sock_sendall(client.socket, publish(b"a", b"x"))
+        answer = json.loads((await response(client.socket)).partition(b"\r\n\r\n")[2])
+        assert answer == {"id": format_cursor(stage.store.epoch, 1), "channels": {"a": {"subscribers": 1}}}
+        assert (stage.hub.metrics.publishes, stage.hub.metrics.messages) == (1, 1)
+
+    play(scenario)
