@@ -15,21 +15,46 @@ EXPOSED = b"Access-Control-Expose-Headers: Retry-After\r\n"
 PAGE = "https://page.example"
 
 
+CROSS_SITE = "Sec-Fetch-Site: cross-site"
+
+
 @pytest.mark.parametrize(
-    ("lines", "allowed"),
+    ("lines", "allowed", "admitted"),
     [
-        ([], ()),
-        ([f"Origin: {PAGE}"], ("*",)),
-        ([f"Origin: {PAGE}"], ("https://other.example", PAGE)),
-        (["Origin: http://push.example"], ()),
-        (["Origin: https://push.example"], ()),
-        (["Origin: https://public.example", "X-Forwarded-Host: public.example"], ()),
-        (["Origin: https://public.example", "Sec-Fetch-Site: same-origin"], ()),
-        (["Origin: null"], ("null",)),
+        ([], (), True),
+        ([f"Origin: {PAGE}"], ("*",), True),
+        ([f"Origin: {PAGE}"], ("https://other.example", PAGE), True),
+        ([f"Origin: {PAGE}"], ("https://other.example",), False),
+        ([f"Origin: {PAGE}"], (), False),
+        ([f"Origin: {PAGE}", CROSS_SITE], (PAGE,), True),
+        (["Origin: http://push.example"], (), True),
+        (["Origin: https://push.example"], (), True),
+        (["Origin: https://public.example", "X-Forwarded-Host: public.example"], (), True),
+        (["Origin: https://public.example", "X-Forwarded-Host: other.example"], (), False),
+        (["Origin: https://public.example", "Sec-Fetch-Site: same-origin"], (), True),
+        (["Origin: https://public.example", "Sec-Fetch-Site: same-site"], (), False),
+        (["Origin: https://public.example", CROSS_SITE], (), False),
+        (["Origin: null"], ("null",), True),
+        (["Origin: null"], ("https://null",), False),
     ],
 )
-def test_a_page_comes_in_from_the_same_origin_or_where_it_was_named(lines: list[str], allowed: tuple[str, ...]) -> None:
-    Origins(allowed, loopback=False).check(request(*lines))  # does not raise
+def test_a_page_is_admitted_from_the_same_origin_or_if_it_is_named(
+    lines: list[str], allowed: tuple[str, ...], admitted: bool
+) -> None:
+    assert is_admitted(Origins(allowed, loopback=False), request(*lines)) is admitted
+
+
+def is_admitted(origins: Origins, asked: Request) -> bool:
+    try:
+        origins.check(asked)
+    except Forbidden:
+        return False
+    return True
+
+
+def test_a_refusal_names_the_option_that_would_admit_the_page() -> None:
+    with pytest.raises(Forbidden, match=f"--cors-origin {PAGE}"):
+        Origins((), loopback=False).check(request(f"Origin: {PAGE}"))
 
 
 @pytest.mark.parametrize(
@@ -51,10 +76,9 @@ def test_a_page_comes_in_from_the_same_origin_or_where_it_was_named(lines: list[
     ],
 )
 def test_any_other_page_stays_out(origin: str) -> None:
-    with pytest.raises(Forbidden, match="--cors-origin"):
-        Origins(("https://other.example",), loopback=False).check(
-            request(f"Origin: {origin}", "Sec-Fetch-Site: cross-site")
-        )
+    origins = Origins(("https://other.example",), loopback=False)
+    assert not is_admitted(origins, request(f"Origin: {origin}", CROSS_SITE))
+    assert is_admitted(origins, request("Origin: https://other.example", CROSS_SITE))
 
 
 def test_an_origin_with_a_port_is_the_same_with_that_port_alone() -> None:

@@ -305,6 +305,30 @@ def test_ages_and_times_to_live_go_on_where_they_were(make_log: MakeLog) -> None
     assert log.history.channel("a").floor == 1
 
 
+def test_a_message_from_a_clock_that_is_ahead_is_as_old_as_one_of_now(make_log: MakeLog) -> None:
+    log = make_log(age_s=60.0)
+    load(log, [stored("a", 1, age_s=-500.0), stored("b", 2, age_s=-500.0, ttl_s=30.0)], 0)
+    log.wait(30)
+    assert (log.held("a"), log.held("b")) == ([1], [])
+    log.wait(31)
+    assert log.held("a") == []
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9])
+def test_a_message_is_never_evicted_before_its_age_and_at_most_two_seconds_after_it(
+    make_log: MakeLog, fraction: float
+) -> None:
+    log = make_log(age_s=60.0)
+    log.wait(5)
+    log.now += fraction
+    log.publish("a")
+    log.now -= fraction
+    log.wait(60)
+    assert log.held("a") == [1]
+    log.wait(2)
+    assert log.held("a") == []
+
+
 def test_starting_over_forgets_what_was_and_makes_passes_visit_everyone_again(make_log: MakeLog) -> None:
     log = make_log(age_s=60.0)
     channel = log.append("a", ttl_s=1.0)

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import resource
 import select
+import socket
 import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from pushcompat.hub import listener as module
+from pushcompat.hub.context import Context
+from pushcompat.hub.listener import Listener
+from pushcompat.limits import Limits
+from pushcompat.metrics import Metrics
 
 from ..harness import MS, PATIENCE_S, Client, Server, running
 
@@ -62,11 +71,15 @@ def test_a_connection_that_asks_for_nothing_is_ended_without_a_word(impatient_se
         assert client.to_end() == b""
 
 
-def test_a_kept_connection_has_the_same_time_for_its_next_head(impatient_server: Server) -> None:
-    with impatient_server.connect() as client:
-        client.poll("door")
+@pytest.mark.options("--head-timeout", "1", "--idle-timeout", "1h", "--poll-grace", "1h")
+@pytest.mark.parametrize("query", ["wait=0", "wait=0&cursor=earliest"])
+def test_a_kept_connection_has_the_same_time_for_its_next_head(server: Server, query: str) -> None:
+    """Whether it has a subscription or not."""
+    with server.connect() as client:
+        client.poll("door", query)
         client.send(HEAD)
         assert client.problem()[0] == 408
+        assert client.to_end() == b""
 
 
 @pytest.mark.options("--head-timeout", "1", "--idle-timeout", "2", "--poll-grace", "1")
@@ -199,3 +212,29 @@ def test_without_file_descriptors_accepting_pauses_and_everyone_inside_is_served
         for client in crowd[6:]:
             assert client.poll("door")["messages"] == []
             client.close()
+
+
+def test_a_listener_that_is_closed_during_a_pause_stays_closed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Watching(Listener):
+        watched = 0
+
+        def _watch(self, sock: socket.socket) -> None:
+            super()._watch(sock)
+            self.watched += 1
+
+    async def scenario() -> None:
+        listener = Watching(Context(Limits(), Metrics()))
+        sock = socket.create_server(("127.0.0.1", 0))
+        listener.listen([sock])
+        listener._pause(sock, OSError(errno.EMFILE, "too many"))
+        listener.close()
+        async with asyncio.timeout(PATIENCE_S):
+            while listener.watched < 2:
+                await asyncio.sleep(0)
+        assert sock.fileno() == -1
+
+    monkeypatch.setattr(module, "_PAUSE_S", 0.01)
+    asyncio.run(scenario())
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

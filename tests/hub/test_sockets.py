@@ -40,13 +40,15 @@ class Pair:
         return self.sockets._poller.ready()
 
     def read(self) -> bytes:
-        """All that has come; b"" also at the end of the stream."""
+        """All that has come. Raises EOFError at the end of the stream, if nothing came before it."""
         received = b""
         try:
             while data := self.client.recv(1 << 20):
                 received += data
         except BlockingIOError:
-            pass
+            return received
+        if not received:
+            raise EOFError
         return received
 
     def at_end(self) -> bool:
@@ -124,7 +126,7 @@ def test_a_client_that_is_gone_gets_nothing_more(pair: Pair) -> None:
     pair.sockets.abort(pair.connection, CloseReason.CLIENT_CLOSED)
     pair.sockets.flush_writes()
     assert pair.connection.state is State.CLOSED
-    assert pair.read() == b""
+    assert pair.at_end()
 
 
 def test_a_read_that_filled_its_buffer_is_followed_by_another(pair: Pair) -> None:
@@ -134,6 +136,26 @@ def test_a_read_that_filled_its_buffer_is_followed_by_another(pair: Pair) -> Non
         sizes += [len(data) for _, data in received]
     assert sum(sizes) == 10_000
     assert len(sizes) > 1
+
+
+def test_a_paused_client_is_not_read_though_its_last_read_filled_the_buffer(pair: Pair) -> None:
+    pair.client.send(b"x" * 10_000)
+    ((_, data),) = pair.sockets.read()
+    pair.sockets.pause(pair.connection)
+    assert pair.sockets.readable
+    assert (pair.sockets.read(), pair.sockets.readable) == ([], False)
+    pair.sockets.resume(pair.connection)
+    received = len(data)
+    while got := pair.sockets.read():
+        received += len(got[0][1])
+    assert received == 10_000
+
+
+def test_a_client_that_is_closed_is_not_read_though_it_was_reported(pair: Pair) -> None:
+    pair.client.send(b"x" * 10_000)
+    pair.sockets.read()
+    pair.sockets.abort(pair.connection, CloseReason.CLIENT_CLOSED)
+    assert pair.sockets.read() == []
 
 
 def test_the_end_that_came_with_the_last_bytes_is_seen_after_them(pair: Pair) -> None:

@@ -69,3 +69,40 @@ def test_what_nobody_has_to_be_given_any_more_is_not_held() -> None:
         assert len(store._log) == 10
 
     asyncio.run(scenario())
+
+
+class Counting(MemoryStore):
+    trims = 0
+
+    def _trim(self) -> None:
+        self.trims += 1
+        super()._trim()
+
+
+@pytest.mark.parametrize(
+    ("retention", "size", "most"),
+    [
+        pytest.param(Retention(count=1), 1, 12, id="beyond the count"),
+        pytest.param(Retention(count=10_000, bytes=1_256_000), 1000, 250, id="beyond the bytes"),
+    ],
+)
+def test_what_is_trimmed_is_a_fraction_of_what_is_held_so_that_a_message_costs_the_same_however_many_there_are(
+    retention: Retention, size: int, most: int
+) -> None:
+    async def scenario() -> None:
+        store = Counting(retention)
+        for _ in range(25_000):
+            store.append([Publish([draft("a", "x" * size)])], lambda outcomes: None)
+        assert 0 < store.trims <= most
+
+    asyncio.run(scenario())
+
+
+def test_channels_of_which_nothing_is_held_are_not_counted() -> None:
+    async def scenario() -> None:
+        store = MemoryStore(Retention(bytes=100_000))
+        for number in range(5000):
+            store.append([Publish([draft(f"c{number}", "x" * 1000)])], lambda outcomes: None)
+        assert len(store._counts) == len(store._log) < 100
+
+    asyncio.run(scenario())

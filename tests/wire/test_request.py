@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 
 import pytest
 from hypothesis import given
@@ -267,6 +268,17 @@ def test_a_chunked_body_may_come_in_any_pieces(size: int) -> None:
     assert left + data == BEHIND
     assert request.body == b"hello\n\r\nbye"
     assert request.reusable
+
+
+def test_a_chunked_body_leaves_nothing_to_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            assert post("Transfer-Encoding: chunked").feed(CHUNKED) == b""
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("lines", [["Connection: close"], ["Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings"]])
