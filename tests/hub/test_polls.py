@@ -204,6 +204,18 @@ def test_a_poll_after_an_unanswered_earliest_is_not_excused_either() -> None:
     play(scenario, KEEPING_FEW)
 
 
+def test_a_poll_after_an_earliest_for_which_there_was_nothing_to_do_is_not_excused_either() -> None:
+    async def scenario(stage: Stage) -> None:
+        cursor = await stage.publish("a")
+        stage.store.trim_unseen(5)
+        await stage.until(lambda: stage.store.is_told)
+        client = await stage.client()
+        assert "reset" not in await poll(client, "a,b", cursor="earliest", wait="0")
+        assert (await poll(client, "a,b", cursor=cursor, wait="0"))["reset"] == ["a", "b"]
+
+    play(scenario)
+
+
 def test_a_repeated_poll_whose_grant_has_ended_is_admitted_anew() -> None:
     async def scenario(stage: Stage) -> None:
         client = await stage.client()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import select
 import socket
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from ..harness import KEY, MS, Client, Server, running, sequence
+from .stage import Stage, play
 
 POLL = b"GET /channels/%b HTTP/1.1\r\nHost: test\r\n\r\n"
 BEARER = b"Authorization: Bearer " + KEY.encode() + b"\r\n"
@@ -205,6 +207,27 @@ def test_any_amount_may_be_pipelined_behind_a_held_poll(shared_server: Server, s
     numbers = [sequence(json.loads(answer[2])["id"]) for answer in answers]
     assert numbers == sorted(numbers)
     assert len(shared_client.retained("bulk")) == 100
+
+
+def test_no_more_than_a_head_is_read_behind_a_held_poll() -> None:
+    async def scenario(stage: Stage) -> None:
+        client = await stage.subscribed("longpoll-json", "gate", wait="20")
+        (connection,) = [c for c in stage.hub.sockets.connections() if c.channels]
+        sending = asyncio.ensure_future(
+            asyncio.get_running_loop().sock_sendall(client.socket, publish(b"bulk", b"x" * 1000) * 10_000)
+        )
+        await stage.until(lambda: connection in stage.hub.sockets._paused)
+        read = len(connection.pending_input)
+        assert read <= stage.hub._context.limits.head_bytes + 4096
+        for _ in range(3):  # the hub takes turns, and reads others
+            await stage.publish("elsewhere")
+            await (other := await stage.client()).subscribe("longpoll-json", "elsewhere")
+            await other.event()
+        assert len(connection.pending_input) == read
+        assert not sending.done()
+        sending.cancel()
+
+    play(scenario)
 
 
 def test_a_request_behind_a_repeated_publish_does_not_wait_for_the_clock(shared_client: Client) -> None:

@@ -11,6 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
+from pushcompat.hub import streams as module
 from pushcompat.hub.connection import Connection, State
 from pushcompat.limits import Limits
 from pushcompat.message import Message
@@ -328,6 +329,20 @@ def test_a_stream_rotates_in_the_second_that_its_time_is_up_and_not_all_do_so_to
         assert stage.hub.metrics.unsubscribes == Counter({"rotated": 60})
 
     play(scenario, Limits(request_cap_s=52, heartbeat_s=15))
+
+
+@pytest.mark.parametrize(("drawn", "lifetime"), [(0, 40), (1, 50)])
+def test_a_stream_lives_for_four_fifths_of_what_the_request_cap_leaves_or_longer_but_never_over_it(
+    monkeypatch: pytest.MonkeyPatch, drawn: int, lifetime: int
+) -> None:
+    async def scenario(stage: Stage) -> None:
+        client = await stage.subscribed("websocket-json", "a")
+        (connection,) = [c for c in stage.hub.sockets.connections() if c.channels]
+        assert connection.expires_at - connection.request_started == lifetime
+        assert (await client.event()).lifetime == lifetime
+
+    monkeypatch.setattr(module.random, "uniform", lambda *bounds: bounds[drawn])
+    play(scenario, Limits(request_cap_s=52))
 
 
 @pytest.mark.parametrize(("draining", "least", "most"), [(False, 500, 3000), (True, 2000, 5000)])

@@ -62,7 +62,10 @@ def test_a_place_that_was_left_behind_calls_nobody() -> None:
     for deadline in (9, 5, 2):
         wheel.set(timed, deadline)
     assert list(wheel.advance(2)) == [timed]
-    wheel.set(timed, 9)  # now twice in that bucket
+    wheel.set(timed, 9)  # now twice in that bucket, and once in an earlier one
+    assert places(wheel) == 3
+    assert list(wheel.advance(8)) == []
+    assert places(wheel) == 2
     assert list(wheel.advance(20)) == [timed]
     assert places(wheel) == 0
 

@@ -98,6 +98,19 @@ def test_what_is_trimmed_is_a_fraction_of_what_is_held_so_that_a_message_costs_t
     asyncio.run(scenario())
 
 
+def test_what_is_beyond_one_channels_count_is_trimmed_when_it_is_half_of_all_that_is_held() -> None:
+    async def scenario() -> None:
+        store = Counting(Retention(count=1))
+        for number in range(20_000):
+            store.append([Publish([draft(f"c{number}")])], lambda outcomes: None)
+        for _ in range(25_000):
+            store.append([Publish([draft("busy")])], lambda outcomes: None)
+        assert store.trims == 1
+        assert len(store._log) < 22_000
+
+    asyncio.run(scenario())
+
+
 def test_channels_of_which_nothing_is_held_are_not_counted() -> None:
     async def scenario() -> None:
         store = MemoryStore(Retention(bytes=100_000))
