@@ -145,8 +145,7 @@ class Channel:
         return message
 
     def _forget_key(self, message: Message) -> None:
-        # Another message may have the key by now: this one was replaced before it was taken.
-        if message.key is not None and self._keyed and self._keyed.get(message.key) == message.sequence:
+        if message.key is not None and self._keyed:
             del self._keyed[message.key]
 
     # The pass

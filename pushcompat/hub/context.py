@@ -1,4 +1,4 @@
-"""What all parts of the hub share, made once: limits, metrics, timers, sockets, the history, and the next turn."""
+"""What all parts of the hub share, made once: limits, metrics, access, timers, sockets, history, and the next turn."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from ..access import Access
 from ..limits import Limits
 from ..metrics import Metrics
 from .connection import Connection
@@ -21,8 +22,19 @@ _RETRY_AFTER_STOP_MS = (2000, 5000)  # longer than a usual restart takes
 
 
 class Context:
-    def __init__(self, limits: Limits, metrics: Metrics, selector: LoopSelector | None = None) -> None:
+    """``prefix``: the path that /channels is under. ``selector``: the event loop's, if it was made for a hub."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        metrics: Metrics,
+        access: Access | None = None,
+        prefix: str = "",
+        selector: LoopSelector | None = None,
+    ) -> None:
         self.limits = limits
+        self.access = access or Access(())
+        self.base = f"{prefix}/channels"
         self.metrics = metrics
         self.timers: TimerWheel[Connection] = TimerWheel(int(time.monotonic()))
         self.sockets = Sockets(self.timers, limits, selector)

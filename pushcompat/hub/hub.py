@@ -70,17 +70,15 @@ class Hub:
         hand_over: HandOver,
         selector: LoopSelector | None = None,
     ) -> None:
-        context = Context(settings.limits, metrics, selector)
         access = Access(settings.publish_keys, settings.cors_origins, loopback=settings.loopback)
+        context = Context(settings.limits, metrics, access, settings.prefix, selector)
         responses = Responses(context)
         fanout = Fanout(context, responses)
         subscriptions = Subscriptions(context)
         streams = Streams(context, subscriptions, fanout)
         polls = Polls(context, subscriptions, fanout, responses)
-        publishing = Publishing(context, store, settings.prefix, fanout, responses)
-        requests = Requests(
-            context, access, settings.prefix, hand_over, responses, subscriptions, streams, polls, publishing
-        )
+        publishing = Publishing(context, store, fanout, responses)
+        requests = Requests(context, hand_over, responses, streams, polls, publishing)
         self._context = context
         self._store = store
         self._metrics = metrics

@@ -12,6 +12,7 @@ from ..wire.request import Request
 from .connection import Connection, State
 from .context import Context
 from .fanout import Fanout
+from .reasons import CloseReason
 from .responses import Responses
 from .subscriptions import Subscriptions
 
@@ -93,6 +94,10 @@ class Polls:
         assert encoding is not None
         cursor = self._subscriptions.cursor(connection)
         self._answer(connection, encoding.rotate(cursor, self._context.retry_ms()))
+
+    def leave(self, connection: Connection, *, may_return: bool = False) -> None:
+        """Ends the subscription of a poller between two polls. ``may_return``: it may poll again, on any connection."""
+        self._subscriptions.leave(connection, CloseReason.LEFT, may_return=may_return)
 
     def _answer(self, connection: Connection, data: bytes) -> None:
         encoding = connection.encoding

@@ -61,7 +61,7 @@ class _Template(msgspec.Struct, frozen=True):
 
 
 class Publishing:
-    def __init__(self, context: Context, store: Store, prefix: str, fanout: Fanout, responses: Responses) -> None:
+    def __init__(self, context: Context, store: Store, fanout: Fanout, responses: Responses) -> None:
         limits = context.limits
         self._timers = context.timers
         self._sockets = context.sockets
@@ -72,7 +72,7 @@ class Publishing:
         self._responses = responses
         self._wait_s = int(min(limits.publish_wait_s, limits.stream_s or limits.publish_wait_s))
         self._plain_line = re.compile(
-            rb"POST %b/channels/(%b) HTTP/1\.1\r\n" % (re.escape(prefix.encode()), NAME.pattern.encode())
+            rb"POST %b/(%b) HTTP/1\.1\r\n" % (re.escape(context.base.encode()), NAME.pattern.encode())
         )
         self._templates: dict[bytes, _Template] = {}  # by the header fields, keys cut out
         self._queue: list[Pending] = []
@@ -132,9 +132,12 @@ class Publishing:
             return
         if not fields.keep_alive:
             return
+        text, keys = cut_keys(head.partition(b"\r\n")[2])
+        if request.idempotency_key != (keys[1] if keys else b""):
+            return  # written so that it is not cut out: the text would stand for this one key
         if len(self._templates) >= _MAX_TEMPLATES:
             self._templates.clear()
-        self._templates[cut_keys(head.partition(b"\r\n")[2])[0]] = _Template(length, media_type, grant)
+        self._templates[text] = _Template(length, media_type, grant)
 
     def repeat(self, connection: Connection, data: bytes) -> bool:
         """Takes a publish that differs from an earlier one in its channel, body and keys alone. False: parse it."""

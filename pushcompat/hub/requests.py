@@ -12,7 +12,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 
-from ..access import Access
 from ..access.origins import ALLOW, PREFLIGHT
 from ..errors import BadRequest, HeadTooLarge, MethodNotAllowed, NotFound, Refused, RequestTimeout
 from ..wire.encoding import CONTENT_TYPES, LONGPOLL
@@ -27,7 +26,6 @@ from .publishing import Publishing
 from .reasons import CloseReason
 from .responses import Responses
 from .streams import Streams
-from .subscriptions import Subscriptions
 
 HandOver = Callable[[socket.socket, object, bytes], None]
 
@@ -38,11 +36,8 @@ class Requests:
     def __init__(
         self,
         context: Context,
-        access: Access,
-        prefix: str,
         hand_over: HandOver,
         responses: Responses,
-        subscriptions: Subscriptions,
         streams: Streams,
         polls: Polls,
         publishing: Publishing,
@@ -50,15 +45,14 @@ class Requests:
         self._sockets = context.sockets
         self._timers = context.timers
         self._limits = context.limits
-        self._access = access
+        self._access = context.access
+        self._base = context.base
+        self._below = f"{context.base}/"
+        self._hand_over = hand_over
         self._responses = responses
-        self._subscriptions = subscriptions
         self._streams = streams
         self._polls = polls
         self._publishing = publishing
-        self._base = f"{prefix}/channels"
-        self._below = f"{self._base}/"
-        self._hand_over = hand_over
         self._methods = {"GET": self._get, "HEAD": self._head, "POST": self._post, "OPTIONS": self._options}
 
     # Heads
@@ -111,7 +105,7 @@ class Requests:
             late = RequestTimeout(f"the request's head was not received within {self._limits.head_s:g} s")
             self._refuse(connection, late)
         elif connection.channels:
-            self._subscriptions.leave(connection, CloseReason.LEFT)
+            self._polls.leave(connection)
             self._timers.set(connection, self._timers.now + int(self._limits.idle_s))
         else:
             self._sockets.abort(connection, CloseReason.IDLE_TIMEOUT)
@@ -143,7 +137,7 @@ class Requests:
             self._responses.refuse(connection, request, refused)
 
     def _give_away(self, connection: Connection, head: bytes) -> None:
-        self._subscriptions.leave(connection, CloseReason.LEFT, may_return=True)
+        self._polls.leave(connection, may_return=True)
         address = connection.address
         received = head + connection.take_input()
         self._hand_over(self._sockets.detach(connection), address, received)

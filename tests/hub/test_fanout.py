@@ -107,7 +107,7 @@ def test_a_publisher_that_waited_for_a_pass_waits_for_the_next_one_where_the_cha
     rig.publish("a")
     rig.turn(10)
     rig.publish(*"aaaa")  # behind the pass: it has to keep all of these for the next one
-    publishing = Publishing(rig.context, MemoryStore(Retention()), "", rig.fanout, rig.responses)
+    publishing = Publishing(rig.context, MemoryStore(Retention()), rig.fanout, rig.responses)
     request = parse_head(b"POST /channels/a HTTP/1.1\r\nHost: test\r\n\r\n")
     publishing.submit(rig.connect(), request, ["a"], Grant("publisher"))
     assert rig.metrics.publish_throttled == 1

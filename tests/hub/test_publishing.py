@@ -562,7 +562,7 @@ def submit(publishing: Publishing, rig: Rig) -> Connection:
 def test_a_publish_is_under_way_from_its_body_to_its_answer(rig: Rig) -> None:
     """So a stopping server waits for it at every moment in between."""
     store = SlowStore()
-    publishing = Publishing(rig.context, store, "", rig.fanout, rig.responses)
+    publishing = Publishing(rig.context, store, rig.fanout, rig.responses)
     assert (publishing.busy, publishing.ready) == (False, False)
     submit(publishing, rig)
     assert (publishing.busy, publishing.ready) == (True, True)
@@ -581,7 +581,7 @@ def test_a_publish_is_under_way_from_its_body_to_its_answer(rig: Rig) -> None:
 
 
 def test_publishes_that_the_log_has_not_stored_are_not_answered_and_their_publishers_not_read(rig: Rig) -> None:
-    publishing = Publishing(rig.context, SlowStore(), "", rig.fanout, rig.responses)
+    publishing = Publishing(rig.context, SlowStore(), rig.fanout, rig.responses)
     connection = submit(publishing, rig)
     assert connection.state is State.READING_HEAD
     publishing.commit()
@@ -600,7 +600,7 @@ def test_a_log_that_raises_refuses_its_group_and_takes_the_next_one(rig: Rig, ca
             super().append(group, done)
 
     store = Failing()
-    publishing = Publishing(rig.context, store, "", rig.fanout, rig.responses)
+    publishing = Publishing(rig.context, store, rig.fanout, rig.responses)
     connections = [submit(publishing, rig) for _ in range(3)]
     publishing.commit()
     rig.sockets.flush_writes()
