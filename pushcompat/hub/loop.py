@@ -74,18 +74,18 @@ class Loop:
         until = time.monotonic() + _TURN_S
         if self._pipelined:
             self._go_on_with_pipelined(until)
-        self._publishing.commit()  # before anything else is read from those who published
+        if self._publishing.queue:
+            self._publishing.commit()  # before anything else is read from those who published
         # During a pass fewer sockets are read: what was published is delivered before more is published.
         self._read(max(1, self._visits // 4) if self._fanout.busy else self._visits, until)
         if self._due:
             self._serve_timers(until)
-        self._publishing.commit()
         self._sockets.flush_writes()
         if self._fanout.active:
             self._fanout.run(self._visits, until)
         sockets = self._sockets
         left = sockets.readable or sockets.writes_pending or self._pipelined or self._due
-        return bool(left or self._fanout.busy or self._publishing.ready)
+        return bool(left or self._fanout.busy or (self._publishing.queue and self._publishing.ready))
 
     def _read(self, most: int, until: float) -> None:
         receive = self._receive
@@ -96,7 +96,8 @@ class Loop:
                     receive[connection.state](connection, data)
                 except Exception:
                     self._sockets.log_bug_and_abort(connection)
-            self._publishing.commit()
+            if self._publishing.queue:
+                self._publishing.commit()
             most -= len(received)
             if not self._sockets.readable or time.monotonic() > until:
                 return

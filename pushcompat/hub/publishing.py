@@ -75,7 +75,7 @@ class Publishing:
             rb"POST %b/(%b) HTTP/1\.1\r\n" % (re.escape(context.base.encode()), NAME.pattern.encode())
         )
         self._templates: dict[bytes, _Template] = {}  # by the header fields, keys cut out
-        self._queue: list[Pending] = []
+        self.queue: list[Pending] = []  # for ``commit``
         self._storing: list[Pending] = []  # the group that the log is storing
         self._waiting: dict[Connection, Pending] = {}  # for a pass
         self._waiting_for: dict[Channel, deque[Pending]] = {}
@@ -86,12 +86,12 @@ class Publishing:
 
     @property
     def busy(self) -> bool:
-        return bool(self._queue or self._storing or self._stored or self._waiting)
+        return bool(self.queue or self._storing or self._stored or self._waiting)
 
     @property
     def ready(self) -> bool:
         """There are publishes that the log could store now."""
-        return bool(self._queue) and not self._storing
+        return bool(self.queue) and not self._storing
 
     # Requests
 
@@ -189,7 +189,7 @@ class Publishing:
         if self._limits.refetch_rate is not None:
             for draft in pending.drafts:
                 draft.spread_ms = history.spread_ms([history.find(draft.channel)])
-        self._queue.append(pending)
+        self.queue.append(pending)
 
     # Waiting for a pass
 
@@ -223,9 +223,9 @@ class Publishing:
 
     def commit(self) -> None:
         """Has the log store what was collected, unless it is still busy with the group before."""
-        if not self._queue or self._storing:
+        if not self.queue or self._storing:
             return
-        self._storing, self._queue = self._queue, []
+        self._storing, self.queue = self.queue, []
         try:
             self._store.append(self._storing, self._stored_group)
         except Exception:

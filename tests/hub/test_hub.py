@@ -182,7 +182,7 @@ def test_a_stopping_hub_waits_for_publishes_that_the_log_has_not_stored_yet() ->
                         await asyncio.sleep(0)
                 await send(other, publish(b"a", b"2"))
                 async with asyncio.timeout(PATIENCE_S):
-                    while not hub._publishing._queue:
+                    while not hub._publishing.queue:
                         await asyncio.sleep(0)
                 draining = asyncio.ensure_future(hub.drain())
                 await asyncio.sleep(0)

@@ -22,8 +22,11 @@ STATES = set(State) - {State.CLOSED}
 class Publishing:
     ready = False
 
+    ready = False
+
     def __init__(self) -> None:
         self.commits = 0
+        self.queue = ["a publish"]
 
     def commit(self) -> None:
         self.commits += 1
@@ -140,7 +143,7 @@ def test_during_a_pass_a_turn_reads_a_quarter_of_that(make_turns: MakeTurns) -> 
 def test_what_was_published_is_stored_before_more_is_read_and_before_it_is_sent(turns: Turns) -> None:
     turns.connect(100, b"x")
     turns.loop.turn()
-    assert turns.publishing.commits >= 4  # first, after each slice of 64, and last
+    assert turns.publishing.commits >= 3  # first, and after each slice of 64
 
 
 def test_a_turn_that_took_too_long_leaves_the_rest_to_the_next_one(
