@@ -22,8 +22,6 @@ STATES = set(State) - {State.CLOSED}
 class Publishing:
     ready = False
 
-    ready = False
-
     def __init__(self) -> None:
         self.commits = 0
         self.queue = ["a publish"]
