@@ -36,7 +36,7 @@ class Channel:
 
     def __init__(self, name: str, floor: int) -> None:
         self.name = name
-        self.as_tuple = (self,)  # shared by all connections that follow just this channel
+        self.as_tuple: tuple[Channel, ...] = (self,)  # shared by all connections that follow just this channel
         self._messages: list[Message | None] = []
         self._sequences: list[int] = []  # of _messages, for bisection
         self._first = 0  # index of the oldest retained message; what is before it is evicted

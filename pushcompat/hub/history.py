@@ -78,13 +78,17 @@ class History:
         if not channel.idle or channel.name in self._idle or self._channels.get(channel.name) is not channel:
             return
         if channel.floor <= self.floor:
-            del self._channels[channel.name]  # one made anew would be the same
+            self._forget(channel)  # one made anew would be the same
             return
         self._idle[channel.name] = channel
         if len(self._idle) > _IDLE_CHANNELS:
-            name, forgotten = self._idle.popitem(last=False)
-            del self._channels[name]
+            forgotten = self._idle.popitem(last=False)[1]
+            self._forget(forgotten)
             self.floor = max(self.floor, forgotten.floor)
+
+    def _forget(self, channel: Channel) -> None:
+        del self._channels[channel.name]
+        channel.as_tuple = ()  # it refers to itself, and would wait for the garbage collector
 
     def subscribers(self, channel: Channel | None) -> int:
         """Everyone who follows the channel, pollers between two polls included."""
