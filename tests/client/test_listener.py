@@ -959,3 +959,14 @@ def test_it_takes_the_best_transport(server: Server) -> None:
     server.publish("b", "x")
     assert following.next()["data"] == "x"
     following.ends()
+
+
+@every_transport
+def test_earliest_over_several_channels_is_all_that_is_retained(server: Server, transport: str, prompt: None) -> None:
+    for number in range(10):
+        server.publish("b", str(number) * 40_000)
+    for number in range(120):  # more than the server keeps of a channel
+        server.publish("a", str(number))
+    heard = Heard(server.url, [transport], count=110, start="earliest")
+    assert len(heard.lines) == 110
+    assert heard.ids == sorted(heard.ids)
