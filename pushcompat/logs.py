@@ -3,9 +3,9 @@
     2026-11-23T12:00:00.123Z INFO subscribe channels=a,b transport=websocket client=k3x
     {"time":"2026-11-23T12:00:00.123Z","level":"INFO","event":"subscribe","channels":["a","b"],…}
 
-What a client sent can neither start a line of its own nor move a terminal's cursor: whatever is not printable is
-escaped. Tokens and keys are taken out of everything that looks like a query, a header or a credential, here and not
-where the line is made, so that nobody can forget it.
+What clients send cannot inject lines or terminal escapes: whatever is not printable is escaped. Tokens and keys are
+taken out of everything that looks like a query, a header or a credential, here and not where the line is made, so that
+nobody can forget it.
 
 Logging never blocks: the event loop appends to a bounded queue, and a thread formats and writes. When nobody reads
 stderr, the thread waits and the queue fills; lines beyond it are dropped and counted, and the count is logged when
@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, TextIO
 from urllib.parse import unquote_plus
@@ -56,10 +56,12 @@ _SECRET_NAMES = frozenset({"token", "access_token", "id_token", "publish_key", "
 _PARAMETER = re.compile(r"""(?<![^\s?&;=#"'])([^\s?&;=#"']++)=""")
 _VALUE = re.compile(r"[^\s&#]*")
 _CREDENTIAL = re.compile(
-    r"\b(authorization\W{1,4}(?:bearer\s+|basic\s+)?|bearer\s+|basic\s+)[\w.~+/=-]+", re.IGNORECASE
-)
+    r"\b(authorization\W{1,4}(?:bearer\s+|basic\s+)?+|bearer\s+|basic\s+)(?!(?-i:KEY)(?![\w.~+/=-]))[\w.~+/=-]+",
+    re.IGNORECASE,
+)  # KEY alone is the placeholder of our own error messages
 _REDACTED = "[redacted]"
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")  # needs no quotes: printable ASCII without space, quote, = and backslash
+_PLAIN = re.compile(r"[!#-9;<>-\[\]-~]+")  # and cannot hold a secret, because it has no colon: half the cost of a line
 
 _MAX_QUEUED = 10_000  # lines
 _COLLECT_S = 0.05
@@ -91,7 +93,7 @@ def configure(format: str = "text", level: str = "info", stream: TextIO | None =
 
 
 def event(name: str, level: int = logging.INFO, /, **fields: object) -> None:
-    """Logs one event. Fields that are None are left out. Where making the fields costs, ask ``enabled`` first."""
+    """Logs one event, without the fields that are None. If computing fields is expensive, check ``enabled`` first."""
     if level < _level:
         return
     if _write is None:
@@ -137,7 +139,8 @@ class _Thread:
         self._lines = lines
         self._descriptor = descriptor
         self._queue: deque[Entry] = deque()
-        self._dropped = 0
+        self._dropped = 0  # since the start; counted by the event loop alone
+        self._dropped_logged = 0
         self._news = threading.Event()
         self._hurry = threading.Event()  # a warning, or the end: not to be collected
         self._closing = False
@@ -177,9 +180,9 @@ class _Thread:
                 line = self._lines.line(queue.popleft())
                 text.append(line)
                 size += len(line) + 1
-            if self._dropped:
-                dropped, self._dropped = self._dropped, 0
-                text.append(self._lines.line((time.time(), logging.WARNING, Event.LINES_DROPPED, {"count": dropped})))
+            if count := self._dropped - self._dropped_logged:
+                self._dropped_logged += count
+                text.append(self._lines.line((time.time(), logging.WARNING, Event.LINES_DROPPED, {"count": count})))
             text.append("")
             self._send("\n".join(text).encode(errors="backslashreplace"))
 
@@ -284,31 +287,29 @@ def _timestamp(seconds: float) -> str:
     return f"{text}.{milliseconds % 1000:03d}Z"
 
 
-_bare: set[str] = set()  # texts that need neither quotes nor redaction: names of channels and transports come again
-
-
 def _text_value(value: object) -> str:
-    if type(value) is str and value in _bare:
-        return value
-    if isinstance(value, bool):
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    elif isinstance(value, _NUMBER):
         return str(round(value, 3))
-    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str):
-        value = ",".join(map(str, value))
-        if value in _bare:
-            return value
-    text = redact(str(value))
-    if not _BARE.fullmatch(text):
-        return f'"{escaped(text, quote=True)}"'
-    if len(_bare) >= 1024:
-        _bare.clear()
-    _bare.add(text)
-    return text
+    elif isinstance(value, _MANY):
+        text = ",".join(map(str, value))
+    else:
+        text = str(value)
+    if _PLAIN.fullmatch(text):
+        return text
+    text = redact(text)
+    return text if _BARE.fullmatch(text) else f'"{escaped(text, quote=True)}"'
+
+
+_NUMBER = (int, float)
+_MANY = (tuple, list, set, frozenset)
 
 
 def _json_value(value: object) -> Any:
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, _MANY):
         return [_json_value(item) for item in value]
     return value if isinstance(value, bool | int | float) else redact(str(value))
 

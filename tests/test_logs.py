@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -139,6 +141,12 @@ def test_what_is_no_secret_is_left_alone(text: str) -> None:
     assert logs.redact(text) == text
 
 
+def test_the_placeholder_of_our_own_messages_is_no_secret() -> None:
+    sentence = "publishing needs the publish key: send “Authorization: Bearer KEY”"
+    assert logs.redact(sentence) == sentence
+    assert "SECRET" not in logs.redact("Authorization: Bearer KEY-SECRET")
+
+
 @pytest.mark.parametrize("text", ["=" + "a" * 100_000, "a=" * 50_000, "authorization" * 8_000 + " ", "?token" * 20_000])
 def test_redaction_takes_time_in_proportion_to_the_text(text: str) -> None:
     logs.redact(text)  # quadratic, it would take minutes
@@ -182,3 +190,70 @@ def test_a_field_can_not_replace_time_level_or_event(log: Log) -> None:
     (document,) = log.documents()
     assert document["event"] == "x"
     assert document["time"] != "never"
+
+
+# The writer thread
+
+
+class Pipe:
+    """A standard error that is a pipe, and full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read_end, self.write_end = os.pipe()
+        os.set_blocking(self.write_end, False)
+        try:
+            while True:
+                os.write(self.write_end, b"x" * 4096)
+        except BlockingIOError:
+            os.set_blocking(self.write_end, True)
+        self._file = os.fdopen(self.write_end, "w")
+        monkeypatch.setattr(sys, "stderr", self._file)
+
+    def read_until(self, mark: bytes) -> bytes:
+        data = b""
+        while mark not in data:
+            data += os.read(self.read_end, 65536)
+        return data
+
+    def close(self) -> None:
+        os.close(self.read_end)
+        self._file.close()
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch, log: Log) -> Iterator[Pipe]:
+    pipe = Pipe(monkeypatch)
+    logs.configure()
+    yield pipe
+    logs.close()
+    pipe.close()
+
+
+def test_lines_beyond_the_queue_are_dropped_and_counted_once_somebody_reads(pipe: Pipe) -> None:
+    for number in range(12_000):
+        logs.event("x", number=number)
+    shown = pipe.read_until(b"lines_dropped count=")
+    logs.event("last")
+    shown += pipe.read_until(b"INFO last\n")
+    count = re.search(rb"WARNING lines_dropped count=(\d+)", shown)
+    assert count
+    assert shown.count(b" INFO x number=") + int(count[1]) == 12_000
+    assert shown.count(b"lines_dropped") == 1
+
+
+def test_the_end_waits_only_so_long_for_a_reader(pipe: Pipe) -> None:
+    logs.event("x")
+    logs.close()  # without the bound the test would not end
+    assert b"INFO x" in pipe.read_until(b"INFO x\n")
+
+
+def test_what_is_logged_last_is_written_before_the_end(pipe: Pipe) -> None:
+    os.read(pipe.read_end, 1 << 20)
+    logs.event("x")
+    try:
+        raise ValueError("why")
+    except ValueError:
+        logs.log.exception("failed")
+    logs.close()
+    os.set_blocking(pipe.read_end, False)
+    assert b"    ValueError: why\n" in os.read(pipe.read_end, 1 << 20)

@@ -21,7 +21,6 @@ from typing import BinaryIO, ClassVar
 
 import msgspec
 
-from .dial import MAX_WAIT_S
 from .responses import MAX_RETRY_AFTER_S
 from .transports import OPEN_S, TRANSPORTS, ConnectionLost, PermanentError, Subscription, decoded
 
@@ -152,7 +151,7 @@ class Listener:
 
     def _open(self, document: Document) -> bool:
         lifetime_s = float("inf") if document.lifetime is None else document.lifetime
-        self._watchdog.silence_s = min(2 * document.heartbeat, lifetime_s + 5, MAX_WAIT_S) or OPEN_S
+        self._watchdog.silence_s = min(2 * document.heartbeat, lifetime_s + 5) or OPEN_S
         self._position.opened(document.cursor)
         return False
 

@@ -409,6 +409,26 @@ def test_polls_ask_for_earliest_until_the_server_names_a_position(prompt: None) 
     assert asked == ["earliest"] * 4 + [cursor(6)]
 
 
+def test_the_opening_cursor_of_a_stream_means_nothing_to_the_poll_that_follows(prompt: None) -> None:
+    polls = [
+        b'{"cursor":"earliest","messages":[%b]}' % message(7),
+        b'{"cursor":"%b","messages":[]}' % cursor(9).encode(),
+    ]
+
+    def polled(talk: Talk) -> None:
+        for body in polls:
+            talk.request()
+            asked.append(resumed(talk))
+            talk.send(answer(200, body))
+        over_longpoll(message(10), then=hold)(talk)
+
+    asked: list[str] = []
+    with stub(over_eventsource(opened(5), message(3)), refuses(502), polled) as server:
+        heard = Heard(server.url, ["eventsource", "longpoll"], count=3, start="earliest")
+    assert heard.ids == [3, 7, 10]
+    assert asked == ["earliest", "earliest"]
+
+
 @every_transport
 def test_earliest_of_another_log_is_not_taken_for_the_same_one(transport: str, prompt: None) -> None:
     other = "e1111111"
@@ -448,6 +468,26 @@ def test_rotations_without_a_pause_are_followed_with_backoff(transport: str, pau
     with stub(*[rotating] * 8, OVER[transport](message(5), then=hold)) as server:
         assert Heard(server.url, [transport], count=1, timeout=100).ids == [5]
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+@every_transport
+def test_a_rotation_that_asks_for_more_than_the_backoff_gets_it(transport: str, pauses: list[float]) -> None:
+    rotating = OVER[transport](control("rotate", 4, retry=2000))
+    with stub(*[rotating] * 4, OVER[transport](message(5), then=hold)) as server:
+        assert Heard(server.url, [transport], count=1, timeout=100).ids == [5]
+    assert pauses == [2, 2, 2, 4]
+
+
+@every_transport
+def test_backoff_begins_anew_after_a_connection_that_lasted(
+    transport: str, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_LASTING_S", 0.0)
+    with stub(
+        *[OVER[transport](opened(number)) for number in range(3)], OVER[transport](message(5), then=hold)
+    ) as server:
+        assert Heard(server.url, [transport], count=1, timeout=100).ids == [5]
+    assert pauses == [0.5, 0.5, 0.5]
 
 
 @every_transport
@@ -959,3 +999,14 @@ def test_it_takes_the_best_transport(server: Server) -> None:
     server.publish("b", "x")
     assert following.next()["data"] == "x"
     following.ends()
+
+
+@every_transport
+def test_earliest_over_several_channels_is_all_that_is_retained(server: Server, transport: str, prompt: None) -> None:
+    for number in range(10):
+        server.publish("b", str(number) * 40_000)
+    for number in range(120):  # more than the server keeps of a channel
+        server.publish("a", str(number))
+    heard = Heard(server.url, [transport], count=110, start="earliest")
+    assert len(heard.lines) == 110
+    assert heard.ids == sorted(heard.ids)
