@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from pushcompat.hub.requests import HandOver
 from pushcompat.limits import Limits
 from pushcompat.message import Message, format_cursor
 
@@ -87,9 +88,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(limits: Limits) -> AsyncIterator[Stage]:
+async def staged(limits: Limits, hand_over: HandOver | None) -> AsyncIterator[Stage]:
     store = ForgetfulStore(limits.retention)
-    async with running_hub(store, limits) as hub:
+    async with running_hub(store, limits, hand_over) as hub:
         stage = Stage(hub, store)
         try:
             yield stage
@@ -97,9 +98,11 @@ async def staged(limits: Limits) -> AsyncIterator[Stage]:
             stage.close()
 
 
-def play(scenario: Callable[[Stage], Awaitable[None]], limits: Limits | None = None) -> None:
+def play(
+    scenario: Callable[[Stage], Awaitable[None]], limits: Limits | None = None, hand_over: HandOver | None = None
+) -> None:
     async def played() -> None:
-        async with staged(limits or Limits()) as stage:
+        async with staged(limits or Limits(), hand_over) as stage:
             await scenario(stage)
 
     asyncio.run(played())

@@ -439,6 +439,22 @@ class Contract:
 
         run(scenario)
 
+    def test_a_follower_that_has_left_is_not_called(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            called: list[Sequence[Message]] = []
+            following = asyncio.ensure_future(store.follow(0, store.epoch, called.append))
+            async with aclosing(Follower(store)) as stays:
+                await fill(store, "a", "1")
+                await stays.batch()
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+                before = len(called)
+                await fill(store, "a", "2")
+                await stays.batch()
+                assert len(called) == before
+
+        run(scenario)
+
     def test_whoever_would_follow_from_below_what_was_trimmed_is_told_so(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
             await self.trim(store)
