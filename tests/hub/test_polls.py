@@ -216,6 +216,22 @@ def test_a_poll_after_an_earliest_for_which_there_was_nothing_to_do_is_not_excus
     play(scenario)
 
 
+def test_a_poller_that_comes_back_after_its_grace_is_subscribed_again() -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        client = await stage.client()
+        cursor = await stage.publish("a")
+        for _ in range(2):
+            await poll(client, "a", cursor=cursor, wait="0")
+        await stage.hub.let_pass(10)
+        assert stage.count("a") == 0
+        await stage.publish("a")
+        assert numbers(await poll(client, "a", cursor=cursor, wait="0")) == [2]
+        assert stage.count("a") == 1
+
+    play(scenario)
+
+
 def test_a_repeated_poll_whose_grant_has_ended_is_admitted_anew() -> None:
     async def scenario(stage: Stage) -> None:
         client = await stage.client()
