@@ -244,6 +244,15 @@ def test_what_is_gone_early_is_not_held_until_its_time(make_log: MakeLog) -> Non
     assert len(log.history._oldest) < 2000
 
 
+def test_what_was_evicted_is_not_held_until_its_ttl_is_over(make_log: MakeLog) -> None:
+    log = make_log(age_s=60.0)
+    for _ in range(5000):
+        log.publish(f"c{log.sequence % 50}", ttl_s=86_400.0)
+    log.wait(62)
+    assert log.history.count == 0
+    assert len(log.history._ending) <= 1024
+
+
 def test_what_is_counted_is_what_is_held(make_log: MakeLog) -> None:
     log = make_log(count=3, bytes=8000, age_s=60.0)
     for number in range(500):
