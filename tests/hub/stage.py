@@ -14,7 +14,7 @@ from pushcompat.message import Message, format_cursor
 
 from ..harness import PATIENCE_S
 from ..inprocess import LocalHub, running_hub
-from ..parity.forgetful import ForgetfulStore
+from ..parity.lossy import LossyStore
 from ..parity.wires import WIRES, Event
 
 
@@ -47,7 +47,7 @@ class LocalClient:
 
 
 class Stage:
-    def __init__(self, hub: LocalHub, store: ForgetfulStore) -> None:
+    def __init__(self, hub: LocalHub, store: LossyStore) -> None:
         self.hub = hub
         self.store = store
         self._clients: list[LocalClient] = []
@@ -89,7 +89,7 @@ class Stage:
 
 @asynccontextmanager
 async def staged(limits: Limits, hand_over: HandOver | None) -> AsyncIterator[Stage]:
-    store = ForgetfulStore(limits.retention)
+    store = LossyStore(limits.retention)
     async with running_hub(store, limits, hand_over) as hub:
         stage = Stage(hub, store)
         try:

@@ -26,7 +26,7 @@ def test_what_many_need_is_encoded_once(rig: Rig) -> None:
     assert rig.metrics.sent_bytes == Counter(websocket=500 * len("1\n2\n"))
 
 
-def test_whoever_stands_anywhere_before_the_first_message_shares_its_bytes(rig: Rig) -> None:
+def test_subscribers_at_any_cursor_before_the_first_message_share_its_bytes(rig: Rig) -> None:
     rig.publish(*"bbbbb")
     crowd = [rig.subscribe("a", cursor=cursor) for cursor in (0, 1, 3, 5, 5)]
     rig.publish("a")

@@ -207,7 +207,7 @@ def test_a_poll_after_an_unanswered_earliest_is_not_excused_either() -> None:
 def test_a_poll_after_an_earliest_for_which_there_was_nothing_to_do_is_not_excused_either() -> None:
     async def scenario(stage: Stage) -> None:
         cursor = await stage.publish("a")
-        stage.store.trim_unseen(5)
+        stage.store.trim_before_read(5)
         await stage.until(lambda: stage.store.is_told)
         client = await stage.client()
         assert "reset" not in await poll(client, "a,b", cursor="earliest", wait="0")

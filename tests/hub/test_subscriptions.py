@@ -19,7 +19,7 @@ from pushcompat.wire.websocket import JsonFrames
 
 from ..harness import client_frame
 from ..inprocess import running_hub
-from ..parity.forgetful import ForgetfulStore
+from ..parity.lossy import LossyStore
 from ..parity.wires import WIRES, Event
 from .rig import EPOCH, MakeRig, Rig
 from .stage import LocalClient, Stage, play
@@ -337,7 +337,7 @@ def test_when_the_log_becomes_another_one_everyone_is_told(wire: str, names: str
     play(scenario, KEEPING_FEW)
 
 
-def test_whoever_asked_for_the_earliest_of_a_log_that_is_another_one_now_is_not_forgiven() -> None:
+def test_a_subscription_from_the_earliest_is_reset_when_the_log_becomes_another_one() -> None:
     async def scenario(stage: Stage) -> None:
         client = await stage.subscribed("websocket-json", "a,b", cursor="earliest")
         await stage.publish("a")
@@ -365,7 +365,7 @@ def test_whoever_missed_what_was_trimmed_before_we_saw_it_is_told() -> None:
     async def scenario(stage: Stage) -> None:
         cursor = await stage.publish("a", "b")
         clients = {wire: await stage.subscribed(wire, "a,b", cursor=cursor) for wire in WIRES}
-        stage.store.trim_unseen(5)
+        stage.store.trim_before_read(5)
         for wire, client in clients.items():
             if wire == "websocket-text":
                 assert (await client.until("message")).data == "UPDATED"
@@ -383,7 +383,7 @@ def test_when_nothing_was_lost_nobody_is_told() -> None:
         await stage.publish("quiet")
         cursor = await stage.publish(*["busy"] * 5)
         clients = [await stage.subscribed("websocket-json", names, cursor=cursor) for names in ("quiet", "quiet,busy")]
-        stage.store.stumble()
+        stage.store.lose_position()
         await stage.until(lambda: stage.store.is_told)
         await stage.publish("quiet")
         for client in clients:
@@ -395,7 +395,7 @@ def test_when_nothing_was_lost_nobody_is_told() -> None:
 
 def test_a_start_does_not_bring_back_what_was_over_before() -> None:
     async def scenario() -> None:
-        store = ForgetfulStore(Retention())
+        store = LossyStore(Retention())
         await store.publish(Message("a", b"1"), Message("a", b"2", ttl_s=60.0), Message("b", b"3", ttl_s=60.0))
         store.grow_older(61)
         async with running_hub(store, Limits()) as hub:
@@ -413,7 +413,7 @@ def test_a_start_does_not_bring_back_what_was_over_before() -> None:
 
 
 def test_a_log_that_becomes_another_one_while_it_is_loaded_is_called_what_it_is() -> None:
-    class Hasty(ForgetfulStore):
+    class Hasty(LossyStore):
         async def retained(self) -> Retained:
             self.fail_over(1)
             return await super().retained()
@@ -433,7 +433,7 @@ def test_a_log_that_becomes_another_one_while_it_is_loaded_is_called_what_it_is(
 
 def test_a_start_brings_back_what_the_store_has_and_resets_no_quiet_channel() -> None:
     async def scenario() -> None:
-        store = ForgetfulStore(KEEPING_FEW.retention)
+        store = LossyStore(KEEPING_FEW.retention)
         await store.publish(Message("quiet", b"1"), Message("quiet", b"2"))
         await store.publish(*(Message("busy", b"x") for _ in range(50)))
         async with running_hub(store, KEEPING_FEW) as hub:
@@ -460,7 +460,7 @@ def test_what_a_client_is_called_is_cut_to_a_length_that_a_log_can_bear() -> Non
 # The cursor that a subscription is given
 
 
-def test_whoever_is_caught_up_stands_at_the_head_of_the_log(rig: Rig) -> None:
+def test_the_cursor_of_a_subscriber_without_a_backlog_is_the_head_of_the_log(rig: Rig) -> None:
     subscriber = rig.subscribe("a", "c")
     rig.publish("b", "b")
     assert rig.cursor(subscriber) == format_cursor(EPOCH, 2)
@@ -470,7 +470,7 @@ def test_whoever_is_caught_up_stands_at_the_head_of_the_log(rig: Rig) -> None:
     assert rig.cursor(subscriber) == format_cursor(EPOCH, 3)
 
 
-def test_whoever_is_behind_stands_where_its_bytes_end(make_rig: MakeRig) -> None:
+def test_the_cursor_of_a_subscriber_with_a_backlog_is_where_its_bytes_end(make_rig: MakeRig) -> None:
     rig = make_rig(send_bytes=1)
     rig.publish(*"aba", data=b"x")
     subscriber = rig.subscribe("a", "b", cursor=0)
@@ -479,7 +479,7 @@ def test_whoever_is_behind_stands_where_its_bytes_end(make_rig: MakeRig) -> None
     assert rig.cursor(subscriber) == format_cursor(EPOCH, 1)
 
 
-def test_whoever_is_ahead_of_the_log_stays_there(rig: Rig) -> None:
+def test_a_cursor_ahead_of_the_log_stays_there(rig: Rig) -> None:
     ahead = rig.subscribe("a", cursor=3)
     rig.publish("a", "a")
     rig.run()

@@ -455,7 +455,7 @@ class Contract:
 
         run(scenario)
 
-    def test_whoever_would_follow_from_below_what_was_trimmed_is_told_so(self, run: Callable[..., None]) -> None:
+    def test_following_from_below_what_was_trimmed_raises_lost(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
             await self.trim(store)
             floor = (await store.retained()).floor
@@ -470,7 +470,7 @@ class Contract:
 
         run(scenario, Retention(count=1))
 
-    def test_whoever_would_follow_another_epoch_is_told_so(self, run: Callable[..., None]) -> None:
+    def test_following_another_epoch_raises_lost(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
             await fill(store, "a", "1")
             async with aclosing(Follower(store, 1, "another1")) as follower:
