@@ -201,6 +201,33 @@ def test_a_poller_that_asks_for_a_page_between_two_polls_still_counts() -> None:
     asyncio.run(scenario())
 
 
+# A log that takes its time
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_publisher_that_closed_its_side_gets_its_answers_and_then_nothing_is_left_of_it(count: int) -> None:
+    async def scenario() -> None:
+        store = SlowStore()
+        async with running_hub(store, Limits()) as hub:
+            sock = await hub.connect()
+            with closing(sock):
+                await asyncio.get_running_loop().sock_sendall(sock, publish(b"a", b"x") * count)
+                sock.shutdown(socket.SHUT_WR)
+                received = b""
+                for _ in range(count):
+                    async with asyncio.timeout(PATIENCE_S):
+                        while not store.groups:
+                            await asyncio.sleep(0)
+                    await hub.until_idle()
+                    store.store()
+                    received += await response(sock)
+                assert received.count(b"HTTP/1.1 200 OK") == count
+                assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1), PATIENCE_S) == b""
+                assert len(hub.sockets) == 0
+
+    asyncio.run(scenario())
+
+
 # How it stops
 
 
