@@ -54,6 +54,14 @@ class LocalHub(Hub):
             while self.history.head < head or self.fanout.busy or self._context.turn_scheduled:
                 await asyncio.sleep(0)
 
+    async def until_idle(self) -> None:
+        """Waits until what has arrived is read, and done."""
+        idle = 0
+        async with asyncio.timeout(PATIENCE_S):
+            while idle < 5:
+                await asyncio.sleep(0)
+                idle = 0 if self._context.turn_scheduled or self.sockets.readable else idle + 1
+
     async def until_subscribed(self, sock: socket.socket) -> None:
         """Waits until the client's request has become a subscription."""
         address = sock.getsockname()

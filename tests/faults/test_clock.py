@@ -127,7 +127,7 @@ class Deadline:
         self.deadline = self.bucket = NEVER
 
 
-def test_a_wheel_that_was_stopped_for_an_hour_calls_everybody_once() -> None:
+def test_a_wheel_that_was_stopped_for_an_hour_yields_each_item_once() -> None:
     """A machine that sleeps or is starved: nobody gets the heartbeats of the hour that was missed."""
     wheel: TimerWheel[Deadline] = TimerWheel(100)
     beating = [Deadline() for _ in range(3)]
@@ -142,7 +142,7 @@ def test_a_wheel_that_was_stopped_for_an_hour_calls_everybody_once() -> None:
     assert list(wheel.advance(100 + 3600 + 15)) == beating
 
 
-def test_a_wheel_that_is_told_an_earlier_time_stays_where_it_is() -> None:
+def test_a_wheel_that_is_given_an_earlier_time_stays_where_it_is() -> None:
     wheel: TimerWheel[Deadline] = TimerWheel(100)
     timed = Deadline()
     wheel.set(timed, 105)

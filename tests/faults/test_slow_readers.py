@@ -104,7 +104,7 @@ def read_on(client: Client, read: Read, first: int, last: int) -> tuple[list[int
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.options("--heartbeat", "60", "--log-level", "warning")
-def test_nobody_waits_for_someone_who_does_not_read_and_nothing_piles_up(server: Server, transport: str) -> None:
+def test_a_client_that_does_not_read_delays_no_other_and_costs_no_memory(server: Server, transport: str) -> None:
     read = TRANSPORTS[transport][1]
     with (
         server.connect() as connection,
@@ -141,7 +141,7 @@ def test_nobody_waits_for_someone_who_does_not_read_and_nothing_piles_up(server:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.options("--heartbeat", "60", "--log-level", "warning", "--history", "20000")
-def test_who_reads_again_gets_all_that_is_retained_in_order(server: Server, transport: str) -> None:
+def test_a_client_that_reads_again_gets_all_that_is_retained_in_order(server: Server, transport: str) -> None:
     with server.connect() as connection, opened(server, [transport], receive_buffer=4096) as (sleeper,):
         publisher = Publisher(connection)
         for _ in range(100):
@@ -155,7 +155,7 @@ def test_who_reads_again_gets_all_that_is_retained_in_order(server: Server, tran
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.options("--heartbeat", "60", "--log-level", "warning", "--history", "1000")
-def test_who_reads_again_and_again_is_never_left_with_a_silent_hole(server: Server, transport: str) -> None:
+def test_a_client_that_reads_now_and_then_is_never_left_with_a_silent_hole(server: Server, transport: str) -> None:
     """Reads a little between publishes, always behind: sometimes it is within what is retained, sometimes not."""
     read = TRANSPORTS[transport][1]
     with server.connect() as connection, opened(server, [transport], receive_buffer=4096) as (reader,):
@@ -182,7 +182,7 @@ def test_who_reads_again_and_again_is_never_left_with_a_silent_hole(server: Serv
 
 
 @pytest.mark.options("--heartbeat", "1", "--stall-timeout", "2")
-def test_who_takes_nothing_is_cut_off_and_who_takes_a_little_is_not(server: Server) -> None:
+def test_a_client_that_takes_nothing_is_cut_off_and_one_that_takes_a_little_is_not(server: Server) -> None:
     with (
         server.connect() as connection,
         opened(server, ["eventsource"] * 2, receive_buffer=4096) as (_, slow),

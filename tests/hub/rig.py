@@ -28,6 +28,8 @@ class Lines:
     transport = "websocket"
     once = False
     keep_alive = False
+    reads_input = False
+    end = b""
 
     def __init__(self) -> None:
         self.encoded: list[list[int]] = []

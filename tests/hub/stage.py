@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from pushcompat.hub.requests import HandOver
 from pushcompat.limits import Limits
 from pushcompat.message import Message, format_cursor
 
 from ..harness import PATIENCE_S
 from ..inprocess import LocalHub, running_hub
-from ..parity.forgetful import ForgetfulStore
+from ..parity.lossy import LossyStore
 from ..parity.wires import WIRES, Event
 
 
@@ -46,7 +47,7 @@ class LocalClient:
 
 
 class Stage:
-    def __init__(self, hub: LocalHub, store: ForgetfulStore) -> None:
+    def __init__(self, hub: LocalHub, store: LossyStore) -> None:
         self.hub = hub
         self.store = store
         self._clients: list[LocalClient] = []
@@ -87,9 +88,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(limits: Limits) -> AsyncIterator[Stage]:
-    store = ForgetfulStore(limits.retention)
-    async with running_hub(store, limits) as hub:
+async def staged(limits: Limits, hand_over: HandOver | None) -> AsyncIterator[Stage]:
+    store = LossyStore(limits.retention)
+    async with running_hub(store, limits, hand_over) as hub:
         stage = Stage(hub, store)
         try:
             yield stage
@@ -97,9 +98,11 @@ async def staged(limits: Limits) -> AsyncIterator[Stage]:
             stage.close()
 
 
-def play(scenario: Callable[[Stage], Awaitable[None]], limits: Limits | None = None) -> None:
+def play(
+    scenario: Callable[[Stage], Awaitable[None]], limits: Limits | None = None, hand_over: HandOver | None = None
+) -> None:
     async def played() -> None:
-        async with staged(limits or Limits()) as stage:
+        async with staged(limits or Limits(), hand_over) as stage:
             await scenario(stage)
 
     asyncio.run(played())

@@ -62,11 +62,12 @@ def test_what_a_pass_still_owes_to_a_subscriber_is_not_evicted() -> None:
 def test_a_long_window_that_moves_on_takes_no_more_memory() -> None:
     channel = Channel("a", 0)
     for sequence in range(1, 10_001):
-        channel.append(message(sequence))
+        channel.append(message(sequence, str(sequence)))
         channel.served_up_to = sequence
         channel.evict_to(10)
     assert [m.sequence for m in channel.after(0)] == list(range(9_991, 10_001))
-    assert len(channel._messages) < 200
+    assert len(channel._messages) == len(channel._sequences) < 200
+    assert len(channel._keyed or {}) == 10
 
 
 def test_a_channel_is_idle_when_nothing_but_its_floor_would_be_lost() -> None:

@@ -26,7 +26,7 @@ def test_what_many_need_is_encoded_once(rig: Rig) -> None:
     assert rig.metrics.sent_bytes == Counter(websocket=500 * len("1\n2\n"))
 
 
-def test_whoever_stands_anywhere_before_the_first_message_shares_its_bytes(rig: Rig) -> None:
+def test_subscribers_at_any_cursor_before_the_first_message_share_its_bytes(rig: Rig) -> None:
     rig.publish(*"bbbbb")
     crowd = [rig.subscribe("a", cursor=cursor) for cursor in (0, 1, 3, 5, 5)]
     rig.publish("a")
@@ -45,11 +45,12 @@ def test_each_encoding_is_made_once(rig: Rig) -> None:
     assert one.encoded == other.encoded == [[1]]
 
 
-def test_a_merge_of_several_channels_is_made_once_for_all_who_need_it(rig: Rig) -> None:
+@pytest.mark.parametrize("visits", [20, 256])
+def test_a_merge_of_several_channels_is_made_once_for_all_who_need_it(rig: Rig, visits: int) -> None:
     crowd = [rig.subscribe("a", "b") for _ in range(50)]
     alone = [rig.subscribe("a") for _ in range(50)]
     rig.publish("a", "b", "a")
-    rig.run()
+    rig.run(visits)
     assert [rig.read(connection) for connection in crowd] == [["1", "2", "3"]] * 50
     assert [rig.read(connection) for connection in alone] == [["1", "3"]] * 50
     assert sorted(rig.lines.encoded) == [[1, 2, 3], [1, 3]]

@@ -86,7 +86,7 @@ def test_closed_is_final_and_everything_can_go() -> None:
     assert all(State.CLOSED in states for before, states in TRANSITIONS.items() if before is not State.CLOSED)
 
 
-def test_goodbye_leads_nowhere_but_out() -> None:
+def test_closing_leads_to_closed_alone() -> None:
     assert TRANSITIONS[State.CLOSING] == {State.CLOSED}
 
 
@@ -94,7 +94,7 @@ def test_a_stream_is_never_a_request_again() -> None:
     assert State.READING_HEAD not in TRANSITIONS[State.STREAMING]
 
 
-def test_the_address_of_someone_who_is_gone_is_none() -> None:
+def test_the_address_of_a_client_that_is_gone_is_none() -> None:
     ours, theirs = socket.socketpair()
     connection = Connection(ours, 0)
     assert connection.address is not None

@@ -98,7 +98,7 @@ def test_publishers_that_wait_for_a_pass_go_on_when_it_is_through(rig: Rig) -> N
     assert ended == ["a"]
 
 
-def test_a_publisher_that_waited_for_a_pass_waits_for_the_next_one_where_the_channel_is_still_full(
+def test_a_publish_waits_again_while_its_channel_is_full(
     make_rig: MakeRig,
 ) -> None:
     rig = make_rig(retention=Retention(count=2))
@@ -119,7 +119,7 @@ def test_a_publisher_that_waited_for_a_pass_waits_for_the_next_one_where_the_cha
     assert rig.metrics.publish_throttled == 2
 
 
-def test_somebody_who_left_during_a_pass_is_not_visited(rig: Rig) -> None:
+def test_a_subscriber_that_left_during_a_pass_is_not_visited(rig: Rig) -> None:
     crowd = [rig.subscribe("a") for _ in range(20)]
     rig.publish("a")
     rig.turn(10)
@@ -218,7 +218,7 @@ def test_a_message_that_is_larger_than_one_send_may_be_goes_alone(make_rig: Make
     assert subscriber.cursor == 2
 
 
-def test_nothing_is_evicted_before_one_who_reads_was_sent_it_in_however_many_sends(make_rig: MakeRig) -> None:
+def test_nothing_is_evicted_before_a_reader_was_sent_it_in_however_many_sends(make_rig: MakeRig) -> None:
     rig = make_rig(send_bytes=10, retention=Retention(count=2))
     reader = rig.subscribe("a")
     rig.publish(*["a"] * 6, data=b"0123456789")
@@ -227,7 +227,7 @@ def test_nothing_is_evicted_before_one_who_reads_was_sent_it_in_however_many_sen
     assert len(rig.history.channel("a")) == 2
 
 
-def test_whoever_is_behind_gets_on_while_passes_never_end(make_rig: MakeRig) -> None:
+def test_a_subscriber_with_a_backlog_gets_on_while_passes_never_end(make_rig: MakeRig) -> None:
     rig = make_rig(send_bytes=10)
     for _ in range(100):
         rig.subscribe("hot")
@@ -241,7 +241,7 @@ def test_whoever_is_behind_gets_on_while_passes_never_end(make_rig: MakeRig) -> 
     assert len(rig.read(behind)) == 5
 
 
-def test_nothing_more_is_taken_for_one_who_does_not_read_and_all_comes_in_order_when_it_does(rig: Rig) -> None:
+def test_a_slow_reader_is_given_no_more_and_then_goes_on_in_order(rig: Rig) -> None:
     slow, quick = rig.subscribe("a"), rig.subscribe("a")
     got: list[str] = []
     for number in range(80):
@@ -258,7 +258,7 @@ def test_nothing_more_is_taken_for_one_who_does_not_read_and_all_comes_in_order_
     assert [line.rstrip("x") for line in rig.flush(slow)] == [str(number) for number in range(1, 81)]
 
 
-def test_one_who_reads_again_too_late_is_told(make_rig: MakeRig) -> None:
+def test_a_subscriber_that_reads_again_too_late_is_reset(make_rig: MakeRig) -> None:
     rig = make_rig(retention=Retention(count=3))
     slow = rig.subscribe("a")
     for _ in range(80):

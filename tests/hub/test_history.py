@@ -233,7 +233,7 @@ def test_a_channel_that_is_used_again_is_not_among_the_forgotten(make_log: MakeL
     assert log.history.find("used") is used
 
 
-def test_what_is_gone_early_is_not_held_until_its_time(make_log: MakeLog) -> None:
+def test_a_message_that_is_gone_before_its_ttl_is_freed(make_log: MakeLog) -> None:
     """Else a day's ttl would make a channel with a count of ten hold a day's messages."""
     log = make_log(count=10)
     for number in range(20_000):
@@ -242,6 +242,15 @@ def test_what_is_gone_early_is_not_held_until_its_time(make_log: MakeLog) -> Non
     assert log.history.count == 13
     assert len(log.history._ending) < 2000
     assert len(log.history._oldest) < 2000
+
+
+def test_what_was_evicted_is_not_held_until_its_ttl_is_over(make_log: MakeLog) -> None:
+    log = make_log(age_s=60.0)
+    for _ in range(5000):
+        log.publish(f"c{log.sequence % 50}", ttl_s=86_400.0)
+    log.wait(62)
+    assert log.history.count == 0
+    assert len(log.history._ending) <= 1024
 
 
 def test_what_is_counted_is_what_is_held(make_log: MakeLog) -> None:
@@ -342,7 +351,7 @@ def test_starting_over_forgets_what_was_and_makes_passes_visit_everyone_again(ma
     assert log.held("a") == [7]
 
 
-def test_a_forgotten_channels_place_in_the_order_of_age_is_not_its_successors(make_log: MakeLog) -> None:
+def test_a_channel_that_is_made_anew_inherits_no_place_in_the_order_of_age(make_log: MakeLog) -> None:
     log = make_log(age_s=60.0)
     log.publish("older")  # stays the oldest, so that the place of what follows does not come up
     log.publish("a", ttl_s=1.0)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
+import time
 from contextlib import closing
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -16,6 +19,7 @@ from pushcompat.message import Message, format_cursor
 from pushcompat.metrics import FAMILIES
 from pushcompat.store.base import Lost, News
 from pushcompat.store.memory import MemoryStore
+from pushcompat.wire import http
 
 from ..harness import KEY, PATIENCE_S
 from ..inprocess import running_hub
@@ -122,6 +126,37 @@ def test_what_is_measured_is_what_there_is() -> None:
     play(scenario, Limits(max_connections=7))
 
 
+# What rests on a verdict
+
+
+def test_a_revoked_key_ends_publishes_that_are_compared_too() -> None:
+    async def scenario(stage: Stage) -> None:
+        client = await stage.client()
+        send = asyncio.get_running_loop().sock_sendall
+        for _ in range(3):
+            await send(client.socket, publish(b"a", b"x"))
+            assert b"HTTP/1.1 200 OK" in await response(client.socket)
+        stage.hub.access.revoke_key(KEY.encode())
+        await send(client.socket, publish(b"a", b"x"))
+        assert b"HTTP/1.1 401 " in await asyncio.get_running_loop().sock_recv(client.socket, 1 << 16)
+        assert stage.hub.history.count == 3
+
+    play(scenario)
+
+
+def test_a_server_that_others_can_reach_answers_no_preflight_of_pages_that_were_not_named() -> None:
+    async def scenario(stage: Stage) -> None:
+        client = await stage.client()
+        await asyncio.get_running_loop().sock_sendall(
+            client.socket, b"OPTIONS /channels/a HTTP/1.1\r\nHost: h\r\nOrigin: http://localhost:5173\r\n\r\n"
+        )
+        answer = await asyncio.get_running_loop().sock_recv(client.socket, 1 << 16)
+        assert answer.startswith(b"HTTP/1.1 204 ")
+        assert b"access-control" not in answer.lower()
+
+    play(scenario)
+
+
 # Connections that Tornado had
 
 
@@ -162,6 +197,33 @@ def test_a_poller_that_asks_for_a_page_between_two_polls_still_counts() -> None:
                         await asyncio.sleep(0)
                 assert hub.history.subscribers(hub.history.find("a")) == 1
                 given[0].close()
+
+    asyncio.run(scenario())
+
+
+# A log that takes its time
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_publisher_that_closed_its_side_gets_its_answers_and_then_nothing_is_left_of_it(count: int) -> None:
+    async def scenario() -> None:
+        store = SlowStore()
+        async with running_hub(store, Limits()) as hub:
+            sock = await hub.connect()
+            with closing(sock):
+                await asyncio.get_running_loop().sock_sendall(sock, publish(b"a", b"x") * count)
+                sock.shutdown(socket.SHUT_WR)
+                received = b""
+                for _ in range(count):
+                    async with asyncio.timeout(PATIENCE_S):
+                        while not store.groups:
+                            await asyncio.sleep(0)
+                    await hub.until_idle()
+                    store.store()
+                    received += await response(sock)
+                assert received.count(b"HTTP/1.1 200 OK") == count
+                assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1), PATIENCE_S) == b""
+                assert len(hub.sockets) == 0
 
     asyncio.run(scenario())
 
@@ -242,6 +304,20 @@ def test_closing_ends_what_is_left() -> None:
             assert await asyncio.get_running_loop().sock_recv(sock, 1) == b""
 
     asyncio.run(scenario())
+
+
+def test_the_first_answer_of_a_server_has_its_date() -> None:
+    http.set_date(0.0)
+
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        client = await stage.client()
+        await asyncio.get_running_loop().sock_sendall(client.socket, publish(b"a", b"x"))
+        head = (await response(client.socket)).decode()
+        date = parsedate_to_datetime(re.findall("^Date: (.*)\r$", head, re.MULTILINE)[0])
+        assert abs(time.time() - date.timestamp()) < 5
+
+    play(scenario)
 
 
 def test_what_is_published_is_counted_and_answered_with_what_follows() -> None:

@@ -214,6 +214,50 @@ def test_without_file_descriptors_accepting_pauses_and_everyone_inside_is_served
             client.close()
 
 
+def test_sockets_send_at_once_notice_dead_peers_and_keep_little_unsent_in_the_kernel() -> None:
+    """Those that are accepted have their listener's options."""
+
+    async def scenario() -> None:
+        context = Context(Limits(unsent_bytes=12_345), Metrics())
+        listener = Listener(context)
+        listening = socket.create_server(("127.0.0.1", 0))
+        listener.listen([listening])
+        with socket.create_connection(listening.getsockname()):
+            async with asyncio.timeout(PATIENCE_S):
+                while not len(context.sockets):
+                    await asyncio.sleep(0)
+            (connection,) = context.sockets.connections()
+            for sock in (listening, connection.socket):
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 12_345
+            assert not connection.socket.getblocking()
+        listener.close()
+        context.sockets.close_all()
+
+    asyncio.run(scenario())
+
+
+def test_a_unix_socket_has_no_such_options(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(tmp_path / "socket"))
+        listening.listen()
+        context = Context(Limits(), Metrics())
+        listener = Listener(context)
+        listener.listen([listening])
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "socket"))
+            async with asyncio.timeout(PATIENCE_S):
+                while not len(context.sockets):
+                    await asyncio.sleep(0)
+        listener.close()
+        context.sockets.close_all()
+
+    asyncio.run(scenario())
+
+
 def test_a_listener_that_is_closed_during_a_pause_stays_closed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

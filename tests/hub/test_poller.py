@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
 from pushcompat.hub.connection import Connection
-from pushcompat.hub.poller import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller
+from pushcompat.hub.poller import (
+    HANGUP,
+    READ,
+    WRITE,
+    EpollPoller,
+    LoopPoller,
+    LoopSelector,
+    Poller,
+    SelectorPoller,
+    make_poller,
+)
+
+from ..harness import PATIENCE_S
 
 POLLERS = [SelectorPoller, *([EpollPoller] if hasattr(select, "epoll") else [])]
 
@@ -40,7 +54,7 @@ def test_what_has_arrived_before_a_socket_is_watched_is_reported(
     assert events & READ
 
 
-def test_who_is_watched_anew_is_reported_anew(
+def test_a_socket_that_is_watched_anew_is_reported_anew(
     poller: Poller[Connection], pair: tuple[Connection, socket.socket]
 ) -> None:
     connection, theirs = pair
@@ -76,3 +90,103 @@ def test_an_end_that_came_with_the_last_bytes_is_told_with_them(pair: tuple[Conn
     assert poller.ready()[0][1] & HANGUP  # nothing else would be: an edge is told once
     assert poller.ready() == []
     poller.close()
+
+
+# With an event loop
+
+
+def run(kind: str, scenario: Callable[[Poller[Any]], Awaitable[None]]) -> None:
+    """With a poller of that kind on an event loop that suits it."""
+    selector = LoopSelector() if kind == "loop" else None
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+
+        async def with_poller() -> None:
+            if kind == "selector":
+                poller: Poller[Any] = SelectorPoller()
+            else:
+                poller = make_poller(selector)
+                assert isinstance(poller, LoopPoller if kind == "loop" else EpollPoller)
+            async with asyncio.timeout(PATIENCE_S):
+                await scenario(poller)
+
+        runner.run(with_poller())
+
+
+KINDS = ["selector", *(["epoll", "loop"] if hasattr(select, "epoll") else [])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_event_loop_calls_back_when_sockets_are_ready(kind: str, pair: tuple[Connection, socket.socket]) -> None:
+    connection, theirs = pair
+
+    async def scenario(poller: Poller[Any]) -> None:
+        news = asyncio.Event()
+        reported: list[Connection] = []
+
+        def on_ready() -> None:
+            reported.extend(watched for watched, _ in poller.ready())
+            connection.socket.recv(100)
+            news.set()
+
+        poller.start(on_ready)
+        poller.watch(connection, READ)
+        assert len(poller) == 1
+        for count in (1, 2, 3):
+            theirs.send(b"x")
+            await news.wait()
+            news.clear()
+            assert reported == [connection] * count
+        poller.forget(connection)
+        assert len(poller) == 0
+        poller.close()
+
+    run(kind, scenario)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_event_loops_own_sockets_and_timers_go_on_beside_the_pollers(
+    kind: str, pair: tuple[Connection, socket.socket]
+) -> None:
+    connection, theirs = pair
+
+    async def scenario(poller: Poller[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        poller.start(poller.ready)
+        poller.watch(connection, READ)
+        ours, others = socket.socketpair()
+        ours.setblocking(False)
+        others.setblocking(False)
+        with ours, others:
+            for number in range(20):
+                theirs.send(b"x")
+                others.send(b"%d" % number)
+                assert await loop.sock_recv(ours, 10) == b"%d" % number
+            filled = loop.create_task(loop.sock_sendall(ours, b"x" * 5_000_000))
+            received = 0
+            while received < 5_000_000:
+                received += len(await loop.sock_recv(others, 1 << 20))
+            await filled
+            before = loop.time()
+            await asyncio.sleep(0.02)
+            assert loop.time() - before >= 0.02
+        poller.close()
+        await asyncio.sleep(0)
+
+    run(kind, scenario)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_closed_poller_calls_nobody_back(kind: str, pair: tuple[Connection, socket.socket]) -> None:
+    connection, theirs = pair
+
+    async def scenario(poller: Poller[Any]) -> None:
+        called: list[int] = []
+        poller.start(lambda: called.append(1))
+        poller.watch(connection, READ)
+        poller.forget(connection)
+        poller.close()
+        theirs.send(b"x")
+        await asyncio.sleep(0.001)
+        assert called == []
+
+    run(kind, scenario)

@@ -207,11 +207,27 @@ def test_a_poll_after_an_unanswered_earliest_is_not_excused_either() -> None:
 def test_a_poll_after_an_earliest_for_which_there_was_nothing_to_do_is_not_excused_either() -> None:
     async def scenario(stage: Stage) -> None:
         cursor = await stage.publish("a")
-        stage.store.trim_unseen(5)
+        stage.store.trim_before_read(5)
         await stage.until(lambda: stage.store.is_told)
         client = await stage.client()
         assert "reset" not in await poll(client, "a,b", cursor="earliest", wait="0")
         assert (await poll(client, "a,b", cursor=cursor, wait="0"))["reset"] == ["a", "b"]
+
+    play(scenario)
+
+
+def test_a_poller_that_comes_back_after_its_grace_is_subscribed_again() -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        client = await stage.client()
+        cursor = await stage.publish("a")
+        for _ in range(2):
+            await poll(client, "a", cursor=cursor, wait="0")
+        await stage.hub.let_pass(10)
+        assert stage.count("a") == 0
+        await stage.publish("a")
+        assert numbers(await poll(client, "a", cursor=cursor, wait="0")) == [2]
+        assert stage.count("a") == 1
 
     play(scenario)
 

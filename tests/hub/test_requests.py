@@ -174,7 +174,7 @@ def test_pipelined_requests_are_answered_in_order(shared_client: Client) -> None
     assert [message["data"] for message in shared_client.retained("pipe")] == ["one", "two"]
 
 
-def test_requests_to_both_halves_of_the_house_may_be_pipelined(shared_client: Client) -> None:
+def test_requests_to_the_hub_and_to_tornado_may_be_pipelined(shared_client: Client) -> None:
     page = b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"
     shared_client.send(publish(b"mixed", b"x") + page + POLL % b"mixed?cursor=earliest" + page + page + POLL % b"mixed")
     assert shared_client.response()[0] == 200

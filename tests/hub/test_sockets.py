@@ -83,7 +83,7 @@ def test_what_is_written_meanwhile_comes_behind_it(pair: Pair) -> None:
     assert pair.read() == b"one two three"
 
 
-def test_it_comes_behind_what_was_unsent_before(pair: Pair) -> None:
+def test_what_is_written_follows_what_was_unsent_before(pair: Pair) -> None:
     pair.sockets.write(pair.connection, MUCH)
     pair.sockets.write_later(pair.connection, b"end")
     received = b""

@@ -115,7 +115,9 @@ def test_a_ping_that_comes_in_one_piece_with_the_handshake_is_answered(shared_se
         pytest.param(1009, client_frame(BINARY, b"x" * 64 * 1024) + client_frame(CONT, b"x"), id="too many"),
     ],
 )
-def test_who_breaks_the_protocol_is_told_so_and_forgotten(shared_server: Server, code: int, sent: bytes) -> None:
+def test_a_client_that_breaks_the_protocol_is_told_so_and_forgotten(
+    shared_server: Server, code: int, sent: bytes
+) -> None:
     channel = f"breach-{sent[:4].hex()}"
     with shared_server.connect() as client:
         assert client.upgrade(f"/channels/{channel}") == 101

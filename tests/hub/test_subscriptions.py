@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
+from pushcompat import logs
+from pushcompat.hub import subscriptions as module
 from pushcompat.limits import Limits, Retention
 from pushcompat.message import Message, format_cursor
 from pushcompat.store.base import Retained
+from pushcompat.wire.websocket import JsonFrames
 
+from ..harness import client_frame
 from ..inprocess import running_hub
-from ..parity.forgetful import ForgetfulStore
+from ..parity.lossy import LossyStore
 from ..parity.wires import WIRES, Event
 from .rig import EPOCH, MakeRig, Rig
-from .stage import Stage, play
+from .stage import LocalClient, Stage, play
 
 KEEPING_FEW = Limits(retention=Retention(count=2))
+
+
+Entry = tuple[str, dict[str, object]]
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
+    """The events that are logged: names, and fields."""
+    entries: list[Entry] = []
+    monkeypatch.setattr(logs, "_level", logging.INFO)
+    monkeypatch.setattr(logs, "_write", lambda entry: entries.append((entry[2], entry[3])))
+    return entries
 
 
 # Who counts
@@ -113,6 +132,183 @@ def test_channels_of_pollers_that_do_not_come_back_are_forgotten_after_a_while()
     play(scenario)
 
 
+# How one ends
+
+
+async def closes(stage: Stage, client: LocalClient) -> None:
+    await stage.publish("a")
+    await client.until("message")  # all is read: the kernel sends a FIN
+    client.socket.close()
+
+
+async def goes(stage: Stage, client: LocalClient) -> None:
+    client.socket.close()
+
+
+async def resets(stage: Stage, client: LocalClient) -> None:
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.socket.close()
+
+
+async def says_goodbye(stage: Stage, client: LocalClient) -> None:
+    await send(client, client_frame(0x88, (1001).to_bytes(2, "big")))
+
+
+async def breaks_the_protocol(stage: Stage, client: LocalClient) -> None:
+    await send(client, client_frame(0x81, b"\xff"))
+
+
+async def asks_for_other_channels(stage: Stage, client: LocalClient) -> None:
+    await stage.publish("a")
+    await client.until("ping")
+    await client.subscribe("longpoll-json", "b", wait="20")
+
+
+async def stays_away(stage: Stage, client: LocalClient) -> None:
+    await stage.publish("a")
+    await client.until("ping")
+    await stage.hub.let_pass(int(Limits().poll_grace_s))
+
+
+async def asks_for_a_page(stage: Stage, client: LocalClient) -> None:
+    await stage.publish("a")
+    await client.until("ping")
+    await send(client, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+
+
+async def is_refused_as_a_websocket(stage: Stage, client: LocalClient) -> None:
+    await stage.publish("a")
+    await client.until("ping")
+    await client.subscribe("websocket-json", "b,,c")
+
+
+class Broken(JsonFrames):
+    def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
+        raise ZeroDivisionError
+
+
+async def meets_a_bug(stage: Stage, client: LocalClient) -> None:
+    (connection,) = [c for c in stage.hub.sockets.connections() if c.channels]
+    connection.encoding = Broken()
+    await stage.publish("a")
+
+
+async def send(client: LocalClient, data: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(client.socket, data)
+
+
+@pytest.mark.parametrize(
+    ("wire", "params", "act", "reason", "code"),
+    [
+        ("websocket-json", {}, closes, "client_closed", None),
+        ("eventsource-json", {}, closes, "client_closed", None),
+        ("longpoll-json", {"wait": "20"}, goes, "client_closed", None),
+        ("websocket-json", {}, resets, "connection_reset", None),
+        ("websocket-json", {}, says_goodbye, "client_closed", 1001),
+        ("websocket-json", {}, breaks_the_protocol, "client_closed", 1007),
+        ("longpoll-json", {"wait": "20"}, asks_for_other_channels, "channels_changed", None),
+        ("longpoll-json", {"wait": "20"}, stays_away, "left", None),
+        ("longpoll-json", {"wait": "20"}, asks_for_a_page, "left", None),
+        ("longpoll-json", {"wait": "20"}, is_refused_as_a_websocket, "refused", None),
+        ("websocket-json", {}, meets_a_bug, "internal_error", None),
+    ],
+)
+def test_an_end_is_logged_and_counted_with_its_reason(
+    logged: list[Entry],
+    wire: str,
+    params: dict[str, str],
+    act: Callable[[Stage, LocalClient], Awaitable[None]],
+    reason: str,
+    code: int | None,
+) -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        client = await stage.subscribed(wire, "a,a2", client="tab", **params)
+        await stage.hub.let_pass(3)
+        await act(stage, client)
+        await stage.until(lambda: bool(stage.hub.metrics.unsubscribes))
+        assert stage.hub.metrics.unsubscribes == {reason: 1}
+        transport = wire.partition("-")[0]
+        began, ended = [fields for name, fields in logged if name in ("subscribe", "unsubscribe")][:2]
+        about = {"channels": ["a", "a2"], "transport": transport, "client": "tab"}
+        assert {**began, "channels": list(began["channels"])} == about  # type: ignore[call-overload]
+        seconds = 13 if act is stays_away else 3
+        assert ended == {**about, "reason": reason, "code": code or ended["code"], "duration_s": seconds}
+        assert code is None or ended["code"] == code
+
+    play(scenario, hand_over=lambda sock, address, received: sock.close())
+
+
+def test_a_poller_that_is_not_kept_alive_leaves_with_its_answer_and_may_come_back(logged: list[Entry]) -> None:
+    async def scenario(stage: Stage) -> None:
+        client = await stage.client()
+        await send(client, b"GET /channels/a?wait=20 HTTP/1.0\r\n\r\n")
+        await stage.hub.until_subscribed(client.socket)
+        await stage.publish("a")
+        assert stage.hub.metrics.unsubscribes == {"response_sent": 1}
+        assert stage.count("a") == 1
+        assert [fields["reason"] for name, fields in logged if name == "unsubscribe"] == ["response_sent"]
+
+    play(scenario)
+
+
+def test_a_poll_that_was_cut_off_does_not_count_any_more() -> None:
+    async def scenario(stage: Stage) -> None:
+        client = await stage.subscribed("longpoll-json", "a", wait="20")
+        client.socket.close()
+        await stage.until(lambda: bool(stage.hub.metrics.unsubscribes))
+        assert stage.count("a") == 0
+
+    play(scenario)
+
+
+def test_a_poller_that_comes_back_on_another_connection_is_counted_once() -> None:
+    async def scenario(stage: Stage) -> None:
+        for number in range(3):
+            client = await stage.client()
+            poll = f"GET /channels/a?wait=0&cursor={stage.head} HTTP/1.0\r\n\r\n"
+            await send(client, poll.encode())
+            await stage.until(lambda number=number: stage.hub.metrics.unsubscribes.total() == number + 1)  # type: ignore[misc]
+            assert stage.count("a") == 1
+
+    play(scenario)
+
+
+def test_of_pollers_without_a_connection_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(stage: Stage) -> None:
+        for number in range(8):
+            client = await stage.client()
+            await send(client, f"GET /channels/c{number}?wait=0&cursor={stage.head} HTTP/1.0\r\n\r\n".encode())
+            await stage.until(lambda number=number: stage.hub.metrics.unsubscribes.total() == number + 1)  # type: ignore[misc]
+        assert [stage.count(f"c{number}") for number in range(8)] == [0, 0, 0, 1, 1, 1, 1, 1]
+        assert len(stage.hub.history) == 5
+
+    monkeypatch.setattr(module, "_MAX_ABSENT", 5)
+    play(scenario)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_full_server_refuses_subscribers_and_says_when_to_try_again(wire: str) -> None:
+    async def scenario(stage: Stage) -> None:
+        first = await stage.subscribed("longpoll-json", "a", wait="20")
+        second = await stage.client()
+        await send(second, WIRES[wire]().request("a", {"cursor": stage.head}))
+        data = await asyncio.get_running_loop().sock_recv(second.socket, 1 << 16)
+        if wire.startswith("websocket"):
+            assert (4100).to_bytes(2, "big") + b"this server has as many subscribers" in data
+        else:
+            assert data.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nRetry-After: 5\r\n" in data
+        assert stage.hub.subscribers == 1
+        await stage.publish("a")
+        await first.until("ping")
+        await first.subscribe("longpoll-json", "a", cursor=stage.head)  # it has a place
+        await stage.publish("a")
+        assert (await first.event()).data == "a"
+
+    play(scenario, Limits(max_connections=2))
+
+
 # The log is lost
 
 
@@ -141,7 +337,7 @@ def test_when_the_log_becomes_another_one_everyone_is_told(wire: str, names: str
     play(scenario, KEEPING_FEW)
 
 
-def test_whoever_asked_for_the_earliest_of_a_log_that_is_another_one_now_is_not_forgiven() -> None:
+def test_a_subscription_from_the_earliest_is_reset_when_the_log_becomes_another_one() -> None:
     async def scenario(stage: Stage) -> None:
         client = await stage.subscribed("websocket-json", "a,b", cursor="earliest")
         await stage.publish("a")
@@ -169,7 +365,7 @@ def test_whoever_missed_what_was_trimmed_before_we_saw_it_is_told() -> None:
     async def scenario(stage: Stage) -> None:
         cursor = await stage.publish("a", "b")
         clients = {wire: await stage.subscribed(wire, "a,b", cursor=cursor) for wire in WIRES}
-        stage.store.trim_unseen(5)
+        stage.store.trim_before_read(5)
         for wire, client in clients.items():
             if wire == "websocket-text":
                 assert (await client.until("message")).data == "UPDATED"
@@ -187,7 +383,7 @@ def test_when_nothing_was_lost_nobody_is_told() -> None:
         await stage.publish("quiet")
         cursor = await stage.publish(*["busy"] * 5)
         clients = [await stage.subscribed("websocket-json", names, cursor=cursor) for names in ("quiet", "quiet,busy")]
-        stage.store.stumble()
+        stage.store.lose_position()
         await stage.until(lambda: stage.store.is_told)
         await stage.publish("quiet")
         for client in clients:
@@ -199,7 +395,7 @@ def test_when_nothing_was_lost_nobody_is_told() -> None:
 
 def test_a_start_does_not_bring_back_what_was_over_before() -> None:
     async def scenario() -> None:
-        store = ForgetfulStore(Retention())
+        store = LossyStore(Retention())
         await store.publish(Message("a", b"1"), Message("a", b"2", ttl_s=60.0), Message("b", b"3", ttl_s=60.0))
         store.grow_older(61)
         async with running_hub(store, Limits()) as hub:
@@ -217,7 +413,7 @@ def test_a_start_does_not_bring_back_what_was_over_before() -> None:
 
 
 def test_a_log_that_becomes_another_one_while_it_is_loaded_is_called_what_it_is() -> None:
-    class Hasty(ForgetfulStore):
+    class Hasty(LossyStore):
         async def retained(self) -> Retained:
             self.fail_over(1)
             return await super().retained()
@@ -237,7 +433,7 @@ def test_a_log_that_becomes_another_one_while_it_is_loaded_is_called_what_it_is(
 
 def test_a_start_brings_back_what_the_store_has_and_resets_no_quiet_channel() -> None:
     async def scenario() -> None:
-        store = ForgetfulStore(KEEPING_FEW.retention)
+        store = LossyStore(KEEPING_FEW.retention)
         await store.publish(Message("quiet", b"1"), Message("quiet", b"2"))
         await store.publish(*(Message("busy", b"x") for _ in range(50)))
         async with running_hub(store, KEEPING_FEW) as hub:
@@ -264,7 +460,7 @@ def test_what_a_client_is_called_is_cut_to_a_length_that_a_log_can_bear() -> Non
 # The cursor that a subscription is given
 
 
-def test_whoever_is_caught_up_stands_at_the_head_of_the_log(rig: Rig) -> None:
+def test_the_cursor_of_a_subscriber_without_a_backlog_is_the_head_of_the_log(rig: Rig) -> None:
     subscriber = rig.subscribe("a", "c")
     rig.publish("b", "b")
     assert rig.cursor(subscriber) == format_cursor(EPOCH, 2)
@@ -274,7 +470,7 @@ def test_whoever_is_caught_up_stands_at_the_head_of_the_log(rig: Rig) -> None:
     assert rig.cursor(subscriber) == format_cursor(EPOCH, 3)
 
 
-def test_whoever_is_behind_stands_where_its_bytes_end(make_rig: MakeRig) -> None:
+def test_the_cursor_of_a_subscriber_with_a_backlog_is_where_its_bytes_end(make_rig: MakeRig) -> None:
     rig = make_rig(send_bytes=1)
     rig.publish(*"aba", data=b"x")
     subscriber = rig.subscribe("a", "b", cursor=0)
@@ -283,7 +479,7 @@ def test_whoever_is_behind_stands_where_its_bytes_end(make_rig: MakeRig) -> None
     assert rig.cursor(subscriber) == format_cursor(EPOCH, 1)
 
 
-def test_whoever_is_ahead_of_the_log_stays_there(rig: Rig) -> None:
+def test_a_cursor_ahead_of_the_log_stays_there(rig: Rig) -> None:
     ahead = rig.subscribe("a", cursor=3)
     rig.publish("a", "a")
     rig.run()

@@ -16,7 +16,7 @@ class Deadline:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 200), st.integers(0, 40)), max_size=20))
-def test_everybody_is_called_at_the_deadline_that_was_set_last(moves: list[tuple[int, int, int]]) -> None:
+def test_each_item_is_due_at_the_deadline_that_was_set_last(moves: list[tuple[int, int, int]]) -> None:
     """Each move: who, for which time from then on, and how long until the next move."""
     wheel: TimerWheel[Deadline] = TimerWheel(0)
     all_timed = [Deadline() for _ in range(4)]
@@ -29,7 +29,7 @@ def test_everybody_is_called_at_the_deadline_that_was_set_last(moves: list[tuple
     assert all(timed.deadline == NEVER for timed in all_timed)
 
 
-def test_somebody_who_never_has_a_deadline_again_is_forgotten_soon() -> None:
+def test_the_wheel_frees_items_without_a_deadline() -> None:
     wheel: TimerWheel[Deadline] = TimerWheel(0)
     timed = Deadline()
     wheel.set(timed, 620)
@@ -56,7 +56,7 @@ def test_moving_a_deadline_later_is_no_work_until_the_old_one_comes_up() -> None
     assert places(wheel) == 0
 
 
-def test_a_place_that_was_left_behind_calls_nobody() -> None:
+def test_a_stale_place_in_an_earlier_bucket_yields_nothing() -> None:
     wheel: TimerWheel[Deadline] = TimerWheel(0)
     timed = Deadline()
     for deadline in (9, 5, 2):

@@ -1,14 +1,14 @@
-"""What a subscriber may be told, by a model of the log that knows nothing of passes, memos or sockets.
+"""Reference model: which events a subscriber may receive. It knows nothing of passes, caches or sockets.
 
-The log is lists: all that was ever published, and for each channel what of it is retained and its floor. A subscriber
-is a cursor; every event it gets must lead from there to where it says:
+The log is lists: all that was ever published, and for each channel what of it is retained, and its floor. A subscriber
+is a cursor; every event that it receives must be allowed at that cursor:
 
-- a message is new to it, is what was published, and skips nothing that was still owed;
-- a cursor skips nothing that was still owed;
-- a reset comes only where history is gone, and names every channel in which something is skipped;
-- nothing of a log of another epoch comes before a reset.
+- a message is after the cursor, is what was published, and skips nothing that was pending;
+- a cursor skips nothing that was pending;
+- a reset is sent only if history is gone, and names every channel in which something is skipped;
+- nothing of a log of another epoch is sent before a reset.
 
-Owed is every message of its channels behind its cursor, but those past their ttl, and those whose key came again.
+Pending are all messages of its channels after its cursor, except expired and replaced ones.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Log:
             while window and window[0].born < self.now - age_s:
                 self._evict(name)
 
-    def trim_unseen(self, count: int) -> None:
+    def trim_before_read(self, count: int) -> None:
         """Nobody here saw what they were, so there may have been some in each channel."""
         for _ in range(count):
             self.head += 1
@@ -102,7 +102,7 @@ class Log:
     def _is_over(self, entry: Entry) -> bool:
         return entry.until is not None and entry.until <= self.now
 
-    def owed(self, names: Iterable[str], after: int, through: int) -> list[Entry]:
+    def pending(self, names: Iterable[str], after: int, through: int) -> list[Entry]:
         return [
             entry
             for entry in self.entries
@@ -129,18 +129,18 @@ class Logs:
 
 
 class Reader:
-    """Where a subscriber stands, and whether what it is told may be."""
+    """Tracks a subscriber's cursor, and checks its events."""
 
     def __init__(self, logs: Logs, channels: Sequence[str]) -> None:
         self._logs = logs
         self.channels = channels
         self.cursor: str | None = None
-        self._forgiven: set[int] = set()  # was gone already when it asked for the earliest
+        self._ignored: set[int] = set()  # gone already when it asked for the earliest
         self._from_earliest = False
         self.asks_earliest = False  # no place that it was named would do to resume from
 
     def resume(self) -> None:
-        self._forgiven = set()
+        self._ignored = set()
         self._from_earliest = self.asks_earliest = False
 
     def start_now(self) -> None:
@@ -151,16 +151,16 @@ class Reader:
         self._from_earliest = True
         log = self._logs.now
         kept = {entry.sequence for window in log.windows.values() for entry in window}
-        self._forgiven = {entry.sequence for entry in log.entries} - kept
+        self._ignored = {entry.sequence for entry in log.entries} - kept
         self.cursor = f"{log.epoch}-{0:015d}"
 
     @property
-    def owes(self) -> bool:
-        """Whether there is something that it must be told by and by."""
+    def has_pending(self) -> bool:
+        """Whether something must still be sent to it."""
         if self.cursor is None:
             return True
         log, sequence = self._logs.find(self.cursor)
-        return log is not self._logs.now or bool(self._owed(log, sequence, log.head))
+        return log is not self._logs.now or bool(self._pending(log, sequence, log.head))
 
     def take(self, event: Event) -> None:
         if event.kind == "reset":
@@ -171,8 +171,8 @@ class Reader:
         elif event.cursor is not None:
             self._stand(event.cursor)
 
-    def _owed(self, log: Log, after: int, through: int) -> list[Entry]:
-        return [entry for entry in log.owed(self.channels, after, through) if entry.sequence not in self._forgiven]
+    def _pending(self, log: Log, after: int, through: int) -> list[Entry]:
+        return [entry for entry in log.pending(self.channels, after, through) if entry.sequence not in self._ignored]
 
     def _message(self, event: Event) -> None:
         self.asks_earliest = False
@@ -181,7 +181,7 @@ class Reader:
         assert entry.channel in self.channels
         assert event.channel in (entry.channel, None)
         assert sequence > after, "a second time"
-        assert self._owed(log, after, sequence - 1) == [], "a silent hole"
+        assert self._pending(log, after, sequence - 1) == [], "a silent hole"
         self.cursor = event.cursor
 
     def _stand(self, cursor: str) -> None:
@@ -196,7 +196,7 @@ class Reader:
         elif self._logs.find(cursor)[0] is not None:
             log, sequence, after = self._step(Event("", cursor))
             assert sequence >= after, "back"
-            assert self._owed(log, after, sequence) == [], "a silent hole"
+            assert self._pending(log, after, sequence) == [], "a silent hole"
         self.cursor = cursor
 
     def _step(self, event: Event) -> tuple[Log, int, int]:
@@ -220,7 +220,7 @@ class Reader:
         else:
             assert sequence >= after, "back"
             assert any(log.floors[name] > after for name in self.channels), "a needless reset"
-            assert {entry.channel for entry in self._owed(log, after, sequence)} <= set(event.channels)
+            assert {entry.channel for entry in self._pending(log, after, sequence)} <= set(event.channels)
             for name in event.channels:
                 assert log.floors[name] > after or any(e.channel == name and e.sequence > after for e in log.entries)
         self.cursor = event.cursor

@@ -25,7 +25,7 @@ from pushcompat.message import Message
 
 from ..harness import PATIENCE_S
 from ..inprocess import LocalHub, running_hub
-from .forgetful import ForgetfulStore
+from .lossy import LossyStore
 from .model import CHANNELS, Log, Logs, Reader
 from .wires import WIRES, Event, LongPoll, Wire
 
@@ -89,7 +89,7 @@ class Subscriber:
         self.reader.take(self._events.popleft())
 
     async def catch_up(self) -> None:
-        while self.reader.owes:
+        while self.reader.has_pending:
             await self.event()
         while self._events or self._receive():
             await self.event()
@@ -139,7 +139,7 @@ class World:
             await self._servers.aclose()
 
     async def _start(self) -> None:
-        self.store = ForgetfulStore(self._limits.retention)
+        self.store = LossyStore(self._limits.retention)
         self.hub = await self._servers.enter_async_context(running_hub(self.store, self._limits))
         self.hub.history._clock = lambda: time.monotonic() + self._ahead_s
 
@@ -175,7 +175,7 @@ class World:
     async def read(self, who: int, count: int) -> None:
         subscriber = self.subscribers[who]
         for _ in range(count):
-            if subscriber.connected and subscriber.reader.owes:
+            if subscriber.connected and subscriber.reader.has_pending:
                 await subscriber.event()
 
     async def settle(self) -> None:
@@ -191,10 +191,10 @@ class World:
         self.logs.now.grow_older(seconds, AGE_S)
         self.hub.history.expire()
 
-    async def trim_unseen(self, count: int) -> None:
+    async def trim_before_read(self, count: int) -> None:
         await self.quiet()
-        self.store.trim_unseen(count)
-        self.logs.now.trim_unseen(count)
+        self.store.trim_before_read(count)
+        self.logs.now.trim_before_read(count)
 
     async def fail_over(self, count: int) -> None:
         await self.quiet()
@@ -203,9 +203,9 @@ class World:
         self.logs.go_on(self.logs.now.after_fail_over(self.store.epoch, kept, self.store.head))
         await self._until_told()
 
-    async def stumble(self) -> None:
+    async def lose_position(self) -> None:
         await self.quiet()
-        self.store.stumble()
+        self.store.lose_position()
         self.logs.now.reload(*self.store.kept())
         await self._until_told()
 
@@ -249,9 +249,9 @@ usual = st.one_of(
 )
 rare = st.one_of(
     step("grow_older", st.sampled_from([1.0, 1.5 * TTL_S, 1.5 * AGE_S])),
-    step("trim_unseen", st.integers(1, 3)),
+    step("trim_before_read", st.integers(1, 3)),
     step("fail_over", st.integers(0, 4)),
-    step("stumble"),
+    step("lose_position"),
     step("restart"),
 )
 steps = st.integers(0, 9).flatmap(lambda number: rare if number == 9 else usual)
@@ -283,6 +283,6 @@ def test_every_resume_is_exact_or_a_reset(
                 if not subscriber.connected:
                     await world.open(index, "websocket-json", "cursor")
             await world.settle()
-            assert not any(subscriber.reader.owes for subscriber in world.subscribers)
+            assert not any(subscriber.reader.has_pending for subscriber in world.subscribers)
 
     runner.run(play())

@@ -172,7 +172,7 @@ def test_a_cursor_ahead_of_the_log_waits_for_the_log_and_never_moves_back(scene:
     assert message.cursor in (ahead(cursor, 1), None)
 
 
-def test_it_waits_for_the_log_where_a_heartbeat_comes_first(lively: Scene, wire: str, here: str) -> None:
+def test_a_cursor_ahead_of_the_log_is_kept_through_heartbeats(lively: Scene, wire: str, here: str) -> None:
     cursor = ahead(lively.publish(here, "before"), 2)
     subscriber = lively.opened(wire, here, cursor)
     ping = subscriber.event()

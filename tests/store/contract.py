@@ -439,7 +439,23 @@ class Contract:
 
         run(scenario)
 
-    def test_whoever_would_follow_from_below_what_was_trimmed_is_told_so(self, run: Callable[..., None]) -> None:
+    def test_a_follower_that_has_left_is_not_called(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            called: list[Sequence[Message]] = []
+            following = asyncio.ensure_future(store.follow(0, store.epoch, called.append))
+            async with aclosing(Follower(store)) as stays:
+                await fill(store, "a", "1")
+                await stays.batch()
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+                before = len(called)
+                await fill(store, "a", "2")
+                await stays.batch()
+                assert len(called) == before
+
+        run(scenario)
+
+    def test_following_from_below_what_was_trimmed_raises_lost(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
             await self.trim(store)
             floor = (await store.retained()).floor
@@ -454,7 +470,7 @@ class Contract:
 
         run(scenario, Retention(count=1))
 
-    def test_whoever_would_follow_another_epoch_is_told_so(self, run: Callable[..., None]) -> None:
+    def test_following_another_epoch_raises_lost(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
             await fill(store, "a", "1")
             async with aclosing(Follower(store, 1, "another1")) as follower:

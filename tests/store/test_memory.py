@@ -29,7 +29,7 @@ def test_each_start_is_another_log() -> None:
     assert MemoryStore(ALL).epoch != MemoryStore(ALL).epoch
 
 
-def test_its_own_list_is_within_the_byte_budget_and_an_eighth() -> None:
+def test_the_memory_stores_list_is_within_the_byte_budget_and_an_eighth() -> None:
     async def scenario() -> None:
         store = MemoryStore(Retention(bytes=100_000))
         for _ in range(200):
@@ -52,7 +52,7 @@ def test_of_a_key_that_comes_again_and_again_only_one_counts() -> None:
     asyncio.run(scenario())
 
 
-def test_what_nobody_has_to_be_given_any_more_is_not_held() -> None:
+def test_messages_that_need_not_be_retained_are_freed() -> None:
     """A follower's own place is what is held for it."""
 
     async def scenario() -> None:

@@ -51,7 +51,7 @@ def model(log: list[Message], retention: Retention, floor: int) -> tuple[list[Me
 
 
 @given(logs, retentions, st.integers(0, 20))
-def test_it_keeps_what_the_model_keeps_and_moves_the_floor_as_far(
+def test_retain_keeps_what_the_model_keeps_and_moves_the_floor_as_far(
     log: list[Message], retention: Retention, floor: int
 ) -> None:
     assert retain(log, retention, NOW_MS, floor) == model(log, retention, floor)

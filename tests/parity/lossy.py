@@ -10,15 +10,15 @@ from pushcompat.store.base import Lost, News, Outcome, Publish, Receipt, Retaine
 from pushcompat.store.memory import MemoryStore
 
 
-class ForgetfulStore(MemoryStore):
+class LossyStore(MemoryStore):
     def __init__(self, retention: Retention) -> None:
         super().__init__(retention)
         self._losses = 0
-        self._loaded = 0  # of which losses it was when somebody last asked what is retained
+        self._losses_at_last_load = 0
         self._lost = asyncio.Event()
 
     async def retained(self) -> Retained:
-        self._loaded = self._losses
+        self._losses_at_last_load = self._losses
         return await super().retained()
 
     async def publish(self, *drafts: Message) -> int:
@@ -51,7 +51,7 @@ class ForgetfulStore(MemoryStore):
     @property
     def is_told(self) -> bool:
         """Whether somebody has asked what is retained since something was lost."""
-        return self._loaded == self._losses
+        return self._losses_at_last_load == self._losses
 
     @property
     def head(self) -> int:
@@ -61,7 +61,7 @@ class ForgetfulStore(MemoryStore):
         for message in self._log:
             message.time_ms -= int(seconds * 1000)
 
-    def trim_unseen(self, count: int) -> None:
+    def trim_before_read(self, count: int) -> None:
         """Another process appends so much that it is trimmed before anybody else reads it."""
         self._head += count
         self._floor = self._head
@@ -76,8 +76,8 @@ class ForgetfulStore(MemoryStore):
         self.epoch = new_epoch()
         self._ring()
 
-    def stumble(self) -> None:
-        """Nothing is gone, but followers have lost their place."""
+    def lose_position(self) -> None:
+        """Nothing is gone, but followers have to load the log again."""
         self._ring()
 
     def _ring(self) -> None:
