@@ -1,24 +1,36 @@
-# make run    a server on http://127.0.0.1:8888, with the demo chat
-# make test   everything that must hold
-# make reach  every browser behind every proxy on every network; writes docs/reach.md (about 20 minutes)
-# make bench  the figures, against Nchan and others, with BEFORE=PATH against another checkout too (about 25 minutes)
-# A distribution's own Python is built with profile-guided optimisation, others often are not: a fifth of the speed.
+# make run                 a server on http://127.0.0.1:8888, with the demo chat
+# make test                everything that must hold
+# make test-lower-bounds   tests that touch the dependencies, with the oldest versions that setup.cfg allows
+# make lint                ruff and mypy alone
+# make reach               every browser behind every proxy on every network; writes docs/reach.md (about 20 minutes)
+# make bench               the figures, against Nchan and others, with BEFORE=PATH against another checkout too (about 25 minutes)
+# make clean               removes the environments and builds
+#
+# ARGS="…" adds options of the server, of pytest or of the benchmark. PYTHON=python3.12 chooses another Python.
+
+## A distribution's own Python is built with profile-guided optimisation, others often are not: a fifth of the speed.
 PYTHON ?= $(firstword $(foreach p,/usr/bin/python3 python3,$(shell $(p) -c 'import sys, venv, ensurepip; \
 	sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
 VENV := .venv
+LOWER := .venv-lower-bounds
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint reach bench clean
+.PHONY: help run test test-lower-bounds lint reach bench clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^#\( \|$$\)//p' Makefile
 
 run: $(VENV)/installed
 	$(BIN)/python -m pushcompat --demo $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest $(ARGS)
+
+test-lower-bounds: $(LOWER)/installed
+	$(LOWER)/bin/python -m pytest -q $(ARGS) \
+		tests/access tests/client tests/hub tests/store tests/web tests/wire tests/test_*.py \
+		--ignore tests/web/test_chat_page.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
@@ -32,7 +44,7 @@ bench: $(VENV)/installed
 	$(BIN)/python bench/run.py $(if $(BEFORE),--before $(BEFORE)) $(ARGS)
 
 clean:
-	rm -rf $(VENV) build bench/build *.egg-info
+	rm -rf $(VENV) $(LOWER) build dist bench/build *.egg-info
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -43,4 +55,11 @@ $(VENV)/installed: setup.cfg pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+## "name>=1.2" in setup.cfg becomes the constraint "name==1.2".
+$(LOWER)/installed: setup.cfg pyproject.toml
+	@$(PYTHON) -m venv $(LOWER)
+	sed -n 's/^    \([a-z-]*\)>=\([0-9.]*\)$$/\1==\2/p' setup.cfg >$(LOWER)/constraints.txt
+	$(LOWER)/bin/pip install --quiet --disable-pip-version-check -c $(LOWER)/constraints.txt --editable '.[test]'
 	@touch $@

@@ -1,12 +1,13 @@
 """The command line: ``pushcompat`` serves, ``pushcompat publish`` and ``pushcompat listen`` talk to a server.
 
-What a user can get wrong ends in one line on stderr that says what to do, and exit code 2. What a command needs is
-imported when it runs, so that ``--help`` and the clients start at once.
+User errors print one line on stderr and exit with code 2. Commands import what they need when they run, so that
+``--help`` and the clients start at once.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 import sys
@@ -21,7 +22,7 @@ from . import __version__, logs
 from .client.dial import Endpoint
 from .config import Config
 from .errors import ConfigError
-from .options import LISTEN, PUBLISH, SERVER, Groups, limits_from
+from .options import LISTEN, PUBLISH, SERVER, Groups, ignored_variables, limits_from
 from .state import KEY_FILE, default_state_dir, keep_key, read_key
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -48,7 +49,7 @@ def _complain(text: str) -> None:
 
 
 class Commands(click.Group):
-    """A group whose options, and whose being called without a command, are those of ``serve``."""
+    """A command group that runs ``serve`` if no command is named, and shows its options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help", "--version")):
@@ -82,17 +83,19 @@ class Grouped(click.Command):
 def pushcompat() -> None:
     """Pushes updates to every page on every network: WebSocket, Server-Sent Events and long-poll behind one log.
 
-    Without a command it serves. Each option below can also be set as PUSHCOMPAT_<OPTION> in the environment
-    (PUSHCOMPAT_REQUEST_CAP=30) or in the file that --config names. A flag beats the environment, which beats the file,
-    which beats --platform.
+    Without a command, starts the server. Every option below can also be set as PUSHCOMPAT_<OPTION> in the environment
+    (PUSHCOMPAT_REQUEST_CAP=30) or in the file that --config names. Precedence: flag, environment, file, --platform,
+    default.
     """
 
 
 @pushcompat.command(cls=Grouped, groups=SERVER)
 @click.pass_context
 def serve(ctx: click.Context, /, **values: Any) -> None:
-    """Serve. This is what happens without a command, too."""
+    """Run the server (the default command)."""
     logs.configure(values["log_format"], values["log_level"])
+    for name in ignored_variables(ctx):
+        logs.event(logs.Event.VARIABLE_IGNORED, logging.WARNING, name=name)
     values["limits"] = limits_from(values)
     values["state_dir"] = values["state_dir"] or default_state_dir()
     values["publish_key"], values["publish_key_file"] = _named_key(ctx) or keep_key(values["state_dir"])
@@ -207,12 +210,12 @@ def _publisher_key(ctx: click.Context, endpoint: Endpoint) -> str | None:
 
 
 def _named_key(ctx: click.Context) -> tuple[str, Path | None] | None:
-    """The key that was given, and the file it was read from. Of two, the one given closer to the command counts."""
+    """The key that was given, and the file it was read from. Precedence: flag, environment, file."""
     key, file = ctx.params["publish_key"], ctx.params["publish_key_file"]
     if key is not None and file:
         ranks = [_RANK[ctx.get_parameter_source(name)] for name in ("publish_key", "publish_key_file")]
         if ranks[0] == ranks[1]:
-            raise ConfigError("give --publish-key or --publish-key-file, not both")
+            raise ConfigError("--publish-key and --publish-key-file are mutually exclusive")
         key, file = (key, None) if ranks[0] < ranks[1] else (None, file)
     if file:
         return read_key(file), file

@@ -16,11 +16,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .errors import ConfigError
-from .limits import Limits
+from .limits import LONGEST_S, Limits
 from .logs import FORMATS, LEVELS
 from .state import checked_key, default_state_dir
-
-STORES = ("memory:",)
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -30,9 +28,9 @@ _SOCKET_PATH_BYTES = 103  # what macOS's sun_path holds; Linux has 107
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the server is told. Raises ConfigError where that can not be done.
+    """Server configuration. Raises ConfigError if it is not valid; ``store`` is checked by the store.
 
-    ``publish_key_file`` tells where the key is kept, for whoever starts the server to know; None: it was given.
+    ``publish_key_file`` is the file that the key was read from, for the message at the start; None: the key was given.
     ``prefix`` is normalised to ``""`` or ``"/x"``, ``cors_origins`` to what browsers send; ``unix_socket`` replaces
     host and port. Port 0: any free one.
     """
@@ -45,7 +43,7 @@ class Config:
     prefix: str = ""
     cors_origins: tuple[str, ...] = ()
     state_dir: Path = field(default_factory=default_state_dir)
-    store: str = STORES[0]
+    store: str = "memory:"
     limits: Limits = field(default_factory=Limits)
     log_format: str = "text"
     log_level: str = "info"
@@ -53,7 +51,6 @@ class Config:
 
     def __post_init__(self) -> None:
         checked_key(self.publish_key, "--publish-key")
-        _check_choice("--store", self.store, STORES)
         _check_choice("--log-format", self.log_format, FORMATS)
         _check_choice("--log-level", self.log_level, LEVELS)
         _check_limits(self.limits)
@@ -69,7 +66,7 @@ def normal_prefix(text: str) -> str:
     """``push/`` and ``/push`` are ``/push``; ``/`` is no prefix."""
     prefix = f"/{text.strip('/')}" if text.strip("/") else ""
     if not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/")):
-        raise ConfigError(f"--prefix {text!r}: a prefix is a path like /push, of letters, digits and . _ ~ -")
+        raise ConfigError(f"--prefix {text!r}: must be a path like /push, of letters, digits and . _ ~ -")
     return prefix
 
 
@@ -93,11 +90,11 @@ def normal_origin(text: str) -> str:
 
 
 def read_toml(path: Path, options: Collection[str], switches: Collection[str] = ()) -> dict[str, str | list[str]]:
-    """The file's settings by option name; of the options, ``switches`` are on or off. ConfigError for what is none."""
+    """The file's settings by option name; ``switches`` are boolean options. Raises ConfigError."""
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise ConfigError(f"can not read --config {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot read --config {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path} is not valid TOML: {error}") from error
     settings = {}
@@ -112,15 +109,15 @@ def _option_name(key: str, options: Collection[str], path: Path) -> str:
     if name in options:
         return name
     close = get_close_matches(name, options, 1)
-    advice = f"did you mean {close[0]}?" if close else "--help lists what there is"
-    raise ConfigError(f"{path}: there is no option {key!r}; {advice}")
+    advice = f"did you mean {close[0]}?" if close else "see --help for all options"
+    raise ConfigError(f"{path}: unknown option {key!r}; {advice}")
 
 
 def _scalar(key: str, value: object, path: Path) -> str | list[str]:
     values = value if isinstance(value, list) else [value]
     if all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in values):
         return [str(item) for item in values] if isinstance(value, list) else str(value)
-    raise ConfigError(f"{path}: {key} must be a text or a number")
+    raise ConfigError(f"{path}: {key} must be a string or a number")
 
 
 def _switch(key: str, value: object, path: Path) -> str:
@@ -131,13 +128,17 @@ def _switch(key: str, value: object, path: Path) -> str:
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ConfigError(f"{option} {value!r}: there is {', '.join(choices)}")
+        raise ConfigError(f"{option} {value!r}: must be one of {', '.join(choices)}")
 
 
 def _check_limits(limits: Limits) -> None:
     cap = limits.request_cap_s
     if cap is not None and cap <= _SHORTEST_CAP_S:
-        raise ConfigError(f"--request-cap {cap:g}: must be more than {_SHORTEST_CAP_S} s, to leave polls some time")
+        raise ConfigError(
+            f"--request-cap {cap:g}: must be more than {_SHORTEST_CAP_S} s, because polls end 5 s before it"
+        )
+    if limits.heartbeat_s > LONGEST_S:
+        raise ConfigError(f"--heartbeat {limits.heartbeat_s:g}: must be at most {LONGEST_S:g} s, a day")
     if limits.message_bytes > limits.batch_bytes:
         raise ConfigError("--batch-limit must be at least --message-limit, or a batch could not hold one message")
     if limits.message_bytes > limits.retention.bytes:
@@ -146,6 +147,8 @@ def _check_limits(limits: Limits) -> None:
 
 def _check_socket_path(path: Path) -> None:
     if len(bytes(path)) > _SOCKET_PATH_BYTES:
-        raise ConfigError(f"--unix-socket {path}: longer than {_SOCKET_PATH_BYTES} bytes; take a shorter path")
+        raise ConfigError(f"--unix-socket {path}: longer than {_SOCKET_PATH_BYTES} bytes; choose a shorter path")
     if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--unix-socket {path}: there is no directory {path.absolute().parent}; make it first")
+        raise ConfigError(f"--unix-socket {path}: directory {path.absolute().parent} does not exist")
+    if path.exists() and not path.is_socket():
+        raise ConfigError(f"--unix-socket {path}: exists and is not a socket; choose another path")

@@ -1,4 +1,4 @@
-"""Every limit and window of the server, as one value that is handed down. The command line makes it; see ``config``.
+"""All limits and time windows, as one immutable value that the command line makes and hands down; see ``config``.
 
 Units are in the names: ``_s`` seconds, ``_bytes`` bytes; the rest are counts.
 """
@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+LONGEST_S = 86400.0  # of what clients are asked to wait: far below the 24.8 days that a browser's timer can hold
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much of the past stays in the log, so that a client that was away can go on where it was."""
+    """Which messages are retained, for clients that resume."""
 
     count: int = 100  # messages per channel
     age_s: float = 3600.0
     bytes: int = 64 * 1024 * 1024  # payloads of all channels together
-    idempotency_s: float = 300.0  # how long a repeated publish is recognised
+    idempotency_s: float = 300.0  # how long an Idempotency-Key is remembered
     idempotency_bytes: int = 32 * 1024 * 1024  # of the keys and their answers, which bounds the time under load
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may ask for, and how long the server waits for it."""
+    """Limits and timeouts of clients."""
 
     request_cap_s: float | None = None  # no request outlives this; None: the network has no such cap
     poll_window_s: float = 25.0  # the longest hold that fits every 30 s cap, with room for TLS and a cold start
@@ -31,7 +33,7 @@ class Limits:
     body_s: float = 20.0
     idle_s: float = 620.0  # load balancers keep their idle connections for up to 600 s
     poll_grace_s: float = 10.0  # how long a poller between two polls still counts as a subscriber
-    stall_s: float = 120.0  # a reader that takes nothing for this long is gone
+    stall_s: float = 120.0  # a client that reads nothing for this long is disconnected
     close_s: float = 5.0  # how long the client's half of a closing handshake may take
     drain_s: float = 5.0
     publish_wait_s: float = 20.0  # how long a publish waits for a crowded channel before it is refused
@@ -56,7 +58,7 @@ class Limits:
 
     @property
     def goodbye_s(self) -> float:
-        """How long the client's half of a goodbye is awaited: what a request cap leaves after the longest stream."""
+        """Time limit for the client's half of closing a connection, shortened under a request cap."""
         return self.close_s if self.request_cap_s is None else min(self.close_s, 2.0)
 
     @property

@@ -15,22 +15,25 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from .config import STORES, read_toml
+from .config import read_toml
 from .limits import Limits, Retention
 from .logs import FORMATS, LEVELS
 from .platforms import PLATFORMS
 
-Groups = Mapping[str, Sequence["Setting"]]  # options by the heading they stand under in --help
+Groups = Mapping[str, Sequence["Setting"]]  # options by their heading in --help
 
 _RETENTION = "retention_"  # what the parameters of Retention's fields begin with
 _CONFIG_PATH = "pushcompat.config"  # where click's context keeps the path of the file
+_IGNORED = "pushcompat.ignored"  # and the names of variables that are not for this server
+# Kubernetes sets NAME_PORT=tcp://10.0.0.1:8888 for a Service of that name, in every container of its namespace
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What an option counts in. ``factors`` are by suffix, in lower case; ``shown`` those that a default is shown in,
-    the largest first.
+    """The unit of an option. ``factors`` maps suffixes, in lower case, to multipliers; ``shown`` has the suffixes that
+    defaults are printed with, the largest first.
     """
 
     metavar: str
@@ -42,10 +45,10 @@ class Unit:
     def parse(self, value: object, least: float) -> float | int:
         match = _QUANTITY.fullmatch(str(value).strip().lower())
         if match is None or match[2] not in self.factors:
-            raise click.BadParameter(f"{str(value)!r} is no {self.metavar.lower()}; write it like {self.example}.")
+            raise click.BadParameter(f"{str(value)!r} is not a valid {self.metavar.lower()}; examples: {self.example}.")
         quantity = float(match[1]) * self.factors[match[2]]
         if quantity < least:
-            raise click.BadParameter(f"{value} is too little; at least {self.format(least)}.")
+            raise click.BadParameter(f"{value} is too small; the minimum is {self.format(least)}.")
         return int(quantity) if self.whole else quantity
 
     def format(self, quantity: float) -> str:
@@ -79,9 +82,9 @@ def environment_name(flag: str) -> str:
 
 
 class Setting(click.Option):
-    """An option that ``PUSHCOMPAT_<FLAG>`` sets too, and that says in an error where its wrong value came from.
+    """An option that ``PUSHCOMPAT_<FLAG>`` sets too, and whose error messages name the source of the value.
 
-    ``envvar=None``: one for a single call, which the environment does not set.
+    ``envvar=None``: no environment variable.
     """
 
     def __init__(self, flag: str, help: str, *, param: str | None = None, **attributes: Any) -> None:
@@ -103,10 +106,25 @@ class Setting(click.Option):
         return value.replace(",", " ").split() if value and self.multiple else value
 
 
+class PortSetting(Setting):
+    """The port. $PUSHCOMPAT_PORT may be about a Kubernetes Service called ``pushcompat``, and is ignored then."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        value = super().resolve_envvar_value(ctx)
+        if value is None or not _SERVICE_LINK.match(value):
+            return value
+        ctx.meta.setdefault(_IGNORED, set()).add(environment_name(self.flag))
+        return None
+
+
+def ignored_variables(ctx: click.Context) -> set[str]:
+    return set(ctx.meta.get(_IGNORED, ()))
+
+
 def _port(value: str | int) -> int:
     if str(value).isdecimal() and int(value) <= 65535:
         return int(value)
-    raise click.BadParameter(f"{value!r} is no port; that is a number from 0 (any free one) to 65535.")
+    raise click.BadParameter(f"{value!r} is not a valid port; expected 0 (any free port) to 65535.")
 
 
 def _measure(flag: str, unit: Unit, default: Any, least: float, help: str, **attributes: Any) -> Setting:
@@ -151,10 +169,7 @@ def _take_platform(ctx: click.Context, param: click.Parameter, name: str | None)
         return
     platform = PLATFORMS[name]
     preset = {"request_cap_s": platform.request_cap_s, "heartbeat_s": platform.heartbeat_s}
-    ctx.default_map = {
-        **preset,
-        **(ctx.default_map or {}),
-    }  # whichever is read first, the file beats the preset
+    ctx.default_map = {**preset, **(ctx.default_map or {})}  # the file overrides the preset, in either order
 
 
 _FORMATS = click.Choice(FORMATS)
@@ -165,13 +180,13 @@ _PATH: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "PATH"}
 PUBLISH_KEY = (
     Setting(
         "publish-key",
-        "The publish key itself. Other users see it in ps; the file or the environment is better.",
+        "Publish key, a shared secret. Visible to other users in ps; prefer --publish-key-file or the environment.",
         metavar="KEY",
     ),
-    Setting("publish-key-file", "A file that holds the publish key.", **_PATH),
+    Setting("publish-key-file", "File that contains the publish key.", **_PATH),
     Setting(
         "state-dir",
-        "Where the publish key is made at the first start, and kept. "
+        "State directory. The publish key is created here at the first start. "
         "[default: $XDG_STATE_HOME/pushcompat or ~/.local/state/pushcompat]",
         **_PATH,
     ),
@@ -179,7 +194,7 @@ PUBLISH_KEY = (
 
 _LISTENING = (
     Setting("host", "Address to listen on; 0.0.0.0 or :: for all.", default="127.0.0.1", show_default=True),
-    Setting(
+    PortSetting(
         "port",
         "Port to listen on; 0 for any free one.",
         type=_port,
@@ -188,15 +203,17 @@ _LISTENING = (
         show_default=True,
     ),
     Setting("unix-socket", "Listen on this Unix socket instead of host and port.", **_PATH),
-    Setting("prefix", "Path that everything is under, like /push.", default="", metavar="PATH"),
+    Setting(
+        "prefix", "URL path prefix of everything that the server serves, for example /push.", default="", metavar="PATH"
+    ),
 )
 
 _ACCESS = (
     *PUBLISH_KEY,
     Setting(
         "cors-origin",
-        "Origin whose pages may connect, like https://example.com; * for all. Can be given several times. "
-        "[default: pages of this server only]",
+        "Origin whose pages may connect, for example https://example.com; * allows any. Repeatable. "
+        "[default: same origin only]",
         param="cors_origins",
         multiple=True,
         metavar="ORIGIN",
@@ -206,66 +223,116 @@ _ACCESS = (
 _WINDOWS = (
     Setting(
         "platform",
-        f"Sets request cap and heartbeat for what stands in front: {', '.join(PLATFORMS)}.",
+        f"Preset of request cap and heartbeat for a hosting platform or proxy: {', '.join(PLATFORMS)}.",
         type=click.Choice(list(PLATFORMS)),
         metavar="NAME",
         is_eager=True,
         callback=_take_platform,
         expose_value=False,
     ),
-    _limit("request-cap", SECONDS, "request_cap_s", 0, "No request outlives this; more than 6s."),
-    _limit("poll-window", SECONDS, "poll_window_s", 1, "How long a poll is held when nothing comes."),
-    _limit("heartbeat", SECONDS, "heartbeat_s", 1, "A stream says something at least this often."),
-    _limit("poll-grace", SECONDS, "poll_grace_s", 0, "How long one between two polls is still a subscriber."),
-    _limit("refetch-rate", RATE, "refetch_rate", 0.001, "Refetches a second that your application can serve."),
+    _limit(
+        "request-cap", SECONDS, "request_cap_s", 0, "Longest lifetime of a request or stream; must be more than 6s."
+    ),
+    _limit(
+        "poll-window", SECONDS, "poll_window_s", 1, "How long a long-poll request is held if there are no messages."
+    ),
+    _limit("heartbeat", SECONDS, "heartbeat_s", 1, "Longest silence on a WebSocket or event stream, at most 1 day."),
+    _limit(
+        "poll-grace",
+        SECONDS,
+        "poll_grace_s",
+        0,
+        "How long a long-poll client counts as a subscriber between two polls.",
+    ),
+    _limit(
+        "refetch-rate",
+        RATE,
+        "refetch_rate",
+        0.001,
+        "Requests a second that your application can serve; messages then carry a spread.",
+    ),
 )
 
 _HISTORY = (
-    Setting("store", "Where the log is kept.", default=STORES[0], show_default=True),
-    _limit("history", COUNT, "retention_count", 1, "Messages kept per channel."),
-    _limit("history-age", SECONDS, "retention_age_s", 1, "How long a message is kept."),
-    _limit("history-bytes", BYTES, "retention_bytes", 1, "Payload kept, all channels together."),
-    _limit("idempotency-window", SECONDS, "retention_idempotency_s", 0, "How long a repeated publish is known."),
+    Setting("store", "URL of the store that keeps the log.", default="memory:", show_default=True, metavar="URL"),
+    _limit("history", COUNT, "retention_count", 1, "Most messages retained per channel."),
+    _limit("history-age", SECONDS, "retention_age_s", 1, "How long a message is retained."),
     _limit(
-        "idempotency-bytes", BYTES, "retention_idempotency_bytes", 1024, "Memory for the keys of repeated publishes."
+        "history-bytes",
+        BYTES,
+        "retention_bytes",
+        1,
+        "Size of all retained messages; each counts as its payload and 256 bytes.",
+    ),
+    _limit("idempotency-window", SECONDS, "retention_idempotency_s", 0, "How long an Idempotency-Key is remembered."),
+    _limit(
+        "idempotency-bytes",
+        BYTES,
+        "retention_idempotency_bytes",
+        1024,
+        "Most memory for Idempotency-Keys; beyond it they are remembered for less time.",
     ),
 )
 
 _LIMITS = (
-    _limit("message-limit", BYTES, "message_bytes", 1, "Largest message."),
-    _limit("batch-limit", BYTES, "batch_bytes", 1, "Largest batch."),
+    _limit("message-limit", BYTES, "message_bytes", 1, "Largest published message."),
+    _limit("batch-limit", BYTES, "batch_bytes", 1, "Largest body of a batch."),
     _limit("batch-messages", COUNT, "batch_messages", 1, "Most messages in a batch."),
     _limit("channels-per-request", COUNT, "names", 1, "Most channels in one request."),
-    _limit("websocket-message-limit", BYTES, "websocket_message_bytes", 125, "Largest message from a client."),
-    _limit("head-limit", BYTES, "head_bytes", 1024, "Largest request head."),
-    _limit("head-timeout", SECONDS, "head_s", 1, "How long a request's head may take to come."),
-    _limit("body-timeout", SECONDS, "body_s", 1, "How long a request's body may take to come."),
-    _limit("idle-timeout", SECONDS, "idle_s", 1, "How long a connection without a request is kept."),
-    _limit("stall-timeout", SECONDS, "stall_s", 1, "A reader that takes nothing for this long is cut off."),
-    _limit("close-timeout", SECONDS, "close_s", 1, "How long a client may take to answer a Close."),
-    _limit("drain-time", SECONDS, "drain_s", 0, "How long a stopping server takes to let its clients go."),
-    _limit("publish-wait", SECONDS, "publish_wait_s", 0, "How long a publish waits for a crowded channel."),
-    _limit("send-limit", BYTES, "send_bytes", 1024, "Most that one send takes from the log."),
-    _limit("unsent-limit", BYTES, "unsent_bytes", 1024, "Most that the kernel holds unsent for a connection."),
+    _limit(
+        "websocket-message-limit", BYTES, "websocket_message_bytes", 125, "Largest WebSocket message from a client."
+    ),
+    _limit("head-limit", BYTES, "head_bytes", 1024, "Largest request line and header, together."),
+    _limit("head-timeout", SECONDS, "head_s", 1, "Time limit for receiving a request's header."),
+    _limit("body-timeout", SECONDS, "body_s", 1, "Time limit for receiving a request's body."),
+    _limit("idle-timeout", SECONDS, "idle_s", 1, "How long a connection stays open between requests."),
+    _limit("write-timeout", SECONDS, "stall_s", 1, "Close a connection whose client has read nothing for this long."),
+    _limit("close-timeout", SECONDS, "close_s", 1, "Time limit for the client's half of closing a connection."),
+    _limit("drain-timeout", SECONDS, "drain_s", 0, "At a stop, disconnect subscribers over up to this time."),
+    _limit(
+        "publish-timeout",
+        SECONDS,
+        "publish_wait_s",
+        0,
+        "How long a publish waits for an overloaded channel before its 503.",
+    ),
+    _limit("send-limit", BYTES, "send_bytes", 1024, "Most bytes of messages in one send or poll response."),
+    _limit(
+        "unsent-limit",
+        BYTES,
+        "unsent_bytes",
+        1024,
+        "Most unsent bytes in the kernel per connection (TCP_NOTSENT_LOWAT).",
+    ),
     _limit("websocket-input-rate", BYTES, "stream_input_bytes", 125, "Bytes read from one WebSocket in a second."),
-    _limit("max-connections", COUNT, "max_connections", 1, "Connections beyond which subscribers are refused."),
-    _limit("unsent-budget", BYTES, "unsent_budget_bytes", 1024, "Most that all connections together have unsent."),
-    _limit("visits", COUNT, "visits", 1, "Subscribers served before anything else gets a turn."),
+    _limit(
+        "max-connections",
+        COUNT,
+        "max_connections",
+        1,
+        "Connections beyond which subscribers are refused; none: what open files allow.",
+    ),
+    _limit(
+        "unsent-budget",
+        BYTES,
+        "unsent_budget_bytes",
+        1024,
+        "Most unsent bytes in this process, all connections together.",
+    ),
+    _limit("visits", COUNT, "visits", 1, "Most subscribers and sockets served in one turn of the event loop."),
 )
 
 _OBSERVATION = (
-    Setting("log-format", "How log lines look.", type=_FORMATS, default="text", show_default=True),
-    Setting("log-level", "The least that is logged.", type=_LEVELS, default="info", show_default=True),
+    Setting("log-format", "Log format.", type=_FORMATS, default="text", show_default=True),
+    Setting("log-level", "Least severe level that is logged.", type=_LEVELS, default="info", show_default=True),
 )
 
-_PAGES = (
-    Setting("demo", "Serve a chat at /demo/chat, to try it all out. Anyone who reaches it can write.", is_flag=True),
-)
+_PAGES = (Setting("demo", "Serve a demo chat at /demo/chat. Anyone who can reach the server can post.", is_flag=True),)
 
 _CONFIGURATION = (
     Setting(
         "config",
-        "TOML file with any of these options by name, like request-cap = 30.",
+        "Configuration file (TOML) of options by name, for example request-cap = 30.",
         is_eager=True,
         callback=_take_config,
         expose_value=False,
@@ -275,12 +342,12 @@ _CONFIGURATION = (
 
 SERVER: Groups = {
     "Listening": _LISTENING,
-    "Who may do what": _ACCESS,
-    "Platform and windows": _WINDOWS,
+    "Access control": _ACCESS,
+    "Timing": _WINDOWS,
     "History": _HISTORY,
     "Limits": _LIMITS,
-    "Pages": _PAGES,
-    "Observation": _OBSERVATION,
+    "Demo": _PAGES,
+    "Logging": _OBSERVATION,
     "Configuration": _CONFIGURATION,
 }
 
@@ -289,39 +356,40 @@ SERVER: Groups = {
 
 _TRANSPORTS = click.Choice(["auto", "websocket", "eventsource", "longpoll"])
 
-_URL = Setting("url", "The server. [default: http://127.0.0.1:8888]", metavar="URL")
+_URL = Setting("url", "URL of the server. [default: http://127.0.0.1:8888]", metavar="URL")
 
 PUBLISH: Groups = {
     "Message": (
         Setting("json", "DATA is JSON, not text.", param="is_json", is_flag=True, envvar=None),
-        Setting("key", "Of messages with the same key only the latest is kept.", metavar="KEY", envvar=None),
-        Setting("type", "What kind of message it is.", param="kind", metavar="TYPE", envvar=None),
-        _measure("ttl", SECONDS, None, 0, "How long the message is of use.", envvar=None),
-        Setting("idempotency-key", "Of publishes with the same one the first counts.", metavar="KEY", envvar=None),
+        Setting("key", "Message key. Only the latest message with a key is retained.", metavar="KEY", envvar=None),
+        Setting("type", "Message type (the event's name in a stream).", param="kind", metavar="TYPE", envvar=None),
+        _measure("ttl", SECONDS, None, 0, "How long the message is delivered.", envvar=None),
+        Setting("idempotency-key", "Publishes with one key are stored once. [default: random]", metavar="KEY",
+                envvar=None),
     ),
     "Server": (
         _URL,
         *PUBLISH_KEY,
-        _measure("timeout", SECONDS, 10.0, 0.001, "How long all tries may take together.", envvar=None),
-        Setting("retries", "How often to try again.", type=click.IntRange(0), default=3, show_default=True,
+        _measure("timeout", SECONDS, 10.0, 0.001, "Total time limit, retries included.", envvar=None),
+        Setting("retries", "Most retries.", type=click.IntRange(0), default=3, show_default=True,
                 metavar="COUNT", envvar=None),
     ),
 }  # fmt: skip
 
 LISTEN: Groups = {
     "What": (
-        Setting("cursor", "Go on after this one, the id of the last message seen.", metavar="CURSOR", envvar=None),
-        Setting("earliest", "Begin with all that the server has kept.", is_flag=True, envvar=None),
+        Setting("cursor", "Resume after this cursor, the id of the last message.", metavar="CURSOR", envvar=None),
+        Setting("earliest", "Start at the oldest retained message.", is_flag=True, envvar=None),
         _measure("count", COUNT, None, 1, "Stop after this many messages.", envvar=None),
         _measure("timeout", SECONDS, None, 0.001, "Stop after this time.", envvar=None),
     ),
     "Server": (
         _URL,
-        Setting("token", "The subscriber's token. Other users see it in ps; the environment is better.",
+        Setting("token", "Subscriber token. Visible to other users in ps; prefer the environment.",
                 metavar="TOKEN"),
-        Setting("transport", "websocket, eventsource, longpoll, or auto: the first of these that works.",
+        Setting("transport", "websocket, eventsource or longpoll; auto tries them in this order.",
                 type=_TRANSPORTS, default="auto", show_default=True, metavar="NAME",
                 envvar=None),
-        Setting("verbose", "Say on stderr what the connection does.", is_flag=True, envvar=None),
+        Setting("verbose", "Print connection events on stderr.", is_flag=True, envvar=None),
     ),
 }  # fmt: skip

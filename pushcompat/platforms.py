@@ -1,8 +1,8 @@
 """Presets for ``--platform``: how long the platforms and proxies in front of a server let a request live.
 
-Only what cuts a connection that is still talking counts as a request cap. A limit on the time to the first byte, or on
+Only a limit that ends active connections counts as a request cap. A limit on the time to the first byte, or on
 silence, does not: a poll is answered after 25 s and a stream speaks every 15 s, which fits all we know. Where a
-platform has a default and a maximum, the default stands here; ``--request-cap`` says otherwise.
+platform has a default and a maximum, the default is listed; ``--request-cap`` overrides it.
 
 The numbers are from the platforms' own documentation, named beside them, as of November 2026. They change.
 """
@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-HEARTBEAT_S = 15.0  # the WHATWG's figure (HTML §9.2.7)
+from .limits import Limits
+
+HEARTBEAT_S = Limits().heartbeat_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""From a Config to a running server, and to its end: who is made of what, in which order it starts and stops."""
+"""The server's life: what is made from the configuration, and the order of start and stop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BACKLOG = 4096  # connections that the kernel keeps for us while a pass is unde
 
 
 def run(config: Config) -> None:
-    """Serves until SIGINT or SIGTERM. Raises ConfigError where it can not start."""
+    """Serves until SIGINT or SIGTERM. Raises ConfigError if it cannot start."""
     selector = LoopSelector()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
         runner.run(Server(config, selector).serve())
@@ -45,8 +45,8 @@ class Server:
 
     async def serve(self) -> None:
         config = self._config
-        listeners = _listen(config)
         store = open_store(config.store, config.limits.retention)
+        listeners = _listen(config)
         metrics = Metrics()
         settings = Settings(
             config.limits, [config.publish_key.encode()], config.cors_origins, config.prefix, _on_loopback(config)
@@ -82,7 +82,7 @@ class Server:
 
     def _stop_or_exit(self, number: int) -> None:
         if self._stop.is_set():
-            os._exit(128 + number)  # asked twice: at once
+            os._exit(128 + number)  # the second signal: exit at once
         self._stop.set()
 
 
@@ -113,7 +113,7 @@ def _listen(config: Config) -> list[socket.socket]:
         return bind_sockets(config.port, config.host, backlog=_BACKLOG)
     except OSError as error:
         where = config.unix_socket or f"{config.host}:{config.port}"
-        raise ConfigError(f"can not listen on {where}: {error.strerror or error}; {_advice(config)}") from None
+        raise ConfigError(f"cannot listen on {where}: {error.strerror or error}; {_advice(config)}") from None
 
 
 def _check_free(path: Path) -> None:
@@ -123,18 +123,17 @@ def _check_free(path: Path) -> None:
             probe.connect(str(path))
         except OSError:
             return
-    raise OSError(errno.EADDRINUSE, "somebody listens there already")
+    raise OSError(errno.EADDRINUSE, "address already in use")
 
 
 def _advice(config: Config) -> str:
     if config.unix_socket is not None:
         return "choose another --unix-socket"
-    return "choose another --port or --host, or stop who is there"
+    return "choose another --port or --host, or stop the process that uses it"
 
 
 def _settle_down() -> None:
-    """All that lives as long as the process is taken out of the garbage collector's sight, and what it still sees are
-    tens of thousands of long-lived connections, so it looks more rarely."""
+    """Freezes what lives as long as the process, and makes collections rarer: connections are many, and live long."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -153,14 +152,14 @@ def _announce(config: Config, listeners: list[socket.socket]) -> None:
         print(f"The publish key is in {_short(config.publish_key_file)}")
         key = f"$(cat {_short(config.publish_key_file)})"
     page, path = ("demo chat", "/demo/chat") if config.demo else ("landing page", "/")
-    print(f"Follow a channel, publish to it, open the {page}:\n")
+    print(f"Subscribe, publish, or open the {page}:\n")
     print(f'    {curl} -N "{base}/channels/chat?transport=eventsource"')
     print(f'    {curl} -H "Authorization: Bearer {key}" -d hello {base}/channels/chat')
     print(f"    {'python3 -m webbrowser' if config.unix_socket is None else curl} {base}{path}\n", flush=True)
 
 
 def _own_url(config: Config, listener: socket.socket) -> str:
-    """What an application on this machine would call the server."""
+    """The server's URL as seen from this machine."""
     if config.unix_socket is not None:
         return f"http+unix://{quote(str(config.unix_socket.absolute()), safe='')}{config.prefix}"
     return _url(config, listener)

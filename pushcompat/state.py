@@ -30,7 +30,7 @@ def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
     try:
         return Path("~/.local/state/pushcompat").expanduser()
     except RuntimeError as error:  # an account without a home, as in some containers
-        raise ConfigError("there is no home directory to keep state in; name a --state-dir") from error
+        raise ConfigError("no home directory found; set --state-dir") from error
 
 
 def read_key(path: Path) -> str:
@@ -38,15 +38,15 @@ def read_key(path: Path) -> str:
     try:
         key = path.read_text("ascii").strip()
     except OSError as error:
-        raise ConfigError(f"can not read the publish key in {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot read the publish key in {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"the publish key in {path} is not plain ASCII; put another one there") from error
+        raise ConfigError(f"the publish key in {path} is not ASCII; replace it") from error
     return checked_key(key, str(path))
 
 
 def checked_key(key: str, where: str) -> str:
     if not key:
-        raise ConfigError(f"the publish key in {where} is empty; put one there, or remove it")
+        raise ConfigError(f"the publish key in {where} is empty; write a key into it, or delete the file")
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise ConfigError(f"the publish key in {where} has spaces or control characters; use letters, digits, -, _")
     return key
@@ -59,11 +59,11 @@ def keep_key(state_dir: Path) -> tuple[str, Path]:
         if not path.exists():
             _make_key(path)
         if path.stat().st_mode & 0o077:
-            log.warning("the publish key is open to other users: chmod 600 %s", path)
+            log.warning("the publish key file is readable by other users; run: chmod 600 %s", path)
     except OSError as error:
         raise ConfigError(
-            f"can not keep a publish key in {state_dir}: {error.strerror}; "
-            "name another --state-dir, or give a --publish-key-file"
+            f"cannot write the publish key to {state_dir}: {error.strerror}; "
+            "set another --state-dir, or use --publish-key-file"
         ) from error
     return read_key(path), path
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -18,10 +17,11 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from .harness import MS, PATIENCE_S
+from .machine import may_lack
 
 PROGRAM = shutil.which("chromium") or shutil.which("google-chrome")
 # For tests that need it: skipped on a machine without, but for CI's.
-needed = pytest.mark.skipif(PROGRAM is None and not os.environ.get("CI"), reason="there is no Chromium here")
+needed = pytest.mark.skipif(PROGRAM is None and may_lack("chromium"), reason="there is no Chromium here")
 _FLAGS = [
     "--headless",
     "--no-sandbox",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,12 +12,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from pushcompat import cli
 from pushcompat.config import Config
 from pushcompat.limits import Limits, Retention
-from pushcompat.options import BYTES, SECONDS, SERVER
+from pushcompat.options import BYTES, LISTEN, PUBLISH, SECONDS, SERVER
 from pushcompat.platforms import PLATFORMS
 
 from .harness import KEY, PATIENCE_S, Server
@@ -172,7 +174,7 @@ def test_a_key_given_closer_to_the_command_counts(
     assert command.config().publish_key == "from-environment"
     config = command.config("--publish-key-file", str(file))
     assert (config.publish_key, config.publish_key_file) == ("from-file", file)
-    assert "not both" in command.complaint("--publish-key-file", str(file), "--publish-key", "x")
+    assert "mutually exclusive" in command.complaint("--publish-key-file", str(file), "--publish-key", "x")
 
 
 def test_the_first_start_keeps_a_key_and_says_where(command: Command, tmp_path: Path) -> None:
@@ -193,35 +195,37 @@ def test_a_given_key_leaves_the_state_directory_alone(command: Command, tmp_path
         (["--prot", "1"], "--port"),
         (["servee"], "No such command 'servee'"),
         (["--port"], "'--port' requires an argument"),
-        (["--port", "99999"], "Invalid value for --port: '99999' is no port"),
-        (["--port", "x"], "'x' is no port"),
-        (["--heartbeat", "3x"], "'3x' is no duration; write it like 90s, 5m, 1h"),
-        (["--heartbeat", "-1"], "'-1' is no duration"),
-        (["--heartbeat", "0"], "0 is too little; at least 1s"),
-        (["--message-limit", "1 apple"], "is no size; write it like 64KiB"),
-        (["--history", "1.5.1"], "is no count; write it like 100"),
-        (["--history", "0"], "at least 1"),
+        (["--port", "99999"], "Invalid value for --port: '99999' is not a valid port"),
+        (["--port", "x"], "'x' is not a valid port"),
+        (["--heartbeat", "3x"], "'3x' is not a valid duration; examples: 90s, 5m, 1h"),
+        (["--heartbeat", "-1"], "'-1' is not a valid duration"),
+        (["--heartbeat", "0"], "0 is too small; the minimum is 1s"),
+        (["--heartbeat", "25h"], "--heartbeat 90000: must be at most 86400 s, a day"),
+        (["--message-limit", "1 apple"], "is not a valid size; examples: 64KiB"),
+        (["--history", "1.5.1"], "is not a valid count; examples: 100"),
+        (["--history", "0"], "the minimum is 1"),
         (["--request-cap", "5"], "must be more than 6 s"),
         (["--platform", "herok"], "'heroku'"),
         (["--cors-origin", "example.com"], "an origin is scheme://host"),
-        (["--prefix", "a b"], "a prefix is a path like /push"),
-        (["--store", "mysql:"], "there is memory:"),
+        (["--prefix", "a b"], "must be a path like /push"),
+        (["--unix-socket", "/dev"], "--unix-socket /dev: exists and is not a socket; choose another path"),
+        (["--unix-socket", "/dev/null"], "--unix-socket /dev/null: exists and is not a socket; choose another path"),
         (["--log-level", "loud"], "'debug', 'info'"),
-        (["--config", "/nowhere.toml"], "can not read --config /nowhere.toml: No such file"),
-        (["--publish-key-file", "/nowhere"], "can not read the publish key in /nowhere: No such file"),
+        (["--config", "/nowhere.toml"], "cannot read --config /nowhere.toml: No such file"),
+        (["--publish-key-file", "/nowhere"], "cannot read the publish key in /nowhere: No such file"),
         (["--publish-key", ""], "is empty"),
-        (["--state-dir", "/dev/null/x"], "name another --state-dir"),
+        (["--state-dir", "/dev/null/x"], "set another --state-dir"),
         (["--port", "1", "publish", "a"], "unexpected extra argument"),
         (["publish"], "Missing argument 'CHANNEL'"),
         (["publish", "a b", "x"], "'a b' is not a valid channel name"),
         (["publish", "a", "x", "--url", "a.com"], "'a.com' is not a valid server URL"),
         (["publish", "a", "x", "--url", "http://u:p@a.com"], "pass the key separately"),
-        (["publish", "a", "x", "--state-dir", "/nowhere"], "can not read the publish key in /nowhere/publish-key"),
+        (["publish", "a", "x", "--state-dir", "/nowhere"], "cannot read the publish key in /nowhere/publish-key"),
         (["publish", "a", "x", "--publish-key", "a b"], "has spaces"),
         (["publish", "a", "\udcff", "--json"], "utf-8"),
         (["listen"], "Missing argument 'CHANNEL"),
         (["listen", "a", "--transport", "x"], "'websocket', 'eventsource', 'longpoll'"),
-        (["listen", "a", "--count", "0"], "at least 1"),
+        (["listen", "a", "--count", "0"], "the minimum is 1"),
         (["listen", "a", "--cursor", "x", "--earliest"], "mutually exclusive"),
         (["listen", "a", "--url", "ftp://a"], "is not a valid server URL"),
     ],
@@ -242,6 +246,31 @@ def test_a_complaint_says_where_the_wrong_value_came_from(
     assert f"port in {file}" in command.complaint("--config", str(file))
     monkeypatch.setenv("PUSHCOMPAT_PORT", "x")
     assert "Invalid value for PUSHCOMPAT_PORT" in command.complaint()
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "tcp://10.96.0.7:8888"), ("PORT", "udp://[fd00::7]:8888")])
+def test_a_service_of_kubernetes_does_not_set_the_port(
+    command: Command, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"PUSHCOMPAT_{name}", value)
+    code, _, err = command()
+    assert (code, command.started.pop().port) == (0, 8888)
+    assert err.endswith(" WARNING variable_ignored name=PUSHCOMPAT_PORT\n")
+    assert command.config("--port", "9000").port == 9000
+
+
+def test_no_other_variable_of_a_service_is_one_of_ours() -> None:
+    """Kubernetes and Docker links set NAME_SERVICE_… and NAME_PORT… of a Service, and of each of its named ports."""
+    names = {setting.envvar for groups in (SERVER, PUBLISH, LISTEN) for group in groups.values() for setting in group}
+    ours = [name for name in names if name and re.match(r"PUSHCOMPAT_(\w+_)?(SERVICE_|PORT)", str(name))]
+    assert ours == ["PUSHCOMPAT_PORT"]
+
+
+@pytest.mark.parametrize("url", ["mysql:", "redis://x", "memory", "", "memory:x"])
+def test_a_store_that_there_is_not_is_said_in_one_line(tmp_path: Path, url: str) -> None:
+    done = process("--publish-key", "k", "--port", "0", "--state-dir", str(tmp_path), "--store", url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"pushcompat: --store '{url}': .*memory:\n", done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -278,6 +307,25 @@ def test_help_shows_every_option_under_its_heading_with_its_default(command: Com
     assert command("serve", "--help")[1].endswith(out.partition("Listening:")[2])
 
 
+def documented(setting: click.Option) -> str:
+    """The option's row in README.md."""
+    flag, text = setting.get_help_record(click.Context(cli.serve)) or ("", "")
+    text, _, default = text.removesuffix("]").partition("[default: ")
+    shown = {"": "", None: "off" if setting.is_flag else ""}.get(default or None, f"`{default}`")
+    return f"| `{flag}` | {text.strip().removesuffix('.')} | {shown} |".replace("text|json", r"text\|json").replace(
+        "debug|info|warning|error", r"debug\|info\|warning\|error"
+    )
+
+
+def test_the_documented_options_are_those_that_there_are() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    rows = readme.partition("| option | | default |\n| --- | --- | --- |\n")[2].partition("\n\n")[0].splitlines()
+    expected = []
+    for heading, settings in SERVER.items():
+        expected += [f"| **{heading}** | | |", *map(documented, settings)]
+    assert rows == expected
+
+
 @pytest.mark.parametrize("words", [["--help"], ["publish", "--help"], ["listen", "-h"], ["--version"]])
 def test_help_and_clients_start_without_the_servers_libraries(words: list[str]) -> None:
     done = subprocess.run(
@@ -307,7 +355,7 @@ def test_the_version_is_that_of_the_package(command: Command) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_server_with_exit_code_0(tmp_path: Path, number: signal.Signals) -> None:
-    assert Server(tmp_path, "--drain-time", "0").stop(number) == 0
+    assert Server(tmp_path, "--drain-timeout", "0").stop(number) == 0
 
 
 def test_a_taken_port_is_one_line_and_exit_code_2() -> None:
@@ -322,7 +370,7 @@ def test_a_taken_port_is_one_line_and_exit_code_2() -> None:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("state"), "--drain-time", "0")
+    server = Server(tmp_path_factory.mktemp("state"), "--drain-timeout", "0")
     yield server
     server.stop()
 

@@ -22,6 +22,7 @@ import pytest
 
 from .chromium import Profile, needed
 from .harness import KEY, MS, PATIENCE_S, Server, running
+from .machine import may_lack
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COMMANDS = {
@@ -29,7 +30,7 @@ COMMANDS = {
     "django": [sys.executable, str(EXAMPLES / "django_chat.py"), "runserver", "--noreload", "{port}"],
     "php": ["php", "-S", "127.0.0.1:{port}", str(EXAMPLES / "chat.php")],
 }
-no_php = pytest.mark.skipif(not (shutil.which("php") or os.environ.get("CI")), reason="there is no PHP here")
+no_php = pytest.mark.skipif(not shutil.which("php") and may_lack("php-cli"), reason="there is no PHP here")
 names = ["flask", "django", pytest.param("php", marks=no_php)]
 
 

@@ -21,6 +21,7 @@ USED: dict[str, set[str]] = {
     "config": {"errors", "limits", "logs", "state"},
     "hub": {"access", "errors", "limits", "logs", "message", "metrics", "store.base", "wire"},
     "options": {"config", "limits", "logs", "platforms"},
+    "platforms": {"limits"},
     "server": {"", "config", "errors", "hub", "logs", "metrics", "store", "web"},
     "state": {"errors"},
     "store": {"errors", "limits", "message"},

@@ -56,7 +56,7 @@ def test_a_key_that_others_can_read_is_warned_of(tmp_path: Path, caplog: pytest.
 
 def test_a_directory_that_can_not_be_made_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"can not keep a publish key in .*--state-dir.*--publish-key-file"):
+    with pytest.raises(ConfigError, match=r"cannot write the publish key to .*--state-dir.*--publish-key-file"):
         keep_key(tmp_path / "file" / "state")
 
 
@@ -67,7 +67,7 @@ def test_a_directory_that_can_not_be_made_is_refused_with_advice(tmp_path: Path)
         (b" \n", "is empty"),
         (b"a b\n", "has spaces"),
         (b"a\nb", "has spaces"),
-        (b"\xff", "not plain ASCII"),
+        (b"\xff", "is not ASCII"),
     ],
 )
 def test_a_key_file_without_a_usable_key_is_refused(tmp_path: Path, content: bytes, advice: str) -> None:
@@ -84,7 +84,7 @@ def test_a_key_file_may_end_with_a_line_end(tmp_path: Path) -> None:
 
 
 def test_a_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"can not read the publish key in .*/gone: No such file"):
+    with pytest.raises(ConfigError, match=r"cannot read the publish key in .*/gone: No such file"):
         read_key(tmp_path / "gone")
 
 

@@ -18,7 +18,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 
-from ..limits import Retention
+from ..limits import LONGEST_S, Retention
 from ..message import EPOCH_WIDTH, Message, format_cursor
 from ..store.base import MESSAGE_OVERHEAD_BYTES, Retained
 from .channel import Channel
@@ -27,7 +27,7 @@ UNKNOWN_POSITION = -1  # of a client about whose past nothing is known: below ev
 # As text: of no log's epoch, so that whoever resumes from it before it got the reset will get it then.
 NULL_CURSOR = format_cursor("0" * EPOCH_WIDTH, 0)
 _AGES_APART_S = 0.5
-_LONGEST_SPREAD_MS = 24 * 3600 * 1000  # a page's timers hold 24.8 days, and nobody waits for a day
+_LONGEST_SPREAD_MS = int(LONGEST_S * 1000)
 _IDLE_CHANNELS = 10_000  # kept for their floors; about 700 bytes each
 
 

@@ -16,7 +16,7 @@ class CloseReason(StrEnum):
     CONNECTION_RESET = "connection_reset"  # the network or the client reset the connection
     WRITE_TIMEOUT = "write_timeout"  # the client took nothing for --write-timeout
     UNSENT_BUDGET = "unsent_budget"  # too much was unsent in all, and this client took least
-    CLOSE_TIMEOUT = "close_timeout"  # the client did not answer the end of its connection
-    IDLE_TIMEOUT = "idle_timeout"  # no request came on the connection
+    CLOSE_TIMEOUT = "close_timeout"  # the client did not answer the end of its connection; never of a subscription
+    IDLE_TIMEOUT = "idle_timeout"  # no request came on the connection; never of a subscription
     REFUSED = "refused"  # an error response ended the connection
     INTERNAL_ERROR = "internal_error"  # a bug of the server; there is a traceback in the log

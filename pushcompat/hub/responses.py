@@ -71,10 +71,15 @@ class Responses:
                 self._pipeline(connection)
 
     def _pipeline(self, connection: Connection) -> None:
-        """Goes on with the next request in the next turn: the response before it is out."""
-        if connection.pending_input and connection.state is _READING_HEAD:
+        """A response is out: goes on with the next request, in the next turn, or waits for it."""
+        if connection.state is not _READING_HEAD:
+            return
+        if connection.pending_input:
+            self._sockets.pause(connection)
             self._context.pipelined.append(connection)
             self._context.schedule_turn()
+        else:
+            self._sockets.resume(connection)  # of a publisher that has closed its side
 
     def sent_to(self, connections: Sequence[Connection], keep_alive: bool) -> None:
         """The same for each of them."""

@@ -233,9 +233,7 @@ class Sockets:
                 continue
             if sent != len(data):
                 self._buffer_unsent(connection, memoryview(data)[sent:])
-            elif (
-                connection.pending_input or connection.state is not _READING_HEAD
-            ):  # else there is nothing to go on with
+            elif connection.state is not _READING_HEAD or connection.pending_input or connection in self._paused:
                 self._flushed(connection)
 
     def broadcast(self, connections: Sequence[Connection], data: bytes) -> None:

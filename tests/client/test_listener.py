@@ -919,7 +919,7 @@ def test_a_stream_that_ends_without_its_last_chunk_was_cut(end: bytes, reason: s
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path, "--drain-time", "0")
+    server = Server(tmp_path, "--drain-timeout", "0")
     yield server
     server.stop()
 
@@ -977,12 +977,12 @@ def test_it_follows_the_server_through_a_cut(server: Server, transport: str, pro
 def test_it_follows_through_a_restart_and_says_that_history_is_gone(
     tmp_path: Path, transport: str, prompt: None
 ) -> None:
-    first = Server(tmp_path, "--drain-time", "0")
+    first = Server(tmp_path, "--drain-timeout", "0")
     following = Following(first.url, [transport], 2)
     first.publish("a", "one")
     assert following.next()["data"] == "one"
     assert first.stop() == 0
-    second = Server(tmp_path, "--drain-time", "0", "--port", str(first.port))
+    second = Server(tmp_path, "--drain-timeout", "0", "--port", str(first.port))
     try:
         reset = following.next()
         second.publish("a", "two")

@@ -444,7 +444,7 @@ def names_of_site_hooks() -> set[str]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("state"), "--drain-time", "0")
+    server = Server(tmp_path_factory.mktemp("state"), "--drain-timeout", "0")
     yield server
     assert server.stop() == 0
     assert server.complaints() == []

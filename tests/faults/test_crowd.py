@@ -146,7 +146,7 @@ def plenty_of_files() -> Iterator[None]:
 
 @pytest.fixture
 def server(plenty_of_files: None, tmp_path: Path) -> Iterator[Server]:
-    yield from running(tmp_path, "--heartbeat", "120", "--log-level", "warning", "--drain-time", "0")
+    yield from running(tmp_path, "--heartbeat", "120", "--log-level", "warning", "--drain-timeout", "0")
 
 
 def test_64_publishers_at_full_speed_are_slowed_to_what_5000_subscribers_can_be_served(server: Server) -> None:

@@ -181,7 +181,7 @@ def test_a_client_that_reads_now_and_then_is_never_left_with_a_silent_hole(serve
         assert gaps == resets
 
 
-@pytest.mark.options("--heartbeat", "1", "--stall-timeout", "2")
+@pytest.mark.options("--heartbeat", "1", "--write-timeout", "2")
 def test_a_client_that_takes_nothing_is_cut_off_and_one_that_takes_a_little_is_not(server: Server) -> None:
     with (
         server.connect() as connection,

@@ -160,7 +160,7 @@ NETWORKS = (
     Network(
         "server restarted",
         "told to come back; told that the log in memory is another one",
-        play=_restart, options=("--drain-time", "2"), history_lost=True,
+        play=_restart, options=("--drain-timeout", "2"), history_lost=True,
     ),
     Network(
         "server killed, down for 6 s",

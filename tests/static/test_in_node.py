@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from ..machine import may_lack
 
 HERE = Path(__file__).parent
 NODE, NPM = shutil.which("node"), shutil.which("npm")
@@ -15,11 +16,9 @@ WITH_TOOLS = ["source", "types"]  # of package.json
 ALONE = sorted({path.name.removesuffix(".test.js") for path in HERE.glob("*.test.js")} - {*WITH_TOOLS})
 
 
-def not_here(reason: str) -> None:
-    """On a machine without Node there is less to test; in CI there must not be."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+def not_here(package: str) -> None:
+    assert may_lack(package), f"{package} has to be installed"
+    pytest.skip(f"needs Debian's {package}")
 
 
 def run(*command: str) -> None:
@@ -29,7 +28,7 @@ def run(*command: str) -> None:
 
 def run_file(name: str) -> None:
     if NODE is None:
-        not_here("there is no node here")
+        not_here("nodejs")
     else:
         run(NODE, "--test-reporter=spec", f"{name}.test.js")
 
@@ -42,7 +41,7 @@ def tools() -> None:
     if installed.is_file() and installed.read_text() == wanted:
         return
     if NPM is None:
-        not_here("there is no npm here")
+        not_here("npm")
     else:
         run(NPM, "install", "--no-audit", "--no-fund")
         installed.write_text(wanted)

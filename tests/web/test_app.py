@@ -155,7 +155,7 @@ def test_no_file_outside_of_static_is_served(shared_client: Client) -> None:
     assert shared_client.problem()[0] in (403, 404)
 
 
-@pytest.mark.options("--drain-time", "5")
+@pytest.mark.options("--drain-timeout", "5")
 def test_a_draining_server_is_alive_but_not_ready_and_takes_publishes(server: Server) -> None:
     with server.connect() as stuck, server.connect() as client, server.connect() as publisher:
         # Who does not answer a Close keeps the server draining for a while.
