@@ -1,3 +1,25 @@
-from .cli import main
+"""The entry point. It handles signals before anything else is imported: as process 1 of a container the kernel discards
+signals without a handler, and Ctrl-C during an import would print a traceback. The server then installs its own.
+"""
 
-main()
+import os
+import signal
+from types import FrameType
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as for a shell's background jobs
+            signal.signal(number, _exit)
+    from . import cli
+
+    cli.main()
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,9 +6,11 @@ import asyncio
 import errno
 import gc
 import os
+import select
 import signal
 import socket
 import sys
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import quote
@@ -18,8 +20,10 @@ from tornado.routing import URLSpec
 
 from . import __version__, logs
 from .config import Config
+from .descriptors import connections_within, raise_limit
 from .errors import ConfigError
 from .hub import Hub, LoopSelector, Settings
+from .limits import Limits
 from .logs import Event
 from .metrics import Metrics, exposition
 from .store import open_store
@@ -32,6 +36,8 @@ _BACKLOG = 4096  # connections that the kernel keeps for us while a pass is unde
 
 def run(config: Config) -> None:
     """Serves until SIGINT or SIGTERM. Raises ConfigError if it cannot start."""
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # of log rotation, and of a terminal that closes
+        signal.signal(number, signal.SIG_IGN)
     selector = LoopSelector()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
         runner.run(Server(config, selector).serve())
@@ -44,22 +50,24 @@ class Server:
         self._stop = asyncio.Event()
 
     async def serve(self) -> None:
+        self._on_signals()
         config = self._config
         store = open_store(config.store, config.limits.retention)
         listeners = _listen(config)
+        pages = _demo_pages(config, listeners[0])
+        limits = _with_connections(config.limits)
         metrics = Metrics()
         settings = Settings(
-            config.limits, [config.publish_key.encode()], config.cors_origins, config.prefix, _on_loopback(config)
+            limits, [config.publish_key.encode()], config.cors_origins, config.prefix, _on_loopback(config)
         )
         views = Views(__version__, config.prefix, lambda: expose(), lambda: hub.draining, config.demo)
-        handover = Handover(make_application(views, *_demo_pages(config, listeners[0])), config.limits)
+        handover = Handover(make_application(views, *pages), limits)
         hub = Hub(store, settings, metrics, handover.hand_over, self._selector)
         handover.take_back = hub.take_back
         expose = exposition(metrics, hub.gauges)
         await hub.start()
         hub.listener.listen(listeners)
         _settle_down()
-        self._on_signals()
         _announce(config, listeners)
         stopped = [asyncio.create_task(event.wait()) for event in (self._stop, hub.failed)]
         await asyncio.wait(stopped, return_when=asyncio.FIRST_COMPLETED)
@@ -79,11 +87,24 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop_or_exit, number)
+        loop.add_signal_handler(signal.SIGHUP, _reload)
 
     def _stop_or_exit(self, number: int) -> None:
         if self._stop.is_set():
             os._exit(128 + number)  # the second signal: exit at once
         self._stop.set()
+
+
+def _reload() -> None:
+    logs.event(Event.RELOAD, detail="nothing to reload yet; a changed configuration needs a restart")
+
+
+def _with_connections(limits: Limits) -> Limits:
+    """Raises the limit of open files, and takes over how many connections it allows."""
+    descriptors = raise_limit()
+    most = connections_within(descriptors, limits.max_connections)
+    logs.event(Event.DESCRIPTORS, limit=descriptors, max_connections=most)
+    return replace(limits, max_connections=most)
 
 
 def _on_loopback(config: Config) -> bool:
@@ -140,22 +161,31 @@ def _settle_down() -> None:
 
 
 def _announce(config: Config, listeners: list[socket.socket]) -> None:
-    """Where the server listens, where its key is, and three lines to paste."""
+    """Prints where the server listens, where its key is, and three lines to paste."""
     if config.unix_socket is not None:
         base, curl = f"http://localhost{config.prefix}", f"curl --unix-socket {config.unix_socket}"
-        print(f"pushcompat {__version__} listens on {config.unix_socket}")
+        lines = [f"pushcompat {__version__} listens on {config.unix_socket}"]
     else:
         base, curl = _url(config, listeners[0]), "curl"
-        print(f"pushcompat {__version__} listens on {base}")
+        lines = [f"pushcompat {__version__} listens on {base}"]
     key = "KEY"
     if config.publish_key_file is not None:
-        print(f"The publish key is in {_short(config.publish_key_file)}")
+        lines.append(f"The publish key is in {_short(config.publish_key_file)}")
         key = f"$(cat {_short(config.publish_key_file)})"
     page, path = ("demo chat", "/demo/chat") if config.demo else ("landing page", "/")
-    print(f"Subscribe, publish, or open the {page}:\n")
-    print(f'    {curl} -N "{base}/channels/chat?transport=eventsource"')
-    print(f'    {curl} -H "Authorization: Bearer {key}" -d hello {base}/channels/chat')
-    print(f"    {'python3 -m webbrowser' if config.unix_socket is None else curl} {base}{path}\n", flush=True)
+    lines += [
+        f"Subscribe, publish, or open the {page}:\n",
+        f'    {curl} -N "{base}/channels/chat?transport=eventsource"',
+        f'    {curl} -H "Authorization: Bearer {key}" -d hello {base}/channels/chat',
+        f"    {'python3 -m webbrowser' if config.unix_socket is None else curl} {base}{path}\n",
+    ]
+    _print("\n".join(lines))
+
+
+def _print(text: str) -> None:
+    """Prints a little text, unless that would block: stdout may be a pipe that nobody reads, and full."""
+    if sys.stdout is not None and select.select([], [sys.stdout], [], 0)[1]:
+        print(text, flush=True)
 
 
 def _own_url(config: Config, listener: socket.socket) -> str:

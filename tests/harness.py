@@ -301,6 +301,18 @@ def client_frame(first: int, payload: bytes = b"", mask: bytes = b"\1\2\3\4") ->
     return bytes([first]) + length + mask + payload
 
 
+def full_pipe() -> tuple[int, int]:
+    """A pipe whose next write would block: what it is read from, and written to."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    try:
+        while True:
+            os.write(write_end, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(write_end, True)
+    return read_end, write_end
+
+
 def sequence(cursor: str) -> int:
     """The sequence number in a cursor."""
     return int(cursor.partition("-")[2])

@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import click
@@ -23,6 +26,7 @@ from pushcompat.platforms import PLATFORMS
 
 from .harness import KEY, PATIENCE_S, Server
 
+ROOT = Path(__file__).parents[1]
 ALL = {setting.flag: setting for group in SERVER.values() for setting in group}
 
 
@@ -318,7 +322,7 @@ def documented(setting: click.Option) -> str:
 
 
 def test_the_documented_options_are_those_that_there_are() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     rows = readme.partition("| option | | default |\n| --- | --- | --- |\n")[2].partition("\n\n")[0].splitlines()
     expected = []
     for heading, settings in SERVER.items():
@@ -353,9 +357,51 @@ def test_the_version_is_that_of_the_package(command: Command) -> None:
 # The real server
 
 
+UNSHARE = ("unshare", "--pid", "--fork", "--kill-child")
+
+
+def can_unshare() -> bool:
+    return bool(shutil.which("unshare")) and not subprocess.run([*UNSHARE, "true"], capture_output=True).returncode
+
+
+@contextmanager
+def starting(directory: Path, module: str, *wrapper: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that is importing this module, and does not get any further."""
+    (directory / f"{module}.py").write_text("import sys; print('importing', flush=True); sys.stdin.read()")
+    command = [*wrapper, sys.executable, "-m", "pushcompat", "--port", "0", "--publish-key", KEY]
+    with subprocess.Popen(
+        command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env={**os.environ, "PYTHONPATH": f"{directory}:{ROOT}"}
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"importing\n"
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_server_with_exit_code_0(tmp_path: Path, number: signal.Signals) -> None:
     assert Server(tmp_path, "--drain-timeout", "0").stop(number) == 0
+
+
+@pytest.mark.parametrize("module", ["click", "tornado"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_start_ends_it_without_a_word(tmp_path: Path, module: str, number: signal.Signals) -> None:
+    with starting(tmp_path, module) as process:
+        process.send_signal(number)
+        assert process.communicate(timeout=PATIENCE_S)[1] == b""
+    assert process.returncode == 128 + number
+
+
+@pytest.mark.skipif(not can_unshare(), reason="needs the right to make a PID namespace")
+@pytest.mark.parametrize("module", ["click", "tornado"])
+def test_a_signal_during_the_start_ends_it_as_process_1_too(tmp_path: Path, module: str) -> None:
+    with starting(tmp_path, module, *UNSHARE) as process:
+        (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(first), signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_a_taken_port_is_one_line_and_exit_code_2() -> None:

@@ -22,7 +22,7 @@ USED: dict[str, set[str]] = {
     "hub": {"access", "errors", "limits", "logs", "message", "metrics", "store.base", "wire"},
     "options": {"config", "limits", "logs", "platforms"},
     "platforms": {"limits"},
-    "server": {"", "config", "errors", "hub", "logs", "metrics", "store", "web"},
+    "server": {"", "config", "descriptors", "errors", "hub", "limits", "logs", "metrics", "store", "web"},
     "state": {"errors"},
     "store": {"errors", "limits", "message"},
     "web": {"", "access", "assets", "errors", "limits", "logs", "wire"},

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from pushcompat import logs
 
+from .harness import full_pipe
+
 
 class Log:
     def __init__(self) -> None:
@@ -199,14 +201,8 @@ class Pipe:
     """A standard error that is a pipe, and full."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.read_end, self.write_end = os.pipe()
-        os.set_blocking(self.write_end, False)
-        try:
-            while True:
-                os.write(self.write_end, b"x" * 4096)
-        except BlockingIOError:
-            os.set_blocking(self.write_end, True)
-        self._file = os.fdopen(self.write_end, "w")
+        self.read_end, write_end = full_pipe()
+        self._file = os.fdopen(write_end, "w")
         monkeypatch.setattr(sys, "stderr", self._file)
 
     def read_until(self, mark: bytes) -> bytes:

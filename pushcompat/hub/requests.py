@@ -9,11 +9,14 @@ at most ``head_s``; what it is for is not looked at before its blank line.
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Sequence
 
+from .. import logs
 from ..access.origins import ALLOW, PREFLIGHT
 from ..errors import BadRequest, HeadTooLarge, MethodNotAllowed, NotFound, Refused, RequestTimeout
+from ..logs import Event
 from ..wire.encoding import CONTENT_TYPES, LONGPOLL
 from ..wire.http import CONTINUE
 from ..wire.names import channel_names
@@ -53,6 +56,7 @@ class Requests:
         self._streams = streams
         self._polls = polls
         self._publishing = publishing
+        self._token_seen = False
         self._methods = {"GET": self._get, "HEAD": self._head, "POST": self._post, "OPTIONS": self._options}
 
     # Heads
@@ -160,6 +164,9 @@ class Requests:
         names = self._named(request)
         if request.has_body:
             raise BadRequest("GET must not have a body; use POST to publish")
+        if not self._token_seen and _has_token(request):
+            self._token_seen = True  # once per process, or clients could fill the log
+            logs.event(Event.TOKEN_IGNORED, logging.WARNING, detail="tokens are not checked yet: anyone may subscribe")
         asked = transport(request)
         if asked == LONGPOLL:
             self._polls.start(connection, request, names, head)
@@ -221,6 +228,10 @@ class Requests:
         connection.pending_input += data
         if len(connection.pending_input) > self._limits.head_bytes:
             self._sockets.pause(connection)
+
+
+def _has_token(request: Request) -> bool:
+    return "token" in request.params or request.fields.headers.get(b"authorization", b"")[:7].lower() == b"bearer "
 
 
 def _head_end(data: bytes) -> int:

@@ -1,0 +1,32 @@
+"""The limit of open files, and how many connections fit into it."""
+
+from __future__ import annotations
+
+import resource
+
+_OPEN_MAX = 10_240  # what macOS allows where it calls the hard limit unlimited
+_OWN = 32  # the server's own: standard streams, the event loop's, listening sockets
+_MOST_RESERVED = 224
+
+
+def raise_limit() -> int | None:
+    """Raises the soft limit, 1,024 under systemd and in most shells, to the hard one. None: there is no limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (hard, max(soft, _OPEN_MAX)):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        except (ValueError, OSError):
+            continue
+        return None if limit == resource.RLIM_INFINITY else limit
+    return soft
+
+
+def connections_within(limit: int | None, asked: int | None) -> int | None:
+    """The number of connections from which on subscribers are refused. None: no such number.
+
+    An eighth of the limit, or what is left of 256 descriptors, is reserved for publishers, pages and files.
+    """
+    if limit is None:
+        return asked
+    room = max(1, limit - _OWN - min(_MOST_RESERVED, limit // 8))
+    return room if asked is None else min(asked, room)
