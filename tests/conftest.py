@@ -9,7 +9,7 @@ import pytest
 from .chromium import Browser, Profile, browser
 from .harness import Client, Server, running
 
-# A shell without job control ignores SIGINT in what it starts with "&", and processes that tests start would inherit that.
+# A shell without job control starts what stands before "&" with SIGINT ignored, which all that it starts inherits.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
