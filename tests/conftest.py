@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 
 from .chromium import Browser, Profile, browser
 from .harness import Client, Server, running
+
+# A shell without job control starts what stands before "&" with SIGINT ignored, which all that it starts inherits.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
