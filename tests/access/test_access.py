@@ -35,6 +35,13 @@ def test_a_verdict_on_the_same_header_fields_is_remembered() -> None:
     assert access.admit(publish()) is not access.admit(publish("Authorization: Bearer the-key", "X: other"))
 
 
+def test_verdicts_of_several_publishers_are_remembered_side_by_side() -> None:
+    access = Access([KEY])
+    all_lines = [("Authorization: Bearer the-key", f"X: {number}") for number in range(100)]
+    grants = [access.admit(publish(*lines)) for lines in all_lines]
+    assert all(access.admit(publish(*lines)) is grant for lines, grant in zip(all_lines, grants, strict=True))
+
+
 def test_a_subscribers_verdict_is_not_a_publishers() -> None:
     access = Access([KEY])
     access.admit(head("GET", "X: same"))

@@ -244,6 +244,18 @@ def test_a_message_that_is_gone_before_its_ttl_is_freed(make_log: MakeLog) -> No
     assert len(log.history._oldest) < 2000
 
 
+def test_a_message_among_many_that_are_gone_still_ends_with_its_ttl(make_log: MakeLog) -> None:
+    log = make_log(count=10)
+    log.publish("kept", ttl_s=100.0)
+    for _ in range(5000):
+        log.publish("a", ttl_s=86_400.0)
+    assert len(log.history._ending) < 2000
+    log.wait(99)
+    assert log.held("kept") == [1]
+    log.wait(1)
+    assert log.held("kept") == []
+
+
 def test_what_was_evicted_is_not_held_until_its_ttl_is_over(make_log: MakeLog) -> None:
     log = make_log(age_s=60.0)
     for _ in range(5000):

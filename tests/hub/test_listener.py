@@ -258,6 +258,37 @@ def test_a_unix_socket_has_no_such_options(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+class WithoutDescriptors(socket.socket):
+    """A listening socket of a process that may open no more."""
+
+    def _accept(self) -> tuple[int, object]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_without_descriptors_a_client_is_answered_by_the_one_that_was_kept_for_this() -> None:
+    async def scenario() -> None:
+        context = Context(Limits(), Metrics())
+        listener = Listener(context)
+        listening = WithoutDescriptors()
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listener.listen([listening])
+        for number in (1, 2):
+            with socket.create_connection(listening.getsockname()) as client:
+                client.setblocking(False)
+                client.send(b"GET /channels/a HTTP/1.1\r\nHost: h\r\n\r\n")
+                answer = b""
+                while data := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 4096), PATIENCE_S):
+                    answer += data
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nRetry-After: 5\r\n" in answer
+            assert context.metrics.refused == {("unavailable", "503"): number}
+        assert len(context.sockets) == 0
+        listener.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_listener_that_is_closed_during_a_pause_stays_closed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from pushcompat import logs
 from pushcompat.access import Grant
 from pushcompat.hub.connection import Connection, State
 from pushcompat.hub.publishing import Publishing
+from pushcompat.limits import Retention
+from pushcompat.message import format_cursor
 from pushcompat.store.base import Done, Publish
+from pushcompat.store.memory import MemoryStore
 from pushcompat.wire.request import parse_head
 
 from ..harness import KEY, Client, Server, running, sequence
@@ -613,3 +618,22 @@ def test_a_log_that_raises_refuses_its_group_and_takes_the_next_one(rig: Rig, ca
     submit(publishing, rig)
     publishing.commit()
     assert len(store.groups) == 1
+
+
+def test_what_a_turn_published_is_one_line_of_the_log_at_debug_level(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries: list[Any] = []
+    monkeypatch.setattr(logs, "_level", logging.DEBUG)
+    monkeypatch.setattr(logs, "_write", entries.append)
+    store = MemoryStore(Retention())
+    publishing = Publishing(rig.context, store, rig.fanout, rig.responses)
+    for names in (["a"], ["b", "a"], ["c"]):
+        request = parse_head(b"POST /channels/a HTTP/1.1\r\nHost: test\r\nIdempotency-Key: 0\r\n\r\n")
+        publishing.submit(rig.connect(), request, names, Grant(names[0]))
+    publishing.commit()
+    ((_, level, name, fields),) = entries
+    assert (level, name) == (logging.DEBUG, "publish")
+    assert fields == {"channels": ("a", "b", "c"), "id": format_cursor(store.epoch, 4), "messages": 4}
+    request = parse_head(b"POST /channels/a HTTP/1.1\r\nHost: test\r\nIdempotency-Key: 0\r\n\r\n")
+    publishing.submit(rig.connect(), request, ["a"], Grant("a"))
+    publishing.commit()
+    assert len(entries) == 1, "a repeat is no publish"

@@ -79,6 +79,16 @@ def test_a_request_that_is_there_already_is_taken_up_when_the_response_is_out_an
     assert list(rig.context.pipelined) == [connection]
 
 
+def test_there_is_nothing_to_take_up_of_a_connection_without_input_or_of_a_stream(rig: Rig) -> None:
+    idle, stream = rig.connect(), rig.subscribe("a")
+    stream.pending_input = b"a frame"
+    for connection in (idle, stream):
+        rig.sockets.write_later(connection, b"response")
+    rig.responses.sent(idle, keep_alive=True)
+    rig.sockets.flush_writes()
+    assert list(rig.context.pipelined) == []
+
+
 def test_a_bug_after_one_response_costs_none_of_the_others(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -221,12 +221,13 @@ def test_unsent_bytes_that_many_share_count_once() -> None:
 
 def test_over_the_budget_those_who_took_nothing_for_the_longest_are_closed() -> None:
     crowd = Crowd(10, 5 * len(MUCH))
-    for tick, connection in enumerate(crowd.connections):
+    slowest_first = crowd.connections[::-1]
+    for tick, connection in enumerate(slowest_first, 1):
         crowd.timers.now = tick
         crowd.sockets.write(connection, MUCH + bytes([tick]))
     assert 0 < crowd.sockets.unsent_bytes <= 5 * len(MUCH)
     assert {reason for _, reason in crowd.ended} == {CloseReason.UNSENT_BUDGET}
-    assert [connection for connection, _ in crowd.ended] == crowd.connections[: len(crowd.ended)]
+    assert [connection for connection, _ in crowd.ended] == slowest_first[: len(crowd.ended)]
     crowd.close()
 
 

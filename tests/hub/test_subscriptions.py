@@ -223,7 +223,11 @@ def test_an_end_is_logged_and_counted_with_its_reason(
 ) -> None:
     async def scenario(stage: Stage) -> None:
         await stage.hub.stop_clock()
-        client = await stage.subscribed(wire, "a,a2", client="tab", **params)
+        client = await stage.client()
+        await stage.until(lambda: len(stage.hub.sockets) == 1)
+        await stage.hub.let_pass(2)
+        await client.subscribe(wire, "a,a2", client="tab", **params)
+        await stage.hub.until_subscribed(client.socket)
         await stage.hub.let_pass(3)
         await act(stage, client)
         await stage.until(lambda: bool(stage.hub.metrics.unsubscribes))
