@@ -89,17 +89,25 @@ def normal_origin(text: str) -> str:
     return f"{url.scheme}://{host}" if own_port else f"{url.scheme}://{host}:{port}"
 
 
-def read_toml(path: Path, options: Collection[str], switches: Collection[str] = ()) -> dict[str, str | list[str]]:
-    """The file's settings by option name; ``switches`` are boolean options. Raises ConfigError."""
+def read_toml(
+    path: Path, options: Collection[str], switches: Collection[str] = (), lists: Collection[str] = ()
+) -> dict[str, str | list[str]]:
+    """The file's settings by option name. ``switches`` are boolean options, ``lists`` those that take several values.
+    Raises ConfigError.
+    """
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read --config {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path} is not valid TOML: {error}") from error
-    settings = {}
+    settings: dict[str, str | list[str]] = {}
     for key, value in table.items():
         name = _option_name(key, options, path)
+        if name in settings:
+            raise ConfigError(f"{path}: {name} is given twice")
+        if isinstance(value, list) and name not in {*lists, *switches}:
+            raise ConfigError(f"{path}: {name} takes one value, not a list")
         settings[name] = (_switch if name in switches else _scalar)(key, value, path)
     return settings
 

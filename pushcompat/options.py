@@ -160,7 +160,9 @@ def _take_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     ctx.meta[_CONFIG_PATH] = path
     known = [option for option in ctx.command.params if isinstance(option, Setting)]
     names = {option.flag: option.name for option in known}
-    settings = read_toml(path, names.keys() - {"config"}, {option.flag for option in known if option.is_flag})
+    switches = {option.flag for option in known if option.is_flag}
+    lists = {option.flag for option in known if option.multiple}
+    settings = read_toml(path, names.keys() - {"config"}, switches, lists)
     ctx.default_map = {**(ctx.default_map or {}), **{str(names[flag]): settings[flag] for flag in settings}}
 
 

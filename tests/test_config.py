@@ -93,7 +93,7 @@ def toml(tmp_path: Path, text: str) -> Path:
 def test_a_file_names_options_with_hyphens_or_underscores(tmp_path: Path) -> None:
     path = toml(tmp_path, 'request-cap = 30\npoll_window = "20s"\ncors-origin = ["https://a", "https://b"]\n')
     options = {"request-cap", "poll-window", "cors-origin"}
-    assert read_toml(path, options) == {
+    assert read_toml(path, options, lists={"cors-origin"}) == {
         "request-cap": "30",
         "poll-window": "20s",
         "cors-origin": ["https://a", "https://b"],
@@ -108,12 +108,14 @@ def test_a_file_names_options_with_hyphens_or_underscores(tmp_path: Path) -> Non
         ("port = true", "port must be a string or a number"),
         ("port = 2026-11-23", "port must be a string or a number"),
         ("port = [", "is not valid TOML"),
+        ('host = ["a", "b"]', "host takes one value, not a list"),
+        ('listen-on = "a"\nlisten_on = "b"', "listen-on is given twice"),
         ("[port]\na = 1", "port must be a string or a number"),
     ],
 )
 def test_a_file_that_can_not_be_taken_is_refused_in_one_line(tmp_path: Path, text: str, advice: str) -> None:
     with pytest.raises(ConfigError) as refusal:
-        read_toml(toml(tmp_path, text), {"port", "host"})
+        read_toml(toml(tmp_path, text), {"port", "host", "listen-on"})
     assert advice in str(refusal.value)
     assert "\n" not in str(refusal.value)
 

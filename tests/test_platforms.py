@@ -18,6 +18,7 @@ def test_a_preset_is_a_configuration_that_the_server_accepts(name: str) -> None:
     platform = PLATFORMS[name]
     limits = Limits(request_cap_s=platform.request_cap_s, heartbeat_s=platform.heartbeat_s)
     Config(publish_key="k", limits=limits)
+    assert limits.poll_s >= 5
 
 
 @pytest.mark.parametrize("name", PLATFORMS)
