@@ -264,6 +264,10 @@ class WithoutDescriptors(socket.socket):
     def _accept(self) -> tuple[int, object]:
         raise OSError(errno.EMFILE, "Too many open files")
 
+    def accept(self) -> tuple[socket.socket, object]:
+        fd, address = super()._accept()  # type: ignore[misc]
+        return socket.socket(fileno=fd), address
+
 
 def test_without_descriptors_a_client_is_answered_by_the_one_that_was_kept_for_this() -> None:
     async def scenario() -> None:
