@@ -271,8 +271,16 @@ class WithoutDescriptors(socket.socket):
             raise OSError(errno.EMFILE, "Too many open files")
         return super()._accept()  # type: ignore[misc, no-any-return]
 
+    def accept(self) -> tuple[socket.socket, object]:
+        fd, address = super()._accept()  # type: ignore[misc]
+        return socket.socket(fileno=fd), address
 
-def test_without_descriptors_a_client_is_answered_by_the_one_that_was_kept_for_this() -> None:
+
+def test_without_descriptors_a_client_is_answered_by_the_one_that_was_kept_for_this(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_PAUSE_S", 0.01)
+
     async def scenario() -> None:
         context = Context(Limits(), Metrics())
         listener = Listener(context)

@@ -112,6 +112,18 @@ def test_last_bytes_that_are_sent_later_are_followed_by_the_end(pair: Pair) -> N
     assert pair.at_end()
 
 
+@pytest.mark.parametrize("unsent", [b"", b"bye", MUCH])
+def test_a_connection_that_closes_has_a_deadline_whatever_is_unsent(pair: Pair, unsent: bytes) -> None:
+    pair.timers.now = 100
+    if unsent:
+        pair.sockets.write_later(pair.connection, unsent)
+    pair.sockets.close(pair.connection, CloseReason.RESPONSE_SENT)
+    assert pair.connection.deadline == 100 + int(Limits().close_s)
+    pair.timers.now = 103
+    pair.sockets.flush_writes()
+    assert pair.connection.deadline == (103 if unsent == b"bye" else 100) + int(Limits().close_s)
+
+
 def test_a_paused_client_is_not_read_until_it_is_resumed(pair: Pair) -> None:
     pair.client.send(b"more")
     pair.sockets.pause(pair.connection)
