@@ -223,37 +223,33 @@ class Publishing:
 
     def commit(self) -> None:
         """Has the log store what was collected, unless it is still busy with the group before."""
-        if not self.queue or self._storing:
-            return
-        self._storing, self.queue = self.queue, []
-        try:
-            self._store.append(self._storing, self._stored_group)
-        except Exception:
-            logs.log.exception("store append failed for %d publishes", len(self._storing))
-            refused = Unavailable("store unavailable; retry with the same Idempotency-Key")
-            self._stored_group([refused] * len(self._storing))
-        self._await_log()
-
-    def _await_log(self) -> None:
-        """Publishers whose answer did not come at once wait for it: they are not read meanwhile."""
-        for pending in self._storing:
-            if pending.connection.state in _READING:
-                pending.connection.move(_PUBLISHING)
+        if self.queue and not self._storing:
+            self._storing, self.queue = self.queue, []
+            try:
+                self._store.append(self._storing, self._stored_group)
+            except Exception:
+                logs.log.exception("store append failed for %d publishes", len(self._storing))
+                refused = Unavailable("store unavailable; retry with the same Idempotency-Key")
+                self._stored_group([refused] * len(self._storing))
+        for pending in (*self._storing, *self.queue):
+            _await_answer(pending)
         for pending, _ in self._stored:
-            if pending.connection.state in _READING:
-                pending.connection.move(_PUBLISHING)
+            _await_answer(pending)
 
     def _stored_group(self, outcomes: Sequence[Outcome]) -> None:
         group, self._storing = self._storing, []
         if logs.enabled(logging.DEBUG):
             _log_group(group, outcomes)
         for pending, outcome in zip(group, outcomes, strict=True):
-            if isinstance(outcome, Refused):
-                self._fail(pending, outcome)
-            elif self._stored or not self._seen(outcome):
-                self._stored.append((pending, outcome))
-            else:
-                self._succeed(pending, outcome)
+            try:
+                if isinstance(outcome, Refused):
+                    self._fail(pending, outcome)
+                elif self._stored or not self._seen(outcome):
+                    self._stored.append((pending, outcome))
+                else:
+                    self._succeed(pending, outcome)
+            except Exception:
+                self._sockets.log_bug_and_abort(pending.connection)
         self._schedule_turn()  # for what was written, and for the next group
 
     def settle(self) -> None:
@@ -291,6 +287,12 @@ _NO_PARAMS: Mapping[str, str] = {}
 _PARAMETERS = ("key", "type", "ttl")
 _NO_PARAMETERS = "\n".join([f"{name}=" for name in _PARAMETERS])
 _SHORT_BYTES = 96
+
+
+def _await_answer(pending: Pending) -> None:
+    """The answer did not come at once: the next request is not looked at before it does."""
+    if pending.connection.state in _READING:
+        pending.connection.move(_PUBLISHING)
 
 
 def _log_group(group: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:

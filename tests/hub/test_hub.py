@@ -228,6 +228,40 @@ def test_a_publisher_that_closed_its_side_gets_its_answers_and_then_nothing_is_l
     asyncio.run(scenario())
 
 
+def test_a_request_behind_a_publish_that_waits_for_its_turn_at_the_log_is_answered_after_it() -> None:
+    """Also where it comes in a read of its own, while the log stores the group before."""
+
+    async def scenario() -> None:
+        store = SlowStore()
+        async with running_hub(store, Limits()) as hub:
+            one, other = await hub.connect(), await hub.connect()
+            with closing(one), closing(other):
+                send = asyncio.get_running_loop().sock_sendall
+                await send(one, publish(b"a", b"1"))
+                async with asyncio.timeout(PATIENCE_S):
+                    while not store.groups:
+                        await asyncio.sleep(0)
+                await send(other, publish(b"a", b"2"))
+                async with asyncio.timeout(PATIENCE_S):
+                    while not hub._publishing.queue:
+                        await asyncio.sleep(0)
+                await send(other, b"GET /channels/a HTTP/1.1\r\nHost: h\r\n\r\n")
+                async with asyncio.timeout(PATIENCE_S):
+                    while not any(connection.pending_input for connection in hub.sockets.connections()):
+                        await asyncio.sleep(0)
+                for _ in range(2):
+                    async with asyncio.timeout(PATIENCE_S):
+                        while not store.groups:
+                            await asyncio.sleep(0)
+                    store.store()
+                received = b""
+                while received.count(b"}\n") < 2:
+                    received += await response(other)
+                assert received.index(b'{"id":') < received.index(b'{"cursor":')
+
+    asyncio.run(scenario())
+
+
 # How it stops
 
 
