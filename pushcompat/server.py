@@ -60,7 +60,7 @@ class Server:
         settings = Settings(
             limits, [config.publish_key.encode()], config.cors_origins, config.prefix, _on_loopback(config)
         )
-        views = Views(__version__, config.prefix, lambda: expose(), lambda: hub.draining, config.demo)
+        views = Views(__version__, config.prefix, lambda: expose(), lambda: hub.not_ready, config.demo)
         handover = Handover(make_application(views, *pages), limits)
         hub = Hub(store, settings, metrics, handover.hand_over, self._selector)
         handover.take_back = hub.take_back

@@ -180,6 +180,11 @@ class Hub:
         return self._context.draining
 
     @property
+    def not_ready(self) -> str | None:
+        """Why new subscribers should not come here; None: they should."""
+        return "draining" if self.draining else self._store.health().problem
+
+    @property
     def subscribers(self) -> int:
         return self._metrics.subscriptions.total()
 

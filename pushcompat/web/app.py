@@ -62,7 +62,7 @@ class Views:
     version: str
     prefix: str
     metrics: Callable[[], bytes]
-    draining: Callable[[], bool]
+    not_ready: Callable[[], str | None]  # why new subscribers should not come here; None: they should
     demo: bool = False
 
 
@@ -177,14 +177,15 @@ class Health(_Page):
 
 
 class Ready(_Page):
-    """Whether new subscribers should come here: not while the server is stopping."""
+    """Whether new subscribers should come here: not while the server is stopping, or its log does not work."""
 
     def get(self) -> None:
         self.set_header(*NO_STORE)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
-        if self.views.draining():
+        reason = self.views.not_ready()
+        if reason is not None:
             self.set_status(503)
-        self.finish("draining\n" if self.views.draining() else "ready\n")
+        self.finish(f"{reason or 'ready'}\n")
 
 
 class Exposition(_Page):

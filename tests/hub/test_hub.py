@@ -17,7 +17,7 @@ from pushcompat.hub.connection import State
 from pushcompat.limits import Limits, Retention
 from pushcompat.message import Message, format_cursor
 from pushcompat.metrics import FAMILIES
-from pushcompat.store.base import Lost, News
+from pushcompat.store.base import Health, Lost, News
 from pushcompat.store.memory import MemoryStore
 from pushcompat.wire import http
 
@@ -258,6 +258,19 @@ def test_a_request_behind_a_publish_that_waits_for_its_turn_at_the_log_is_answer
                 while received.count(b"}\n") < 2:
                     received += await response(other)
                 assert received.index(b'{"id":') < received.index(b'{"cursor":')
+
+    asyncio.run(scenario())
+
+
+def test_a_hub_is_not_ready_while_its_log_has_a_problem_or_it_drains() -> None:
+    async def scenario() -> None:
+        store = SlowStore()
+        async with running_hub(store, Limits(drain_s=0.0)) as hub:
+            assert hub.not_ready is None
+            store.health = lambda: Health("the disk is full")  # type: ignore[method-assign]
+            assert hub.not_ready == "the disk is full"
+            await hub.drain()
+            assert hub.not_ready == "draining"
 
     asyncio.run(scenario())
 

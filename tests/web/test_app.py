@@ -29,7 +29,7 @@ def prefix() -> str:
 
 @pytest.fixture
 def app(draining: list[bool], prefix: str) -> Application:
-    return make_application(Views("1.2.3", prefix, lambda: b"a 1.0\n", lambda: draining[-1]))
+    return make_application(Views("1.2.3", prefix, lambda: b"a 1.0\n", lambda: "draining" if draining[-1] else None))
 
 
 @pytest.mark.gen_test
