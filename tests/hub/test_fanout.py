@@ -98,6 +98,17 @@ def test_publishers_that_wait_for_a_pass_go_on_when_it_is_through(rig: Rig) -> N
     assert ended == ["a"]
 
 
+def test_updates_that_come_before_a_pass_make_one_pass(rig: Rig) -> None:
+    ended: list[str] = []
+    rig.fanout.on_pass_end(lambda channel: ended.append(channel.name))
+    rig.subscribe("a")
+    for _ in range(3):
+        rig.publish("a")
+    rig.run()
+    assert ended == ["a"]
+    assert sum(rig.metrics.delivery_pass_duration_seconds.counts) == 1
+
+
 def test_a_publish_waits_again_while_its_channel_is_full(
     make_rig: MakeRig,
 ) -> None:

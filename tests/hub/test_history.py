@@ -137,6 +137,20 @@ def test_what_is_too_old_goes_once_a_second_looks_at_it(make_log: MakeLog) -> No
     assert log.history.channel("a").floor == 2
 
 
+@pytest.mark.parametrize("ttl_s", [None, 1.0])
+def test_a_channel_that_was_empty_for_a_while_is_looked_after_as_before(make_log: MakeLog, ttl_s: float | None) -> None:
+    log = make_log(age_s=60.0, bytes=4 * weight(Message("a", b"x")))
+    log.history.channel("a").subscribers.add("somebody")  # so that it is not forgotten
+    log.publish("a", ttl_s=ttl_s)
+    log.wait(62)
+    assert log.held("a") == []
+    for _ in range(6):
+        log.publish("a")
+    assert log.held("a") == [4, 5, 6, 7]
+    log.wait(62)
+    assert log.held("a") == []
+
+
 def test_what_is_too_old_waits_for_its_pass(make_log: MakeLog) -> None:
     log = make_log(age_s=60.0)
     channel = log.append("a")

@@ -89,6 +89,19 @@ def test_what_a_subscriber_says_is_read_and_ignored(shared_server: Server, sent:
         assert client.frame() == (FIN | PONG, b"still there?")
 
 
+def test_what_the_client_of_an_event_stream_sends_is_ignored(shared_server: Server) -> None:
+    with shared_server.connect() as client:
+        request = b"GET /channels/events HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n\r\n"
+        client.send(request + b"\x88\x00")
+        assert client.head()[0] == 200
+        for data in (request, client_frame(FIN | PING, b"x"), client_frame(FIN | CLOSE), b"\xff" * 100):
+            client.send(data)
+            shared_server.publish("events", "still here")
+            while (event := client.event()).get("event") == "control":
+                pass
+            assert event["data"] == "still here"
+
+
 def test_a_ping_that_comes_in_one_piece_with_the_handshake_is_answered(shared_server: Server) -> None:
     with shared_server.connect() as client:
         ping = client_frame(FIN | PING, b"early")

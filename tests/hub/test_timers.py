@@ -76,3 +76,12 @@ def test_a_deadline_that_is_over_comes_up_at_the_next_tick() -> None:
     wheel.set(timed, 7)
     assert list(wheel.advance(100)) == []
     assert list(wheel.advance(101)) == [timed]
+
+
+def test_a_deadline_that_was_cancelled_does_not_come_up() -> None:
+    wheel: TimerWheel[Deadline] = TimerWheel(0)
+    timed = Deadline()
+    wheel.set(timed, 5)
+    wheel.cancel(timed)
+    assert list(wheel.advance(50)) == []
+    assert places(wheel) == 0

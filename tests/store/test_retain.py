@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -26,8 +26,8 @@ logs = st.lists(attributes, max_size=25).map(
 )
 retentions = st.builds(
     Retention,
-    count=st.integers(1, 6),
-    age_s=st.sampled_from([10.0, 100.0, 3600.0]),
+    count=st.sampled_from([1, 1, 2, 3, 6]),
+    age_s=st.sampled_from([10.0, 100.0, 3600.0, 3600.0]),
     bytes=st.sampled_from([300, 1000, 3000, 1 << 20]),
 )
 
@@ -50,11 +50,19 @@ def model(log: list[Message], retention: Retention, floor: int) -> tuple[list[Me
     return window, max(evicted)
 
 
+@settings(max_examples=1000)
 @given(logs, retentions, st.integers(0, 20))
 def test_retain_keeps_what_the_model_keeps_and_moves_the_floor_as_far(
     log: list[Message], retention: Retention, floor: int
 ) -> None:
     assert retain(log, retention, NOW_MS, floor) == model(log, retention, floor)
+
+
+def test_messages_beyond_a_channels_count_use_up_no_budget() -> None:
+    log = [Message("quiet", b"x", sequence=1, time_ms=NOW_MS)]
+    log += [Message("busy", b"x", sequence=number, time_ms=NOW_MS) for number in range(2, 9)]
+    kept, floor = retain(log, Retention(count=1, bytes=2 * weight(log[0])), NOW_MS, 0)
+    assert ([message.sequence for message in kept], floor) == ([1, 8], 7)
 
 
 @given(logs, retentions, st.integers(0, 25))
