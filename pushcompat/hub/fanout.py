@@ -166,7 +166,7 @@ class Fanout:
         self._history.trim(channel)
         if self._pass_end is not None:
             self._pass_end(channel)
-        if not channel.dirty:
+        if not channel.dirty and not channel.subscribers:
             self._history.discard_if_idle(channel)
 
     # One connection
