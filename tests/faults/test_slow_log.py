@@ -155,3 +155,23 @@ def test_a_publisher_that_vanished_before_its_answer_has_published_all_the_same(
         assert len(hub.sockets) == 1
 
     run(scenario)
+
+
+def test_behind_a_publish_that_has_not_been_given_to_the_log_yet_requests_wait_too() -> None:
+    async def scenario(store: SlowStore, hub: LocalHub, stack: ExitStack) -> None:
+        one, other = await connect(hub, stack), await connect(hub, stack)
+        await send(one, publish(b"1"))
+        await group(store)
+        await send(other, publish(b"2") + POLL + publish(b"3") + POLL)
+        await hub.until_idle()
+        assert len(store.groups) == 1
+        assert nothing_came(other)
+        for number in (1, 2, 3):
+            await group(store)
+            store.store()
+            await hub.until_quiet(number)
+        await answers(one, 1)
+        _, second, _, third = await answers(other, 4)
+        assert (second.count(b'"data"'), third.count(b'"data"')) == (2, 3)
+
+    run(scenario)
