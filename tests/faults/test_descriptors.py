@@ -1,0 +1,110 @@
+"""A process that may open few files: subscribers beyond them are refused, and publishers and probes are served."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from ..harness import Client, Server, running
+
+FILES = 160
+MORE = FILES + 40  # subscribers than there can be
+
+
+class ServerWithFewFiles(Server):
+    wrapper = ("sh", "-c", f'ulimit -n {FILES} && exec "$@"', "sh")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    yield from running(tmp_path, "--log-level", "warning", "--heartbeat", "60", kind=ServerWithFewFiles)
+
+
+def subscribe(client: Client, transport: str) -> tuple[int, dict[str, str]]:
+    """Returns the answer's status and fields; of a poll that is held: 200."""
+    if transport == "websocket":
+        client.request(
+            "GET", "/channels/chat", Upgrade="websocket", Connection="Upgrade", Sec_WebSocket_Version="13",
+            Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
+        )  # fmt: skip
+    else:
+        client.request("GET", "/channels/chat", Accept="text/event-stream")
+    return client.head()
+
+
+def admitted(server: Server, stack: ExitStack, transport: str) -> list[Client]:
+    """As many subscribers as there can be, of those who try. Each of the others must have been refused properly."""
+    clients = []
+    for _ in range(MORE):
+        client = stack.enter_context(server.connect())
+        status, fields = subscribe(client, transport)
+        if status != 503:
+            assert status == (101 if transport == "websocket" else 200)
+            clients.append(client)
+            continue
+        assert int(fields["retry-after"]) >= 1
+        client.to_end()
+        client.close()
+    return clients
+
+
+@pytest.mark.parametrize("transport", ["websocket", "eventsource"])
+def test_subscribers_beyond_the_limit_are_asked_to_come_back_and_all_others_are_served(
+    server: Server, transport: str
+) -> None:
+    with ExitStack() as stack:
+        clients = admitted(server, stack, transport)
+        assert FILES // 3 <= len(clients) < FILES
+        kept = stack.enter_context(server.connect())
+        for _ in range(5):
+            assert server.publish("chat", "x")["channels"] == {"chat": {"subscribers": len(clients)}}
+            kept.publish("chat", b"x")
+            assert kept.response()[0] == 200
+            with server.connect() as probe:
+                probe.request("GET", "/healthz")
+                assert probe.response()[::2] == (200, b"ok\n")
+
+
+def test_the_metrics_tell_how_many_connections_there_can_be_and_how_many_were_refused(server: Server) -> None:
+    with ExitStack() as stack:
+        clients = admitted(server, stack, "eventsource")
+        with server.connect() as client:
+            client.request("GET", "/metrics")
+            metrics = client.response()[2].decode()
+        refused = re.findall(r'^pushcompat_refused_total\{.*status="503".*\} (.*)$', metrics, re.MULTILINE)
+        assert sum(map(float, refused)) == MORE - len(clients)
+        (most,) = re.findall(r"^pushcompat_max_connections (.*)$", metrics, re.MULTILINE)
+        assert len(clients) <= float(most) < FILES
+
+
+def test_when_subscribers_leave_others_take_their_place(server: Server) -> None:
+    with ExitStack() as stack:
+        clients = admitted(server, stack, "eventsource")
+        for client in clients[:20]:
+            client.close()
+        server.wait_for_metric('pushcompat_subscriptions{transport="eventsource"}', 0, len(clients) - 20)
+        for _ in range(15):
+            assert subscribe(stack.enter_context(server.connect()), "eventsource")[0] == 200
+
+
+def test_connections_that_ask_for_nothing_take_no_place_from_those_inside(server: Server) -> None:
+    with server.connect() as stream, server.connect() as publisher, ExitStack() as stack:
+        assert subscribe(stream, "eventsource")[0] == 200
+        assert [stream.event()["event"] for _ in range(2)] == ["control", "control"]
+        publisher.publish("chat", b"before")
+        assert publisher.response()[0] == 200
+        assert stream.event()["data"] == "before"
+        idle = [stack.enter_context(server.connect()) for _ in range(MORE)]
+        # One of the last is answered, though it asked for nothing: so it does not wait in the backlog.
+        assert idle[-1].problem()[0] == 503
+        for number in range(5):
+            publisher.publish("chat", b"%d" % number)
+            assert publisher.response()[0] == 200
+            assert stream.event()["data"] == str(number)
+        for client in idle:
+            client.close()
+    assert server.publish("chat", "x")["id"]
