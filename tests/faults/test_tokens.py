@@ -1,4 +1,4 @@
-"""Tokens of subscribers are not checked yet: whoever sends one is warned in the log, rather than left to trust in it."""
+"""Tokens of subscribers are not checked yet: where one comes in, a warning in the log says so."""
 
 from __future__ import annotations
 
