@@ -84,3 +84,19 @@ def test_when_subscribers_leave_others_take_their_place(server: Server) -> None:
         server.wait_for_metric('pushcompat_subscriptions{transport="eventsource"}', 0, len(clients) - 20)
         for _ in range(15):
             assert subscribe(stack.enter_context(server.connect()), "eventsource")[0] == 200
+
+
+def test_connections_that_ask_for_nothing_leave_nobody_without_an_answer(server: Server) -> None:
+    with server.connect() as stream, ExitStack() as stack:
+        assert subscribe(stream, "eventsource")[0] == 200
+        assert [stream.event()["event"] for _ in range(2)] == ["control", "control"]
+        idle = [stack.enter_context(server.connect()) for _ in range(MORE)]
+        for client in idle[FILES:]:
+            status, fields, _ = client.problem()
+            assert (status, int(fields["retry-after"]) >= 1) == (503, True)
+        for client in idle[:FILES]:
+            client.to_end()
+        server.publish("chat", "still here")
+        while (event := stream.event()).get("event") == "control":
+            pass
+        assert event["data"] == "still here"
