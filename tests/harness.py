@@ -25,9 +25,10 @@ class Server:
     """``python -m pushcompat`` in a process of its own, on a free port."""
 
     module = "pushcompat"
+    wrapper: tuple[str, ...] = ()  # a command that runs the one behind it in its place, like ``env`` does
 
     def __init__(self, state_dir: Path, *options: str, env: dict[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", self.module, "--port", "0", "--publish-key", KEY]
+        command = [*self.wrapper, sys.executable, "-m", self.module, "--port", "0", "--publish-key", KEY]
         command += ["--state-dir", str(state_dir), *options]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(env or {})}
