@@ -72,8 +72,14 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _OUT_OF_DESCRIPTORS and self._refuse_one(listening):
-                    continue
+                if error.errno in _OUT_OF_DESCRIPTORS and self._spare is not None:
+                    try:
+                        self._refuse_one(listening, self._spare)
+                        continue
+                    except BlockingIOError:
+                        return  # nobody waits: without a descriptor the kernel does not say so
+                    except OSError:
+                        pass
                 if error.errno in (*_OUT_OF_DESCRIPTORS, errno.ENOBUFS, errno.ENOMEM):
                     self._pause(listening, error)
                     return
@@ -86,28 +92,17 @@ class Listener:
             self._sockets.watch(connection)
             self._timers.set(connection, until)
 
-    def _refuse_one(self, listening: socket.socket) -> bool:
-        """Answers a connection that there is no descriptor for. False where the spare one does not help."""
-        if self._spare is None:
-            return False
-        self._spare.close()
+    def _refuse_one(self, listening: socket.socket, spare: socket.socket) -> None:
+        """Answers a connection that there is no descriptor for. Raises OSError if the spare one does not help."""
+        spare.close()
         self._spare = None
         try:
             sock, _ = listening.accept()
-        except OSError:
-            return False
+            with sock:
+                _refuse(sock)
         finally:
-            self._spare = _open_spare()
-        with sock:
-            try:
-                sock.setblocking(False)
-                sock.send(http.problem(_NO_ROOM, keep_alive=False))
-                sock.shutdown(socket.SHUT_WR)
-                sock.recv(_REQUEST_BYTES)  # unread bytes would make the kernel take the response back
-            except OSError:
-                pass
+            self._spare = _open_spare()  # with the descriptor that the connection had
         self._metrics.refused[_NO_ROOM.reason, str(int(_NO_ROOM.status))] += 1
-        return True
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         self._metrics.accept_pauses += 1
@@ -119,6 +114,16 @@ class Listener:
 
 _REQUEST_BYTES = 16 * 1024
 _INHERITS = sys.platform == "linux"  # an accepted socket has its listener's options; elsewhere not all of them
+
+
+def _refuse(sock: socket.socket) -> None:
+    try:
+        sock.setblocking(False)
+        sock.send(http.problem(_NO_ROOM, keep_alive=False))
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(_REQUEST_BYTES)  # unread bytes would make the kernel take the response back
+    except OSError:
+        pass
 
 
 def _open_spare() -> socket.socket | None:

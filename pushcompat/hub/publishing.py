@@ -171,6 +171,7 @@ class Publishing:
             if len(key) > _MAX_KEY_CHARACTERS:
                 return False
             pending.idempotency = _idempotency(grant, key, template.media_type, names, _NO_PARAMS, body)
+        connection.grant = grant
         connection.request_started = self._timers.now
         self._enqueue(pending)
         return True

@@ -58,7 +58,9 @@ class Responses:
             return
         connection.request = None
         connection.expires_at = NEVER
-        if not keep_alive or (not connection.channels and self._sockets.full):
+        grant = connection.grant
+        is_publisher = grant is not None and grant.publisher  # who must not have to come back to a full server
+        if not keep_alive or (not is_publisher and not connection.channels and self._sockets.full):
             self._sockets.close(connection, CloseReason.RESPONSE_SENT)
             return
         if state is not _READING_HEAD:
