@@ -1,6 +1,6 @@
 """Everything that can be wrong with a request, and what the client is told.
 
-    Refused                      an answer other than success: HTTP status, close code, and what to change
+    RequestError                      an answer other than success: HTTP status, close code, and what to change
     ├── BadRequest          400  malformed: a name, a parameter, JSON, UTF-8
     ├── Unauthorized        401  a key or token is missing, wrong or expired           (close 4401)
     ├── Forbidden           403  channel or origin not allowed                         (close 4403)
@@ -15,7 +15,8 @@
     ├── HeadTooLarge        431
     ├── NotImplementedMethod 501 a method that HTTP does not have
     ├── HttpVersion         505
-    └── Unavailable         503  try again after ``retry_s``; nothing was done
+    ├── Unavailable         503  try again after ``retry_s``
+    └── StoreFull           507  the log has no room left
     ConfigError                  the server can not start as it was told to (exit code 2)
 
 A WebSocket whose handshake is refused is closed with a ``CloseCode``.
@@ -57,7 +58,7 @@ class CloseCode(IntEnum):
         return code
 
 
-class Refused(Exception):
+class RequestError(Exception):
     """Refuses one request. ``detail`` is a sentence that tells the client what to change."""
 
     status = HTTPStatus.BAD_REQUEST
@@ -75,27 +76,27 @@ class Refused(Exception):
         return re.sub("(?<!^)([A-Z])", r"_\1", type(self).__name__).lower()
 
 
-class BadRequest(Refused):
+class BadRequest(RequestError):
     pass
 
 
-class Unauthorized(Refused):
+class Unauthorized(RequestError):
     status = HTTPStatus.UNAUTHORIZED
     close_code = CloseCode.UNAUTHORIZED
     headers = (("WWW-Authenticate", 'Bearer realm="pushcompat"'),)
 
 
-class Forbidden(Refused):
+class Forbidden(RequestError):
     status = HTTPStatus.FORBIDDEN
     close_code = CloseCode.FORBIDDEN
 
 
-class NotFound(Refused):
+class NotFound(RequestError):
     status = HTTPStatus.NOT_FOUND
     close_code = CloseCode.NOT_FOUND
 
 
-class MethodNotAllowed(Refused):
+class MethodNotAllowed(RequestError):
     status = HTTPStatus.METHOD_NOT_ALLOWED
 
     def __init__(self, detail: str, allow: str) -> None:
@@ -103,51 +104,57 @@ class MethodNotAllowed(Refused):
         self.headers = (("Allow", allow),)
 
 
-class RequestTimeout(Refused):
+class RequestTimeout(RequestError):
     status = HTTPStatus.REQUEST_TIMEOUT
 
 
-class PayloadTooLarge(Refused):
+class PayloadTooLarge(RequestError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
-class UnsupportedMedia(Refused):
+class UnsupportedMedia(RequestError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
-class KeyReused(Refused):
+class KeyReused(RequestError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
-class UpgradeRequired(Refused):
+class UpgradeRequired(RequestError):
     status = HTTPStatus.UPGRADE_REQUIRED
     headers = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 
 
-class UnknownVersion(Refused):
+class UnknownVersion(RequestError):
     status = HTTPStatus.UPGRADE_REQUIRED
     headers = (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"))  # RFC 6455 §4.2.2
 
 
-class HeadTooLarge(Refused):
+class HeadTooLarge(RequestError):
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
 
-class NotImplementedMethod(Refused):
+class NotImplementedMethod(RequestError):
     status = HTTPStatus.NOT_IMPLEMENTED
 
 
-class HttpVersion(Refused):
+class HttpVersion(RequestError):
     status = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
 
 
-class Unavailable(Refused):
+class Unavailable(RequestError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     close_code = CloseCode.UNAVAILABLE
 
     def __init__(self, detail: str, retry_s: int = 1) -> None:
         super().__init__(detail)
         self.headers = (("Retry-After", str(retry_s)),)
+
+
+class StoreFull(RequestError):
+    status = HTTPStatus.INSUFFICIENT_STORAGE
+    close_code = CloseCode.UNAVAILABLE
+    headers = (("Retry-After", "10"),)
 
 
 class ConfigError(Exception):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from ..errors import Refused
+from ..errors import RequestError
 from ..wire.request import Fields, Request
 from .grant import Grant
 from .keys import PublishKeys
@@ -49,7 +49,7 @@ class Access:
         return self._origins.open
 
     def admit(self, request: Request) -> Grant | None:
-        """Who it is from, and what that client may do. Raises Refused, with the CORS lines of the answer.
+        """Who it is from, and what that client may do. Raises RequestError, with the CORS lines of the answer.
 
         None: not before the body is complete. Ask ``admit_body`` then.
         """
@@ -67,7 +67,7 @@ class Access:
                 return None
             else:
                 grant = Grant(self._keys.check(request), cors)
-        except Refused as refused:
+        except RequestError as refused:
             refused.cors = cors
             raise
         if len(remembered) >= _REMEMBERED:
@@ -76,14 +76,14 @@ class Access:
         return grant
 
     def admit_body(self, request: Request) -> Grant:
-        """The same for a request that is signed, body included. Raises Refused."""
+        """The same for a request that is signed, body included. Raises RequestError."""
         try:
             for verify in self._signatures:
                 grant = verify(request)
                 if grant is not None:
                     return grant
             return Grant(self._keys.check(request), self._origins.cors(request))
-        except Refused as refused:
+        except RequestError as refused:
             refused.cors = self._origins.cors(request)
             raise
 

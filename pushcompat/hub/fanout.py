@@ -213,7 +213,7 @@ class Fanout:
         if not chunk.data:
             return
         self._sockets.broadcast(connections, chunk.data)
-        if encoding.once:
+        if encoding.single_response:
             self._responses.sent_to(connections, encoding.keep_alive)
         elif chunk.partial:
             self._behind.extend(c for c in connections if c.unsent is None)

@@ -15,12 +15,14 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from heapq import nsmallest
+from operator import attrgetter
 
 from ..limits import LONGEST_S, Retention
 from ..message import EPOCH_WIDTH, Message, format_cursor
-from ..store.base import MESSAGE_OVERHEAD_BYTES, Retained
+from ..store.base import MESSAGE_OVERHEAD_BYTES, MOST_FLOORS, Retained
 from .channel import Channel
 
 UNKNOWN_POSITION = -1  # of a client about whose past nothing is known: below every floor
@@ -28,7 +30,6 @@ UNKNOWN_POSITION = -1  # of a client about whose past nothing is known: below ev
 NULL_CURSOR = format_cursor("0" * EPOCH_WIDTH, 0)
 _AGES_APART_S = 0.5
 _LONGEST_SPREAD_MS = int(LONGEST_S * 1000)
-_IDLE_CHANNELS = 10_000  # kept for their floors; about 700 bytes each
 
 
 class History:
@@ -43,7 +44,7 @@ class History:
         self._clock = clock
         self._channels: dict[str, Channel] = {}
         self.find: Callable[[str], Channel | None] = self._channels.get
-        self._idle: OrderedDict[str, Channel] = OrderedDict()  # of _channels, those kept for their floor alone
+        self._idle: dict[str, Channel] = {}  # of _channels, those kept for their floor alone
         # Heap of (sequence number of the oldest message, channel), once for each channel that has messages. It need not
         # be right: an entry whose message is gone says so when it comes up. So most messages come and go without it.
         self._oldest: list[tuple[int, Channel]] = []
@@ -81,10 +82,18 @@ class History:
             self._forget(channel)  # one made anew would be the same
             return
         self._idle[channel.name] = channel
-        if len(self._idle) > _IDLE_CHANNELS:
-            forgotten = self._idle.popitem(last=False)[1]
-            self._forget(forgotten)
-            self.floor = max(self.floor, forgotten.floor)
+        if len(self._idle) > MOST_FLOORS:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Forgets the idle channels whose floors are the lowest; some more than need be, so that it is done rarely."""
+        lowest = nsmallest(
+            len(self._idle) - MOST_FLOORS + MOST_FLOORS // 8, self._idle.values(), key=attrgetter("floor")
+        )
+        for channel in lowest:
+            del self._idle[channel.name]
+            self._forget(channel)
+        self.floor = max(self.floor, lowest[-1].floor)
 
     def _forget(self, channel: Channel) -> None:
         del self._channels[channel.name]
@@ -144,9 +153,9 @@ class History:
         """Starts (over) from what a store has retained; ``wall_s`` is now, as the messages' times tell it.
 
         What a store evicts from a channel is older than what it keeps there. So a channel with messages has lost
-        nothing since the first of them, whatever went from others.
+        nothing since the first of them, whatever was folded into the global floor.
         """
-        messages, floor, head, self.epoch = retained
+        messages, floor, head, self.epoch, floors = retained
         self._oldest.clear()
         self._ending.clear()
         self._ages.clear()
@@ -154,12 +163,14 @@ class History:
         self.count = self.bytes = 0
         self.floor = floor
         for channel in self:
-            channel.start_over(floor)
+            channel.start_over(max(floor, floors.get(channel.name, 0)))
+        for name in floors.keys() - self._channels.keys():
+            self._channels[name] = Channel(name, max(floor, floors[name]))
         now = self._clock()
         for message in messages:
             channel = self.channel(message.channel)
             if not len(channel):
-                channel.start_over(min(floor, message.sequence - 1))
+                channel.start_over(max(floors.get(message.channel, 0), min(floor, message.sequence - 1)))
             self.append(message)
             channel.served_up_to = message.sequence
             age_s = max(0.0, wall_s - message.time_ms / 1000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from ..wire.longpoll import Answers
+from ..wire.longpoll import PollEncoding
 from ..wire.negotiation import hold_s, requested_cursor, text_format
 from ..wire.polls import template
 from ..wire.request import Request
@@ -28,10 +28,10 @@ class Polls:
         self._subscriptions = subscriptions
         self._fanout = fanout
         self._responses = responses
-        self._encodings: dict[tuple[bytes, bool], Answers] = {}  # by CORS lines and keep-alive
+        self._encodings: dict[tuple[bytes, bool], PollEncoding] = {}  # by CORS lines and keep-alive
 
     def start(self, connection: Connection, request: Request, names: Sequence[str], head: bytes) -> None:
-        """Answers the poll, or holds it. ``head``: its bytes. Raises Refused."""
+        """Answers the poll, or holds it. ``head``: its bytes. Raises RequestError."""
         if request.params.get("format"):
             text_format(request.params, "json")
         hold = self._ticks(hold_s(request.params, self._window_s))
@@ -109,10 +109,10 @@ class Polls:
         """A hold in ticks, with 10 % jitter: polls that came together must not end together."""
         return max(1, int(seconds * random.uniform(0.9, 1.0))) if seconds >= 1 else 0
 
-    def _encoding(self, connection: Connection, request: Request) -> Answers:
+    def _encoding(self, connection: Connection, request: Request) -> PollEncoding:
         cors = b"" if connection.grant is None else connection.grant.cors
         key = cors, request.keep_alive
         encoding = self._encodings.get(key)
         if encoding is None:
-            encoding = self._encodings[key] = Answers(*key)
+            encoding = self._encodings[key] = PollEncoding(*key)
         return encoding

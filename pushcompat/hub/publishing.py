@@ -25,7 +25,7 @@ import msgspec
 
 from .. import logs
 from ..access import Grant
-from ..errors import BadRequest, Refused, Unavailable
+from ..errors import BadRequest, RequestError, Unavailable
 from ..logs import Event
 from ..message import Message, format_cursor
 from ..store.base import Idempotency, Outcome, Publish, Receipt, Store
@@ -100,7 +100,7 @@ class Publishing:
         return self._limits.message_bytes if names else self._limits.batch_bytes
 
     def submit(self, connection: Connection, request: Request, names: Sequence[str], grant: Grant) -> None:
-        """Takes a complete request. No names: a batch, which names them itself. Raises Refused."""
+        """Takes a complete request. No names: a batch, which names them itself. Raises RequestError."""
         media_type, params = _media_type(request), request.params
         body = bytes(request.body)
         if names:
@@ -160,7 +160,7 @@ class Publishing:
         is_json = template.media_type == _JSON
         try:
             payload = drafts.payload(body, is_json)
-        except Refused:
+        except RequestError:
             return False
         name = line[1].decode()
         names = (name,)
@@ -243,7 +243,7 @@ class Publishing:
             _log_group(group, outcomes)
         for pending, outcome in zip(group, outcomes, strict=True):
             try:
-                if isinstance(outcome, Refused):
+                if isinstance(outcome, RequestError):
                     self._fail(pending, outcome)
                 elif self._stored or not self._seen(outcome):
                     self._stored.append((pending, outcome))
@@ -264,7 +264,7 @@ class Publishing:
 
     # Answers
 
-    def _fail(self, pending: Pending, refused: Refused) -> None:
+    def _fail(self, pending: Pending, refused: RequestError) -> None:
         if pending.connection.state in _WAITING:
             self._responses.fail(pending.connection, refused, pending.keep_alive, pending.grant.cors)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from .. import logs
 from ..access.origins import ALLOW, PREFLIGHT
-from ..errors import BadRequest, HeadTooLarge, MethodNotAllowed, NotFound, Refused, RequestTimeout
+from ..errors import BadRequest, HeadTooLarge, MethodNotAllowed, NotFound, RequestError, RequestTimeout
 from ..logs import Event
 from ..wire.encoding import CONTENT_TYPES, LONGPOLL
 from ..wire.http import CONTINUE
@@ -114,7 +114,7 @@ class Requests:
         else:
             self._sockets.abort(connection, CloseReason.IDLE_TIMEOUT)
 
-    def _refuse(self, connection: Connection, refused: Refused) -> None:
+    def _refuse(self, connection: Connection, refused: RequestError) -> None:
         self._responses.refuse(connection, None, refused)
 
     # Routing
@@ -122,7 +122,7 @@ class Requests:
     def _route(self, connection: Connection, head: bytes) -> None:
         try:
             request = parse_head(head)
-        except Refused as refused:
+        except RequestError as refused:
             self._refuse(connection, refused)
             return
         path = request.path
@@ -137,7 +137,7 @@ class Requests:
                     f"method {request.method} not allowed; use GET to subscribe, POST to publish", ALLOW
                 )
             method(connection, request, head)
-        except Refused as refused:
+        except RequestError as refused:
             self._responses.refuse(connection, request, refused)
 
     def _give_away(self, connection: Connection, head: bytes) -> None:
@@ -207,7 +207,7 @@ class Requests:
         assert request is not None
         try:
             self._take_body(connection, request, self._names(request), data)
-        except Refused as refused:
+        except RequestError as refused:
             self._responses.refuse(connection, request, refused)
 
     def _take_body(self, connection: Connection, request: Request, names: Sequence[str], data: bytes) -> None:

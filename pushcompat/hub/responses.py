@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import logs
-from ..errors import Refused, UpgradeRequired
+from ..errors import RequestError, UpgradeRequired
 from ..logs import Event
 from ..wire import http, websocket
 from ..wire.http import Headers
@@ -39,7 +39,7 @@ class Responses:
         self._sockets.write(connection, http.head(status, [*headers, line], cors))
         self.sent(connection, request.reusable)
 
-    def refuse(self, connection: Connection, request: Request | None, refused: Refused) -> None:
+    def refuse(self, connection: Connection, request: Request | None, refused: RequestError) -> None:
         """Sends a problem document. No request: what came cannot be parsed, so neither can what follows it."""
         self._count(refused, request)
         if request is None:
@@ -91,13 +91,15 @@ class Responses:
             except Exception:
                 self._sockets.log_bug_and_abort(connection)
 
-    def fail(self, connection: Connection, refused: Refused, keep_alive: bool, cors: bytes) -> None:
+    def fail(self, connection: Connection, refused: RequestError, keep_alive: bool, cors: bytes) -> None:
         """Refuses a publish that was taken."""
         self._count(refused, None)
         self._sockets.write_later(connection, http.problem(refused, keep_alive=keep_alive, extra=cors))
         self.sent(connection, keep_alive)
 
-    def _send_problem(self, connection: Connection, request: Request | None, refused: Refused, cors: bytes) -> None:
+    def _send_problem(
+        self, connection: Connection, request: Request | None, refused: RequestError, cors: bytes
+    ) -> None:
         keep_alive = request is not None and request.reusable
         document = http.problem(refused, keep_alive=keep_alive, extra=cors)
         if request is not None and request.method == "HEAD":
@@ -105,7 +107,7 @@ class Responses:
         self._sockets.write(connection, document)
         self.sent(connection, keep_alive)
 
-    def _refuse_websocket(self, connection: Connection, request: Request, refused: Refused) -> None:
+    def _refuse_websocket(self, connection: Connection, request: Request, refused: RequestError) -> None:
         """Accepts, then closes with a code that says why: a page cannot see the status of a refused handshake."""
         connection.input = websocket.Input(self._message_bytes)
         detail = refused.detail.encode()[:_CLOSE_REASON_BYTES].decode(errors="ignore")
@@ -113,7 +115,7 @@ class Responses:
         self._sockets.write(connection, websocket.handshake(request) + connection.input.replies())
         self._sockets.close(connection, CloseReason.REFUSED)
 
-    def _count(self, refused: Refused, request: Request | None) -> None:
+    def _count(self, refused: RequestError, request: Request | None) -> None:
         self._metrics.refused[refused.reason, str(int(refused.status))] += 1
         if isinstance(refused, UpgradeRequired):
             self._metrics.stripped_upgrades += 1
@@ -122,9 +124,9 @@ class Responses:
             logs.event(Event.REFUSED, status=int(refused.status), path=path, detail=refused.detail)
 
 
-def _is_handshake(request: Request, refused: Refused) -> bool:
+def _is_handshake(request: Request, refused: RequestError) -> bool:
     """Whether this is a valid WebSocket handshake, but for what it is refused for."""
     try:
         return transport(request) == "websocket" and bool(websocket.handshake(request))
-    except Refused:
+    except RequestError:
         return False

@@ -34,7 +34,7 @@ class Streams:
     # Opening
 
     def start(self, connection: Connection, request: Request, names: Sequence[str], transport: str) -> None:
-        """Opens a stream. Raises Refused."""
+        """Opens a stream. Raises RequestError."""
         encoding = stream_encoding(transport, text_format(request.params, "text"), request.fields.version)
         head = encoding.head(request, b"" if connection.grant is None else connection.grant.cors)
         cursor = requested_cursor(request, self._context.history.epoch)
@@ -44,7 +44,7 @@ class Streams:
         if life_s is not None:
             life_s = max(1.0, life_s * random.uniform(0.8, 1.0))
             connection.expires_at = connection.request_started + int(life_s)
-        opening = encoding.opening(
+        opening = encoding.open(
             self._subscriptions.cursor(connection),
             self._heartbeat,
             None if life_s is None else round(life_s),

@@ -66,7 +66,7 @@ class Subscriptions:
         )
         for channel in channels:
             channel.subscribers.add(connection)
-            if encoding.once and channel.absent:
+            if encoding.single_response and channel.absent:
                 del channel.absent[0]  # a poller that was between two connections is back
         self._metrics.subscriptions[encoding.transport] += 1
         if logs.enabled():
@@ -111,7 +111,7 @@ class Subscriptions:
         connection.unsubscribe()
         for channel in channels:
             channel.subscribers.discard(connection)
-            if encoding.once and may_return:
+            if encoding.single_response and may_return:
                 self._note_absent(channel)
             self._history.discard_if_idle(channel)
         self._metrics.subscriptions[encoding.transport] -= 1

@@ -15,7 +15,21 @@ from operator import attrgetter
 
 from ..limits import Retention
 from ..message import Message, new_epoch
-from .base import MESSAGE_OVERHEAD_BYTES, Done, Health, Lost, News, Outcome, Publish, Receipt, Retained, retain, weight
+from .base import (
+    MESSAGE_OVERHEAD_BYTES,
+    MOST_FLOORS,
+    Done,
+    Health,
+    Lost,
+    News,
+    Outcome,
+    Publish,
+    Receipt,
+    Retained,
+    fold,
+    retain,
+    weight,
+)
 from .receipts import Receipts
 
 _TRIM_AT_LEAST = 4096
@@ -37,6 +51,8 @@ class MemoryStore:
         self._bytes = 0
         self._head = 0
         self._floor = 0
+        self._floors: dict[str, int] = {}
+        self._evicted = 0
         self._counts: dict[str, int] = {}  # of messages in the list, by channel
         self._beyond = 0  # of them, those beyond their channel's count
         self._trim_at_bytes = retention.bytes + retention.bytes // 8
@@ -65,11 +81,15 @@ class MemoryStore:
         done(outcomes)
 
     async def retained(self) -> Retained:
-        kept, floor = retain(self._log, self._retention, int(self._clock() * 1000), self._floor)
-        return Retained(kept, floor, self._head, self.epoch)
+        now_ms = int(self._clock() * 1000)
+        kept = retain(self._log, self._retention, now_ms, self._floor, self._floors)
+        return Retained(kept.messages, kept.floor, self._head, self.epoch, kept.floors)
+
+    async def head(self) -> tuple[str, int]:
+        return self.epoch, self._head
 
     async def follow(self, after: int, epoch: str, news: News) -> None:
-        if after < self._floor or epoch != self.epoch:
+        if after < self._evicted or epoch != self.epoch:
             raise Lost
         missed = self._log[bisect_right(self._log, after, key=_sequence) :]
         if missed:
@@ -108,7 +128,7 @@ class MemoryStore:
         evicted = 0
         while self._bytes > self._retention.bytes:
             message = self._log[evicted]
-            self._floor = max(self._floor, message.sequence)
+            self._note_evicted(message)
             self._bytes -= weight(message)
             self._counts[message.channel] -= 1
             evicted += 1
@@ -137,6 +157,13 @@ class MemoryStore:
                 kept.append(message)
             else:
                 self._bytes -= weight(message)
-                self._floor = max(self._floor, message.sequence)
+                self._note_evicted(message)
         kept.reverse()
         self._log, self._counts, self._beyond = kept, counts, 0
+
+    def _note_evicted(self, message: Message) -> None:
+        channel, sequence = message.channel, message.sequence
+        self._evicted = max(self._evicted, sequence)
+        self._floors[channel] = max(self._floors.get(channel, 0), sequence)
+        if len(self._floors) > 2 * MOST_FLOORS:
+            self._floor, self._floors = fold(self._floors, self._floor)

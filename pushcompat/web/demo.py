@@ -23,7 +23,7 @@ from tornado.web import url
 
 from .. import PublishError, publish_async
 from ..access.origins import is_same_origin
-from ..errors import BadRequest, ConfigError, Refused
+from ..errors import BadRequest, ConfigError, RequestError
 from ..logs import log
 from .app import BODY_BYTES, NO_STORE, Handler
 
@@ -116,7 +116,7 @@ class _ChatHandler(Handler):
         return await asyncio.to_thread(self.chat.comments.newest)
 
     async def save(self) -> None:
-        """Saves the comment that was posted, and publishes. Raises Refused."""
+        """Saves the comment that was posted, and publishes. Raises RequestError."""
         name, text = self._field("name"), self._field("text")
         if not text:
             raise BadRequest("write something first")
@@ -143,7 +143,7 @@ class Page(_ChatHandler):
     async def post(self) -> None:
         try:
             await self.save()
-        except Refused as refused:
+        except RequestError as refused:
             self.set_status(refused.status)
             await self._show(refused.detail)
         else:
@@ -174,7 +174,7 @@ class Newest(_ChatHandler):
     async def post(self) -> None:
         try:
             await self.save()
-        except Refused as refused:
+        except RequestError as refused:
             self.problem(refused.status, refused.detail)
         else:
             self.set_status(204)

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import BadRequest, PayloadTooLarge, Refused, UnsupportedMedia
+from ..errors import BadRequest, PayloadTooLarge, RequestError, UnsupportedMedia
 from ..message import SIGNAL, SIGNAL_KEY, Message
 from .names import channel_names, label, seconds
 
@@ -69,7 +69,7 @@ def single(body: bytes, is_json: bool, names: Sequence[str], params: Mapping[str
 def batch(
     body: bytes, media_type: str, params: Mapping[str, str], *, max_messages: int, message_bytes: int
 ) -> list[Message]:
-    """The messages of a batch, in order: all of them or, if one is refused, none. Raises Refused."""
+    """The messages of a batch, in order: all of them or, if one is refused, none. Raises RequestError."""
     if media_type != _JSON:
         raise UnsupportedMedia("a batch must be a JSON array with Content-Type: application/json")
     if _OF_EACH_MESSAGE & params.keys():
@@ -134,7 +134,7 @@ def _item(index: int, item: Item, message_bytes: int) -> Message:
         if len(data) > message_bytes:
             raise PayloadTooLarge(f"the message exceeds the limit of {message_bytes} bytes")
         return _draft(name, data, is_json, item.key, item.type, item.ttl)
-    except Refused as refused:
+    except RequestError as refused:
         refused.detail = f"message {index} of the batch: {refused.detail}"
         raise
 

@@ -31,7 +31,7 @@ class Encoding(Protocol):
     def transport(self) -> str: ...
 
     @property
-    def once(self) -> bool:
+    def single_response(self) -> bool:
         """One response ends the request (long-poll)."""
 
     @property
@@ -64,7 +64,7 @@ class StreamEncoding(Encoding, Protocol):
         """A ping is due within about a second of the opening, whatever the heartbeat."""
 
     def head(self, request: Request, extra: bytes) -> bytes:
-        """The response head that accepts ``request``; ``extra`` are header lines for it (CORS). Raises Refused."""
+        """The response head that accepts ``request``; ``extra`` are header lines for it (CORS). Raises RequestError."""
 
-    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
+    def open(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         """The first bytes of the stream, after the head: the client's position, and what it may expect."""

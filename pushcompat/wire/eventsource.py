@@ -35,7 +35,7 @@ def event(cursor: str, data: bytes, name: str | None = None) -> bytes:
 
 class _Events:
     transport = EVENTSOURCE
-    once = False
+    single_response = False
     keep_alive = False
     reads_input = False
     # A proxy may hold back what came with the head until more bytes follow (Varnish does).
@@ -45,7 +45,7 @@ class _Events:
     def head(self, request: Request, extra: bytes) -> bytes:
         return http.head(200, _FIELDS, extra)
 
-    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
+    def open(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         return b"retry: %d\n%b" % (retry_ms, _opened(cursor, heartbeat_s, lifetime_s))
 
     def ping(self, cursor: str) -> bytes:
@@ -93,7 +93,7 @@ class Chunked:
     """The events of another encoding, in chunks."""
 
     transport = EVENTSOURCE
-    once = False
+    single_response = False
     keep_alive = False
     reads_input = False
     pings_early = True
@@ -105,8 +105,8 @@ class Chunked:
     def head(self, request: Request, extra: bytes) -> bytes:
         return self._events.head(request, b"Transfer-Encoding: chunked\r\n" + extra)
 
-    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
-        return chunk(self._events.opening(cursor, heartbeat_s, lifetime_s, retry_ms))
+    def open(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
+        return chunk(self._events.open(cursor, heartbeat_s, lifetime_s, retry_ms))
 
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         return chunk(self._events.messages(messages, epoch, head))

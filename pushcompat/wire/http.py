@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from ..errors import Refused
+from ..errors import RequestError
 
 HEAD_END = b"\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -78,7 +78,7 @@ def answer(
     return head(status, [*fields, *headers], extra) + body
 
 
-def problem(refused: Refused, *, keep_alive: bool, extra: bytes = b"") -> bytes:
+def problem(refused: RequestError, *, keep_alive: bool, extra: bytes = b"") -> bytes:
     """The refusal as a problem document (RFC 9457)."""
     document = {
         "type": "about:blank",

@@ -77,7 +77,7 @@ def text_frame(payload: bytes) -> bytes:
 
 class JsonFrames:
     transport = WEBSOCKET
-    once = False
+    single_response = False
     keep_alive = False
     reads_input = True
     pings_early = False
@@ -86,7 +86,7 @@ class JsonFrames:
     def head(self, request: Request, extra: bytes) -> bytes:
         return handshake(request)
 
-    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
+    def open(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         return _opened(cursor, heartbeat_s, lifetime_s)
 
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
@@ -116,7 +116,7 @@ class TextFrames:
     """Payloads as they were published, and nothing else: what the 2009 client understands."""
 
     transport = WEBSOCKET
-    once = False
+    single_response = False
     keep_alive = False
     reads_input = True
     pings_early = False
@@ -125,7 +125,7 @@ class TextFrames:
     def head(self, request: Request, extra: bytes) -> bytes:
         return handshake(request)
 
-    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
+    def open(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         return b""
 
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:

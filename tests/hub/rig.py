@@ -26,7 +26,7 @@ class Lines:
     """An encoding that is easy to read, and counts what it encodes."""
 
     transport = "websocket"
-    once = False
+    single_response = False
     keep_alive = False
     reads_input = False
     end = b""
@@ -41,7 +41,7 @@ class Lines:
     def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
         return f"reset {' '.join(channels)} {spread_ms}\n".encode()
 
-    def opening(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
+    def open(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         raise NotImplementedError
 
     def ping(self, cursor: str) -> bytes:
@@ -55,7 +55,7 @@ class Answer(Lines):
     """The same, for one answer."""
 
     transport = "longpoll"
-    once = True
+    single_response = True
     keep_alive = True
 
 
@@ -100,7 +100,7 @@ class Rig:
             channel.subscribers.add(connection)
         connection.start_at(self.history.head if cursor is None else cursor)
         assert connection.encoding is not None
-        connection.move(State.POLLING if connection.encoding.once else State.STREAMING)
+        connection.move(State.POLLING if connection.encoding.single_response else State.STREAMING)
         return connection
 
     def publish(self, *names: str, data: bytes = b"", ttl_s: float | None = None) -> None:

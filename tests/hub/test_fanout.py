@@ -13,7 +13,7 @@ from pushcompat.hub.reasons import CloseReason
 from pushcompat.limits import Retention
 from pushcompat.message import format_cursor
 from pushcompat.store.memory import MemoryStore
-from pushcompat.wire.longpoll import Answers
+from pushcompat.wire.longpoll import PollEncoding
 from pushcompat.wire.request import parse_head
 
 from .rig import EPOCH, Answer, MakeRig, Rig
@@ -195,7 +195,7 @@ def test_a_poll_gets_one_answer_however_many_passes_visit_it(rig: Rig) -> None:
 
 def test_a_poll_with_more_than_one_answer_may_take_gets_the_first_part_and_its_cursor(make_rig: MakeRig) -> None:
     rig = make_rig(send_bytes=10)
-    poll = rig.subscribe("a", encoding=Answers(b"", True))
+    poll = rig.subscribe("a", encoding=PollEncoding(b"", True))
     rig.publish("a", "a", "a", data=b"12345")
     rig.publish("a", data=b"12345")
     rig.run()

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from pushcompat.hub.channel import Channel
-from pushcompat.hub.history import _IDLE_CHANNELS, History
+from pushcompat.hub.history import History
 from pushcompat.limits import Retention
 from pushcompat.message import Message
-from pushcompat.store.base import Retained, weight
+from pushcompat.store.base import MOST_FLOORS, Retained, weight
 
 
 class Log:
@@ -223,14 +223,14 @@ def test_a_channel_that_lost_nothing_is_forgotten_at_once(make_log: MakeLog) -> 
 
 def test_what_is_forgotten_about_whole_channels_is_folded_into_one_floor(make_log: MakeLog) -> None:
     log = make_log(age_s=60.0)
-    many = _IDLE_CHANNELS + 5000
+    many = MOST_FLOORS + 5000
     for number in range(many):
         log.publish(f"c{number}")
     assert len(log.history) == many
     log.wait(61)
     assert log.history.count == log.history.bytes == 0
-    assert len(log.history) <= _IDLE_CHANNELS
-    assert log.history.floor >= many - _IDLE_CHANNELS
+    assert len(log.history) <= MOST_FLOORS
+    assert log.history.floor >= many - MOST_FLOORS
     for number in range(many):  # the floor of none sank
         assert log.history.channel(f"c{number}").floor >= number + 1
 
@@ -240,7 +240,7 @@ def test_a_channel_that_is_used_again_is_not_among_the_forgotten(make_log: MakeL
     log.publish("used")
     log.wait(61)
     used = log.history.channel("used")  # by a subscriber, who has not released it yet
-    for number in range(_IDLE_CHANNELS + 10):
+    for number in range(MOST_FLOORS + 10):
         log.publish(f"c{number}")
     log.wait(61)
     assert log.history.floor > 0
@@ -297,10 +297,11 @@ def test_what_is_counted_is_what_is_held(make_log: MakeLog) -> None:
 # Loading
 
 
-def load(log: Log, messages: list[Message], floor: int, head: int | None = None) -> None:
-    log.history.load(
-        Retained(messages, floor, messages[-1].sequence if head is None else head, "aaaaaaaa"), wall_s=5000.0
-    )
+def load(
+    log: Log, messages: list[Message], floor: int, head: int | None = None, floors: dict[str, int] | None = None
+) -> None:
+    head = messages[-1].sequence if head is None else head
+    log.history.load(Retained(messages, floor, head, "aaaaaaaa", floors or {}), wall_s=5000.0)
 
 
 def stored(name: str, sequence: int, *, age_s: float = 0.0, ttl_s: float | None = None) -> Message:
@@ -322,6 +323,34 @@ def test_a_channel_is_not_reset_for_what_the_store_evicted_from_others(make_log:
     assert (quiet.floor, quiet.head) == (4, 5)
     assert (busy.floor, busy.head) == (999, 1000)
     assert log.history.channel("without").floor == 999
+
+
+def test_each_channel_starts_at_its_own_floor_with_messages_or_without(make_log: MakeLog) -> None:
+    log = make_log()
+    log.history.channel("known")
+    load(log, [stored("busy", 100), stored("folded", 8)], 5, floors={"busy": 99, "known": 7, "unknown": 6})
+    floors = {name: log.history.channel(name).floor for name in ("busy", "folded", "known", "unknown", "quiet")}
+    assert floors == {"busy": 99, "folded": 5, "known": 7, "unknown": 6, "quiet": 5}
+
+
+def test_a_busy_channel_and_a_reload_make_no_gap_in_a_quiet_one(make_log: MakeLog) -> None:
+    log = make_log()
+    load(log, [stored("busy", 150)], 0, floors={"busy": 149})
+    quiet = log.history.channel("quiet")
+    assert (quiet.floor, quiet.head) == (0, 0)
+
+
+def test_floors_that_are_loaded_are_folded_as_others_are(make_log: MakeLog) -> None:
+    log = make_log(count=1)
+    load(log, [], 0, head=50_000, floors={f"c{n}": n for n in range(1, MOST_FLOORS + 1)})
+    assert log.history.floor == 0
+    log.sequence = 50_000
+    for name in ("more", "more"):
+        log.publish(name, ttl_s=1.0)
+    log.wait(2)
+    assert 0 < log.history.floor < MOST_FLOORS / 2, "the lowest were folded"
+    for n in range(1, MOST_FLOORS + 1):
+        assert log.history.channel(f"c{n}").floor >= n
 
 
 def test_the_head_is_the_logs_though_its_last_messages_are_gone(make_log: MakeLog) -> None:

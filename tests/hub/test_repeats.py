@@ -99,7 +99,7 @@ schedules = st.lists(
 )
 
 
-# Answers
+# PollEncoding
 
 
 class Sender:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pushcompat.access import Grant
-from pushcompat.errors import BadRequest, PayloadTooLarge, Refused, Unavailable, UpgradeRequired
+from pushcompat.errors import BadRequest, PayloadTooLarge, RequestError, Unavailable, UpgradeRequired
 from pushcompat.hub.connection import Connection, State
 from pushcompat.hub.reasons import CloseReason
 from pushcompat.hub.timers import NEVER
@@ -196,7 +196,7 @@ def test_a_handshake_that_is_none_is_refused_as_any_request(rig: Rig) -> None:
 
 
 def test_refusals_are_counted_by_reason_and_status_and_lost_upgrades_too(rig: Rig) -> None:
-    refusals: list[Refused] = [BadRequest("a"), PayloadTooLarge("b"), UpgradeRequired("c"), BadRequest("d")]
+    refusals: list[RequestError] = [BadRequest("a"), PayloadTooLarge("b"), UpgradeRequired("c"), BadRequest("d")]
     for each in refusals:
         rig.responses.refuse(rig.connect(), request(), each)
     assert rig.metrics.refused == {

@@ -332,7 +332,7 @@ def test_when_the_log_becomes_another_one_everyone_is_told(wire: str, names: str
         stage.store.fail_over(3)
         reset = await client.until("reset")
         assert reset.channels == tuple(names.split(","))
-        assert reset.cursor == format_cursor(stage.store.epoch, stage.store.head)
+        assert reset.cursor == format_cursor(stage.store.epoch, stage.store.last)
         await stage.publish("a")
         if wire == "longpoll-json":
             await client.subscribe(wire, names, cursor=reset.cursor)

@@ -6,7 +6,7 @@ import asyncio
 
 from pushcompat.limits import Retention
 from pushcompat.message import Message, new_epoch
-from pushcompat.store.base import Lost, News, Outcome, Publish, Receipt, Retained, retain
+from pushcompat.store.base import Kept, Lost, News, Outcome, Publish, Receipt, Retained, retain
 from pushcompat.store.memory import MemoryStore
 
 
@@ -44,9 +44,9 @@ class LossyStore(MemoryStore):
             following.cancel()
             losing.cancel()
 
-    def kept(self) -> tuple[list[Message], int]:
+    def kept(self) -> Kept:
         """What is retained, for the test to know."""
-        return retain(self._log, self._retention, int(self._clock() * 1000), self._floor)
+        return retain(self._log, self._retention, int(self._clock() * 1000), self._floor, self._floors)
 
     @property
     def is_told(self) -> bool:
@@ -54,7 +54,8 @@ class LossyStore(MemoryStore):
         return self._losses_at_last_load == self._losses
 
     @property
-    def head(self) -> int:
+    def last(self) -> int:
+        """The sequence number of the last message."""
         return self._head
 
     def grow_older(self, seconds: float) -> None:
@@ -64,15 +65,15 @@ class LossyStore(MemoryStore):
     def trim_before_read(self, count: int) -> None:
         """Another process appends so much that it is trimmed before anybody else reads it."""
         self._head += count
-        self._floor = self._head
+        self._floor = self._evicted = self._head
         self._log.clear()
         self._ring()
 
     def fail_over(self, count: int) -> None:
         """The last messages are gone, and others will come under their numbers. The epoch tells."""
-        self._log, self._floor = self.kept()
+        self._log, self._floor, self._floors, _ = self.kept()
         del self._log[max(0, len(self._log) - count) :]
-        self._head = max(self._floor, *(message.sequence for message in self._log), 0)
+        self._head = max(self._floor, *self._floors.values(), *(message.sequence for message in self._log), 0)
         self.epoch = new_epoch()
         self._ring()
 

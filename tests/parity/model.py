@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pushcompat.message import EARLIEST, Message, parse_cursor
+from pushcompat.store.base import Kept
 
 from .wires import Event
 
@@ -88,13 +89,13 @@ class Log:
             log.windows[entry.channel].append(entry)
         return log
 
-    def reload(self, kept: Iterable[Message], floor: int) -> None:
-        """What is retained is what the store says; of floors it knows one for all."""
-        numbers = {message.sequence for message in kept}
+    def reload(self, kept: Kept) -> None:
+        """What is retained, and what was evicted, is what the store says."""
+        numbers = {message.sequence for message in kept.messages}
         for name in CHANNELS:
             window = self.windows[name] = [e for e in self.entries if e.channel == name and e.sequence in numbers]
-            own_floor = window[0].sequence - 1 if window else floor
-            self.floors[name] = max(self.floors[name], min(own_floor, floor))
+            own_floor = window[0].sequence - 1 if window else kept.floor
+            self.floors[name] = max(self.floors[name], kept.floors.get(name, 0), min(own_floor, kept.floor))
 
     def _evict(self, name: str) -> None:
         self.floors[name] = max(self.floors[name], self.windows[name].pop(0).sequence)

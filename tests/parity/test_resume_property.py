@@ -147,7 +147,7 @@ class World:
         return Log(self.store.epoch, self._limits.retention.count)
 
     async def quiet(self) -> None:
-        await self.hub.until_quiet(self.store.head)
+        await self.hub.until_quiet(self.store.last)
 
     # What can happen
 
@@ -199,14 +199,14 @@ class World:
     async def fail_over(self, count: int) -> None:
         await self.quiet()
         self.store.fail_over(count)
-        kept, _ = self.store.kept()
-        self.logs.go_on(self.logs.now.after_fail_over(self.store.epoch, kept, self.store.head))
+        kept = self.store.kept().messages
+        self.logs.go_on(self.logs.now.after_fail_over(self.store.epoch, kept, self.store.last))
         await self._until_told()
 
     async def lose_position(self) -> None:
         await self.quiet()
         self.store.lose_position()
-        self.logs.now.reload(*self.store.kept())
+        self.logs.now.reload(self.store.kept())
         await self._until_told()
 
     async def restart(self) -> None:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from pushcompat.limits import Retention
 from pushcompat.message import Message
-from pushcompat.store.base import retain, weight
+from pushcompat.store.base import fold, retain, weight
 
 NOW_MS = 1_000_000
 
@@ -32,54 +32,91 @@ retentions = st.builds(
 )
 
 
-def model(log: list[Message], retention: Retention, floor: int) -> tuple[list[Message], int]:
+def model(log: list[Message], retention: Retention, floors: dict[str, int]) -> tuple[list[Message], dict[str, int]]:
     window: list[Message] = []
     for message in log:  # a key replaces what came before
         window = [m for m in window if m.key is None or (m.channel, m.key) != (message.channel, message.key)]
         window.append(message)
     window = [m for m in window if m.ttl_s is None or m.time_ms + m.ttl_s * 1000 > NOW_MS]
 
-    evicted = [floor]
+    floors = floors.copy()
+
+    def evict(message: Message) -> None:
+        window.remove(message)
+        floors[message.channel] = max(floors.get(message.channel, 0), message.sequence)
+
     for message in window.copy():
         if len([m for m in window if m.channel == message.channel]) > retention.count:
-            window.remove(message)
-            evicted.append(message.sequence)
+            evict(message)
     oldest_ms = NOW_MS - retention.age_s * 1000
     while any(m.time_ms < oldest_ms for m in window) or sum(map(weight, window)) > retention.bytes:
-        evicted.append(window.pop(0).sequence)
-    return window, max(evicted)
+        evict(window[0])
+    return window, floors
+
+
+earlier_floors = st.dictionaries(st.sampled_from("abd"), st.integers(1, 20))
 
 
 @settings(max_examples=1000)
-@given(logs, retentions, st.integers(0, 20))
-def test_retain_keeps_what_the_model_keeps_and_moves_the_floor_as_far(
-    log: list[Message], retention: Retention, floor: int
+@given(logs, retentions, earlier_floors)
+def test_retain_keeps_what_the_model_keeps_and_moves_the_floors_as_far(
+    log: list[Message], retention: Retention, floors: dict[str, int]
 ) -> None:
-    assert retain(log, retention, NOW_MS, floor) == model(log, retention, floor)
+    kept = retain(log, retention, NOW_MS, 0, floors)
+    assert (kept.messages, kept.floors) == model(log, retention, floors)
+    assert kept.floor == 0
+
+
+@given(logs, retentions, st.integers(0, 50), earlier_floors)
+def test_floors_under_the_global_one_are_left_out(
+    log: list[Message], retention: Retention, floor: int, floors: dict[str, int]
+) -> None:
+    all_floors = model(log, retention, floors)[1]
+    kept = retain(log, retention, NOW_MS, floor, floors)
+    assert kept.floor == floor
+    assert kept.floors == {channel: own for channel, own in all_floors.items() if own > floor}
+
+
+@given(st.dictionaries(st.text(max_size=2), st.integers(1, 30)), st.integers(0, 10), st.integers(0, 8))
+def test_of_floors_that_are_too_many_the_lowest_are_folded(floors: dict[str, int], floor: int, most: int) -> None:
+    folded, left = fold(floors, floor, most)
+    assert len(left) <= most
+    assert all(max(folded, left.get(channel, 0)) >= own for channel, own in floors.items())
+    assert all(own > folded for own in left.values())
+    if len([own for own in floors.values() if own > floor]) <= most:
+        assert folded == floor
+
+
+@given(logs, retentions, st.integers(0, 30))
+def test_the_highest_number_evicted_is_the_highest_floor(log: list[Message], retention: Retention, before: int) -> None:
+    kept = retain(log, retention, NOW_MS, evicted=before)
+    assert kept.evicted == max([before, *kept.floors.values()])
 
 
 def test_messages_beyond_a_channels_count_use_up_no_budget() -> None:
     log = [Message("quiet", b"x", sequence=1, time_ms=NOW_MS)]
     log += [Message("busy", b"x", sequence=number, time_ms=NOW_MS) for number in range(2, 9)]
-    kept, floor = retain(log, Retention(count=1, bytes=2 * weight(log[0])), NOW_MS, 0)
-    assert ([message.sequence for message in kept], floor) == ([1, 8], 7)
+    kept = retain(log, Retention(count=1, bytes=2 * weight(log[0])), NOW_MS)
+    assert [message.sequence for message in kept.messages] == [1, 8]
+    assert kept.floors == {"busy": 7}
 
 
 @given(logs, retentions, st.integers(0, 25))
-def test_trimmed_in_two_steps_what_is_missing_is_below_the_floor(
+def test_trimmed_in_two_steps_what_is_missing_is_below_its_channels_floor(
     log: list[Message], retention: Retention, cut: int
 ) -> None:
-    at_once, _ = retain(log, retention, NOW_MS, 0)
-    first, floor = retain(log[:cut], retention, NOW_MS, 0)
-    in_steps, floor = retain([*first, *log[cut:]], retention, NOW_MS, floor)
-    assert set(in_steps) <= set(at_once)
-    assert all(message.sequence <= floor for message in set(at_once) - set(in_steps))
+    at_once = retain(log, retention, NOW_MS)
+    first = retain(log[:cut], retention, NOW_MS)
+    in_steps = retain([*first.messages, *log[cut:]], retention, NOW_MS, first.floor, first.floors)
+    assert set(in_steps.messages) <= set(at_once.messages)
+    for message in set(at_once.messages) - set(in_steps.messages):
+        assert message.sequence <= in_steps.floors[message.channel]
 
 
 @given(logs, retentions)
 def test_in_each_channel_what_is_evicted_is_older_than_what_stays(log: list[Message], retention: Retention) -> None:
     log = [replace(message, key=None, ttl_s=None) for message in log]
-    kept, _ = retain(log, retention, NOW_MS, 0)
+    kept = retain(log, retention, NOW_MS).messages
     for name in "abc":
         of_channel = [message for message in log if message.channel == name]
         stays = [message for message in kept if message.channel == name]

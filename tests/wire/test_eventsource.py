@@ -80,7 +80,7 @@ def test_connections_of_one_format_and_version_share_an_encoding(text_format: st
 def test_each_send_is_one_chunk_of_the_same_events(plain: StreamEncoding) -> None:
     def sends(encoding: StreamEncoding) -> list[bytes]:
         return [
-            encoding.opening(CURSOR, 15.0, None, 700),
+            encoding.open(CURSOR, 15.0, None, 700),
             encoding.messages([message("a\r\nb", "note"), message("c" * 5000)], EPOCH, 8),
             encoding.ping(CURSOR),
             encoding.reset(CURSOR, ["chat"], 40),
@@ -153,7 +153,7 @@ def test_pretty_json_survives_as_json() -> None:
 def test_all_control_messages_are_events_with_an_id() -> None:
     encoding = TextEvents()
     said = {
-        "open": encoding.opening(CURSOR, 15.0, None, 700),
+        "open": encoding.open(CURSOR, 15.0, None, 700),
         "ping": encoding.ping(CURSOR),
         "reset": encoding.reset(CURSOR, ["chat"], None),
         "rotate": encoding.rotate(CURSOR, 900),
@@ -168,4 +168,4 @@ def test_all_control_messages_are_events_with_an_id() -> None:
 
 
 def test_a_stream_opens_with_two_events_for_scanners_that_hold_one_back() -> None:
-    assert len(read(TextEvents().opening(CURSOR, 15.0, None, 700))) == 2
+    assert len(read(TextEvents().open(CURSOR, 15.0, None, 700))) == 2

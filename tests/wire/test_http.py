@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pushcompat.errors import BadRequest, MethodNotAllowed, Refused, Unauthorized
+from pushcompat.errors import BadRequest, MethodNotAllowed, RequestError, Unauthorized
 from pushcompat.wire import http
 
 
@@ -36,7 +36,7 @@ def test_an_answer_says_all_that_a_client_and_a_proxy_need() -> None:
         (MethodNotAllowed("use GET", "GET, HEAD"), b"Allow: GET, HEAD"),
     ],
 )
-def test_a_refusal_is_a_problem_document(refused: Refused, line: bytes) -> None:
+def test_a_refusal_is_a_problem_document(refused: RequestError, line: bytes) -> None:
     first, _, body = http.problem(refused, keep_alive=False).partition(b"\r\n\r\n")
     assert first.startswith(b"HTTP/1.1 %d " % refused.status)
     assert b"Content-Type: application/problem+json\r\n" in first

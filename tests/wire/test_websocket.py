@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.protocol import CLIENT, Protocol
 
-from pushcompat.errors import BadRequest, Refused, UnknownVersion
+from pushcompat.errors import BadRequest, RequestError, UnknownVersion
 from pushcompat.wire.request import Request, parse_head
 from pushcompat.wire.websocket import PING as OUR_PING
 from pushcompat.wire.websocket import Input, handshake, is_pong, pong_frame, text_frame
@@ -74,7 +74,7 @@ def test_another_version_is_refused_with_the_one_we_speak(version: str | None) -
 
 @pytest.mark.parametrize("line", ["POST /channels/chat HTTP/1.1", "GET /channels/chat HTTP/1.0"])
 def test_a_handshake_is_a_get_over_http_1_1(line: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(RequestError):
         handshake(asks(line))
 
 
