@@ -21,6 +21,7 @@ from ..wire.encoding import Encoding
 from .channel import Channel
 from .connection import Connection
 from .context import Context
+from .history import UNKNOWN_POSITION
 
 _sequence = attrgetter("sequence")
 
@@ -29,6 +30,7 @@ class Chunks:
     def __init__(self, context: Context) -> None:
         self._history = context.history
         self._sockets = context.sockets
+        self._retry_ms = context.retry_ms
         self._merged: dict[tuple[Encoding, int, int, tuple[Channel, ...]], Chunk] = {}
         self._cached: list[Channel] = []  # channels with a cache but no pass to end it
 
@@ -44,7 +46,7 @@ class Chunks:
                 return None
             # First: what is in the cache may have been made for a subscriber that ignores floors.
             if channel.floor > cursor and _has_gap(connection, owing):
-                return self._reset(owing, encoding)
+                return self._reset(owing, connection, encoding)
             if connection.ignored_floors is not None:
                 return self._encode(channel.after(cursor), encoding, _highest(connection.ignored_floors))
             chunk = None if channel.cache is None else channel.cache.get((encoding, cursor))
@@ -52,7 +54,7 @@ class Chunks:
         if not owing:
             return None
         if _has_gap(connection, owing):
-            return self._reset(owing, encoding)
+            return self._reset(owing, connection, encoding)
         return self._merge(owing, encoding, cursor, _highest(connection.ignored_floors))
 
     @property
@@ -120,11 +122,16 @@ class Chunks:
                 return index
         return len(messages)
 
-    def _reset(self, channels: Sequence[Channel], encoding: Encoding) -> Chunk:
-        """Says that history is gone, and goes on from the head: nothing older is sent."""
+    def _reset(self, channels: Sequence[Channel], connection: Connection, encoding: Encoding) -> Chunk:
+        """Says that history is gone, and goes on from the head: nothing older is sent.
+
+        Behind one address there may be two servers that share no log, by mistake. To each of them the other's cursors
+        are unknown: a poller that goes to and fro would be answered at once each time, and so is told to wait.
+        """
         head = self._history.head
         names = [channel.name for channel in channels]
-        data = encoding.reset(self._history.cursor(head), names, self._history.spread_ms(channels))
+        retry_ms = self._retry_ms() if connection.cursor == UNKNOWN_POSITION else None
+        data = encoding.reset(self._history.cursor(head), names, self._history.spread_ms(channels), retry_ms)
         return Chunk(encoding, data, head, 0, is_reset=True)
 
 

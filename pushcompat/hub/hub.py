@@ -24,8 +24,9 @@ from ..limits import Limits
 from ..logs import Event
 from ..message import Message
 from ..metrics import Metrics
-from ..store.base import Lost, Store
+from ..store.base import Lost, Store, StoreError
 from ..wire import http
+from .ahead import Ahead
 from .connection import Connection, State
 from .context import Context
 from .fanout import Fanout
@@ -74,7 +75,8 @@ class Hub:
         context = Context(settings.limits, metrics, access, settings.prefix, selector)
         responses = Responses(context)
         fanout = Fanout(context, responses)
-        subscriptions = Subscriptions(context)
+        ahead = Ahead(context, store, fanout)
+        subscriptions = Subscriptions(context, ahead)
         streams = Streams(context, subscriptions, fanout)
         polls = Polls(context, subscriptions, fanout, responses)
         publishing = Publishing(context, store, fanout, responses)
@@ -83,6 +85,7 @@ class Hub:
         self._store = store
         self._metrics = metrics
         self._fanout = fanout
+        self._ahead = ahead
         self._subscriptions = subscriptions
         self._streams = streams
         self._polls = polls
@@ -123,7 +126,7 @@ class Hub:
         await self._store.open()
         await self._load()
         self._loop.start()
-        self._tasks = [asyncio.create_task(work()) for work in (self._follow, self._tick)]
+        self._tasks = [asyncio.create_task(work()) for work in (self._follow, self._ahead.run, self._tick)]
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
 
@@ -231,14 +234,20 @@ class Hub:
     async def _follow(self) -> None:
         pause_s, most_s = _LOST_RETRY_S
         history = self._context.history
+        lost = False
         while True:
-            followed = time.monotonic()
+            began = time.monotonic()
             try:
+                if lost:
+                    await self._start_over()
+                    lost = False
                 await self._store.follow(history.head, history.epoch, self._apply)
             except Lost:
-                pause_s = min(most_s, pause_s * 2) if time.monotonic() - followed < most_s else _LOST_RETRY_S[0]
-                await self._start_over()
-                await asyncio.sleep(pause_s)
+                lost = True
+            except StoreError as error:
+                logs.log.warning("the log cannot be read now: %s", error)
+            pause_s = min(most_s, pause_s * 2) if time.monotonic() - began < most_s else _LOST_RETRY_S[0]
+            await asyncio.sleep(pause_s)
 
     def _apply(self, messages: Sequence[Message]) -> None:
         """Takes what was appended to the log, by this process or by another."""
@@ -252,9 +261,9 @@ class Hub:
 
     async def _start_over(self) -> None:
         """Loads a log that was lost: subscribers that may have missed messages get a reset."""
-        logs.event(Event.LOG_LOST, logging.WARNING, epoch=self._store.epoch)
         epoch = self._context.history.epoch
         await self._load()
+        logs.event(Event.LOG_LOST, logging.WARNING, epoch=self._context.history.epoch)
         if self._context.history.epoch != epoch:
             self._subscriptions.start_over()
         for channel in list(self._context.history):

@@ -59,7 +59,7 @@ class Polls:
         if self._context.draining or grant.until < now:
             return False
         connection.request_started = now
-        connection.start_at(poll.cursor)
+        self._subscriptions.resume(connection, poll.cursor)
         connection.move(_POLLING)
         self._hold(connection, poll.hold)
         return True

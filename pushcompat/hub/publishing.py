@@ -50,6 +50,8 @@ class Pending(Publish, eq=False, kw_only=True):
     names: Sequence[str]
     grant: Grant
     keep_alive: bool
+    receipt: Receipt | None = None  # the log has it
+    given_up: bool = False  # it was answered before the log had answered
 
 
 class _Template(msgspec.Struct, frozen=True):
@@ -79,7 +81,10 @@ class Publishing:
         self._storing: list[Pending] = []  # the group that the log is storing
         self._waiting: dict[Connection, Pending] = {}  # for a pass
         self._waiting_for: dict[Channel, deque[Pending]] = {}
-        self._stored: deque[tuple[Pending, Receipt]] = deque()  # in the log, but not read from there yet
+        self._stored: deque[Pending] = deque()  # in the log, but not read from there yet
+        self._late: dict[
+            Connection, Pending
+        ] = {}  # not answered in the turn that read them: given to the log, or to be
         self._schedule_turn = context.schedule_turn
         fanout.on_pass_end(self._pass_ended)
         context.sockets.on_end(self._cancel)
@@ -209,16 +214,29 @@ class Publishing:
                 self._enqueue(pending)
 
     def on_timer(self, connection: Connection) -> None:
-        """Refuses a publish that has waited too long for a pass. What the log has been given is waited for."""
+        """Answers a publish that has waited too long: for a pass, for the log, or to be read from there."""
         pending = self._waiting.pop(connection, None)
         if pending is not None:
             names = ",".join(pending.names)
             overload = Unavailable(f"{names}: messages are published faster than they can be delivered; retry later")
             self._fail(pending, overload)
+            return
+        pending = self._late.pop(connection, None)
+        if pending is None:
+            return
+        if pending.receipt is not None:
+            self._succeed(pending, pending.receipt)
+        elif pending in self.queue:
+            self.queue.remove(pending)
+            self._fail(pending, Unavailable("the log is slow, and nothing was published; retry later"))
+        else:
+            self._fail(pending, Unavailable(_UNKNOWN))
+        pending.given_up = True
 
     def _cancel(self, connection: Connection, _reason: object) -> None:
         """The publisher is gone. What waits is dropped; what the log has stays."""
         self._waiting.pop(connection, None)
+        self._late.pop(connection, None)
 
     # The log
 
@@ -232,10 +250,17 @@ class Publishing:
                 logs.log.exception("store append failed for %d publishes", len(self._storing))
                 refused = Unavailable("store unavailable; retry with the same Idempotency-Key")
                 self._stored_group([refused] * len(self._storing))
-        for pending in (*self._storing, *self.queue):
-            _await_answer(pending)
-        for pending, _ in self._stored:
-            _await_answer(pending)
+        for group in (self._storing, self.queue, self._stored):
+            for pending in group:
+                if pending.connection.state in _READING:
+                    self._await_answer(pending)
+
+    def _await_answer(self, pending: Pending) -> None:
+        """The answer did not come at once: the next request is not looked at before it does."""
+        connection = pending.connection
+        connection.move(_PUBLISHING)
+        self._late[connection] = pending
+        self._timers.set(connection, connection.request_started + self._wait_s)
 
     def _stored_group(self, outcomes: Sequence[Outcome]) -> None:
         group, self._storing = self._storing, []
@@ -245,8 +270,12 @@ class Publishing:
             try:
                 if isinstance(outcome, RequestError):
                     self._fail(pending, outcome)
-                elif self._stored or not self._seen(outcome):
-                    self._stored.append((pending, outcome))
+                    continue
+                if not outcome.repeated:
+                    self._metrics.publishes += 1
+                if self._stored or not self._seen(outcome):
+                    pending.receipt = outcome
+                    self._stored.append(pending)
                 else:
                     self._succeed(pending, outcome)
             except Exception:
@@ -256,23 +285,31 @@ class Publishing:
     def settle(self) -> None:
         """Answers those whose messages were read from the log: whoever is answered, and asks, finds them here."""
         stored = self._stored
-        while stored and self._seen(stored[0][1]):
-            self._succeed(*stored.popleft())
+        while stored:
+            receipt = stored[0].receipt
+            assert receipt is not None
+            if not self._seen(receipt):
+                break
+            self._succeed(stored.popleft(), receipt)
 
     def _seen(self, receipt: Receipt) -> bool:
         return receipt.sequence <= self._history.head or receipt.epoch != self._history.epoch
 
     # Answers
 
+    def _waits(self, pending: Pending) -> bool:
+        """Whether its answer is still to be sent."""
+        if self._late:
+            self._late.pop(pending.connection, None)
+        return pending.connection.state in _WAITING and not pending.given_up
+
     def _fail(self, pending: Pending, refused: RequestError) -> None:
-        if pending.connection.state in _WAITING:
+        if self._waits(pending):
             self._responses.fail(pending.connection, refused, pending.keep_alive, pending.grant.cors)
 
     def _succeed(self, pending: Pending, receipt: Receipt) -> None:
         connection = pending.connection
-        if not receipt.repeated:
-            self._metrics.publishes += 1
-        if connection.state in _WAITING:
+        if self._waits(pending):
             keep_alive = pending.keep_alive
             response = http.published(
                 receipt.epoch, receipt.sequence, receipt.subscribers, keep_alive=keep_alive, extra=pending.grant.cors
@@ -288,12 +325,10 @@ _NO_PARAMS: Mapping[str, str] = {}
 _PARAMETERS = ("key", "type", "ttl")
 _NO_PARAMETERS = "\n".join([f"{name}=" for name in _PARAMETERS])
 _SHORT_BYTES = 96
-
-
-def _await_answer(pending: Pending) -> None:
-    """The answer did not come at once: the next request is not looked at before it does."""
-    if pending.connection.state in _READING:
-        pending.connection.move(_PUBLISHING)
+_UNKNOWN = (
+    "the log has not answered in time: whether it has this publish is not known; repeat it with the same"
+    " Idempotency-Key, so that it cannot be published twice"
+)
 
 
 def _log_group(group: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:

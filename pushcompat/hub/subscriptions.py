@@ -5,7 +5,7 @@ Resuming is subscribing with a cursor that is not the head. What the cursor can 
     absent, empty          from now
     earliest               all that is retained
     of another epoch, or not a cursor at all    UNKNOWN_POSITION, which is below every floor: a reset is sent first
-    ahead of this process  (another one was faster) waits for the log to get there
+    ahead of this process  another one was faster: waits for the log to get there. Ahead of the log: a reset is sent
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..logs import Event
 from ..message import EARLIEST, parse_cursor
 from ..wire.encoding import Encoding
 from ..wire.request import Request
+from .ahead import Ahead
 from .channel import Channel
 from .connection import Connection
 from .context import Context
@@ -32,8 +33,9 @@ _FULL_RETRY_S = 5  # as long as a usual wave of reconnections lasts
 
 
 class Subscriptions:
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, ahead: Ahead) -> None:
         self._context = context
+        self._ahead = ahead
         self._history = context.history
         self._timers = context.timers
         self._metrics = context.metrics
@@ -83,7 +85,13 @@ class Subscriptions:
             self._metrics.resumes += 1
             cursor = parse_cursor(text)
             known = cursor is not None and cursor[0] == history.epoch
-            connection.start_at(cursor[1] if known and cursor else UNKNOWN_POSITION)
+            self.resume(connection, cursor[1] if known and cursor else UNKNOWN_POSITION)
+
+    def resume(self, connection: Connection, cursor: int) -> None:
+        """Goes on from a position of this epoch."""
+        connection.start_at(cursor)
+        if cursor > self._history.head:
+            self._ahead.add(connection)
 
     def cursor(self, connection: Connection) -> str:
         """The cursor that names where the connection stands once all that was sent is read.

@@ -51,8 +51,11 @@ class Encoding(Protocol):
 
     def ping(self, cursor: str) -> bytes: ...
 
-    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
-        """Messages of these channels were lost; delivery continues after ``cursor``."""
+    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None, retry_ms: int | None = None) -> bytes:
+        """Messages of these channels were lost; delivery continues after ``cursor``.
+
+        ``retry_ms``: how long a client that must ask again waits first; None: it need not.
+        """
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
         """A planned disconnect: the client reconnects after ``retry_ms``."""

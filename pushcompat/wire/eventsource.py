@@ -51,7 +51,7 @@ class _Events:
     def ping(self, cursor: str) -> bytes:
         return _ping(cursor)
 
-    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
+    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None, retry_ms: int | None = None) -> bytes:
         return event(cursor, envelope.reset(cursor, channels, spread_ms), "control")
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
@@ -114,8 +114,8 @@ class Chunked:
     def ping(self, cursor: str) -> bytes:
         return chunk(self._events.ping(cursor))
 
-    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
-        return chunk(self._events.reset(cursor, channels, spread_ms))
+    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None, retry_ms: int | None = None) -> bytes:
+        return chunk(self._events.reset(cursor, channels, spread_ms, retry_ms))
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
         return chunk(self._events.rotate(cursor, retry_ms))

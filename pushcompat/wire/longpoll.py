@@ -32,9 +32,13 @@ class PollEncoding:
     def ping(self, cursor: str) -> bytes:
         return self._answer(cursor)
 
-    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
+    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None, retry_ms: int | None = None) -> bytes:
         more = b',"reset":' + msgspec.json.encode(channels)
-        return self._answer(cursor, more=more if spread_ms is None else more + b',"spread":%d' % spread_ms)
+        if spread_ms is not None:
+            more += b',"spread":%d' % spread_ms
+        if retry_ms is not None:
+            more += b',"retry":%d' % retry_ms
+        return self._answer(cursor, more=more)
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
         return self._answer(cursor, more=b',"retry":%d' % retry_ms)

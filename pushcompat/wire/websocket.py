@@ -95,7 +95,7 @@ class JsonFrames:
     def ping(self, cursor: str) -> bytes:
         return _ping(cursor)
 
-    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
+    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None, retry_ms: int | None = None) -> bytes:
         return text_frame(envelope.reset(cursor, channels, spread_ms))
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
@@ -134,7 +134,7 @@ class TextFrames:
     def ping(self, cursor: str) -> bytes:
         return PING
 
-    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
+    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None, retry_ms: int | None = None) -> bytes:
         return text_frame(b"UPDATED")
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:

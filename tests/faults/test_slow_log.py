@@ -175,3 +175,90 @@ def test_behind_a_publish_that_has_not_been_given_to_the_log_yet_requests_wait_t
         assert (second.count(b'"data"'), third.count(b'"data"')) == (2, 3)
 
     run(scenario)
+
+
+# A log that does not answer, or is not read
+
+
+WAIT_S = 20  # the default
+
+
+async def refusal(sock: socket.socket) -> bytes:
+    received = b""
+    while not received.endswith(b"}"):
+        data = await asyncio.get_running_loop().sock_recv(sock, 1 << 16)
+        assert data, received
+        received += data
+    assert received.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nRetry-After: " in received
+    return received
+
+
+def test_a_publisher_is_told_after_a_while_that_the_log_has_not_answered() -> None:
+    async def scenario(store: SlowStore, hub: LocalHub, stack: ExitStack) -> None:
+        sock = await connect(hub, stack)
+        await hub.stop_clock()
+        await send(sock, publish(b"late"))
+        await group(store)
+        await hub.let_pass(WAIT_S - 2)
+        assert nothing_came(sock)
+        await hub.let_pass(3)
+        assert b"same Idempotency-Key" in await refusal(sock)
+        await send(sock, POLL)  # the connection goes on, and the late answer is nobody's
+        assert b'"messages":[]' in (await answers(sock, 1))[0]
+        store.store()
+        await hub.until_idle()
+        assert nothing_came(sock)
+        await send(sock, POLL)
+        assert b'"late"' in (await answers(sock, 1))[0]
+        assert hub.metrics.publishes == 1
+
+    run(scenario)
+
+
+def test_what_the_log_was_not_given_in_that_time_is_not_published() -> None:
+    async def scenario(store: SlowStore, hub: LocalHub, stack: ExitStack) -> None:
+        one, other = await connect(hub, stack), await connect(hub, stack)
+        await hub.stop_clock()
+        await send(one, publish(b"first"))
+        await group(store)
+        await send(other, publish(b"second"))
+        await hub.until_idle()
+        await hub.let_pass(WAIT_S + 1)
+        assert b"not known" in await refusal(one)
+        assert b"nothing was published" in await refusal(other)
+        store.store()
+        await hub.until_idle()
+        assert store.groups == []
+        await send(other, POLL)
+        polled = (await answers(other, 1))[0]
+        assert b'"first"' in polled
+        assert b'"second"' not in polled
+
+    run(scenario)
+
+
+def test_what_the_log_has_is_answered_though_this_process_cannot_read_it() -> None:
+    class Unread(SlowStore):
+        def store(self) -> None:
+            followers, self._followers = self._followers, []
+            super().store()
+            self._followers = followers
+
+    async def scenario() -> None:
+        store = Unread()
+        with ExitStack() as stack:
+            async with running_hub(store, Limits()) as hub, asyncio.timeout(PATIENCE_S):
+                await hub.until_idle()
+                await hub.stop_clock()
+                sock = await connect(hub, stack)
+                await send(sock, publish(b"x"))
+                await group(store)
+                store.store()
+                await hub.until_idle()
+                assert nothing_came(sock), "who is answered, and asks, would not find it here"
+                await hub.let_pass(WAIT_S + 1)
+                assert b'-000000000000001"' in (await answers(sock, 1))[0]
+                assert hub.metrics.publishes == 1
+
+    asyncio.run(scenario())

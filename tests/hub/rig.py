@@ -8,6 +8,7 @@ import math
 import socket
 from collections.abc import Callable, Sequence
 
+from pushcompat.hub.ahead import Ahead
 from pushcompat.hub.channel import Channel
 from pushcompat.hub.connection import Connection, State
 from pushcompat.hub.context import Context
@@ -17,6 +18,7 @@ from pushcompat.hub.subscriptions import Subscriptions
 from pushcompat.limits import Limits
 from pushcompat.message import Message
 from pushcompat.metrics import Metrics
+from pushcompat.store.memory import MemoryStore
 from pushcompat.wire.encoding import Encoding
 
 EPOCH = "aaaaaaaa"
@@ -38,7 +40,7 @@ class Lines:
         self.encoded.append([message.sequence for message in messages])
         return b"".join(b"%d%b\n" % (message.sequence, message.data) for message in messages)
 
-    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
+    def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None, retry_ms: int | None = None) -> bytes:
         return f"reset {' '.join(channels)} {spread_ms}\n".encode()
 
     def open(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
@@ -71,7 +73,9 @@ class Rig:
         self.sockets = self.context.sockets
         self.responses = Responses(self.context)
         self.fanout = Fanout(self.context, self.responses)
-        self.subscriptions = Subscriptions(self.context)
+        self.subscriptions = Subscriptions(
+            self.context, Ahead(self.context, MemoryStore(limits.retention), self.fanout)
+        )
         self.lines = Lines()
         self._peers: dict[Connection, socket.socket] = {}
         self._sequence = 0

@@ -99,7 +99,7 @@ schedules = st.lists(
 )
 
 
-# PollEncoding
+# Answers
 
 
 class Sender:
@@ -123,7 +123,7 @@ class Sender:
         if fields[b"Connection"] == b"close":
             assert await self._receive() == b""
             self.close()
-        return int(lines[0].split()[1]), fields[b"Connection"], re.sub(rb'"time":\d+', b"", body)
+        return int(lines[0].split()[1]), fields[b"Connection"], re.sub(rb'"(time|retry)":\d+', b"", body)
 
     async def _more(self) -> bytes:
         data = await self._receive()
