@@ -26,6 +26,7 @@ from .context import Context
 _ACCEPTS = 128  # in one turn of the loop
 _PAUSE_S = 1.0
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_OUT_OF_RESOURCES = (*_OUT_OF_DESCRIPTORS, errno.ENOBUFS, errno.ENOMEM)
 _NO_ROOM = Unavailable("this server has as many connections as it can take; try again", retry_s=5)
 
 
@@ -80,7 +81,7 @@ class Listener:
                         return  # nobody waits: without a descriptor the kernel does not say so
                     except OSError:
                         pass
-                if error.errno in (*_OUT_OF_DESCRIPTORS, errno.ENOBUFS, errno.ENOMEM):
+                if error.errno in _OUT_OF_RESOURCES:
                     self._pause(listening, error)
                     return
                 continue  # that client left before it was accepted
