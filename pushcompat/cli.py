@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from . import __version__, logs
+from . import __version__, logs, place
 from .client.dial import Endpoint
 from .config import Config
 from .errors import ConfigError
@@ -45,7 +45,11 @@ def main() -> NoReturn:
 
 
 def _complain(text: str) -> None:
-    print(f"pushcompat: {logs.escaped(' '.join(text.split()))}", file=sys.stderr)
+    line, worker = " ".join(text.split()), place.find()
+    if worker is None:
+        print(f"pushcompat: {logs.escaped(line)}", file=sys.stderr)
+    else:
+        place.fail(worker, line)
 
 
 class Commands(click.Group):
@@ -93,7 +97,8 @@ def pushcompat() -> None:
 @click.pass_context
 def serve(ctx: click.Context, /, **values: Any) -> None:
     """Run the server (the default command)."""
-    logs.configure(values["log_format"], values["log_level"])
+    worker = place.find()
+    logs.configure(values["log_format"], values["log_level"], worker=None if worker is None else worker.number)
     for name in ignored_variables(ctx):
         logs.event(logs.Event.VARIABLE_IGNORED, logging.WARNING, name=name)
     values["limits"] = limits_from(values)

@@ -40,6 +40,7 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 8888
     unix_socket: Path | None = None
+    workers: int = 1
     prefix: str = ""
     cors_origins: tuple[str, ...] = ()
     state_dir: Path = field(default_factory=default_state_dir)
@@ -58,6 +59,11 @@ class Config:
             raise ConfigError(f"--port {self.port}: a port is a number from 0 (any free one) to 65535")
         if self.unix_socket is not None:
             _check_socket_path(self.unix_socket)
+        if self.workers > 1 and self.store == "memory:":
+            raise ConfigError(
+                f"--workers {self.workers}: the memory: store is a log of one process; "
+                "choose a --store that workers can share"
+            )
         object.__setattr__(self, "prefix", normal_prefix(self.prefix))
         object.__setattr__(self, "cors_origins", tuple(dict.fromkeys(map(normal_origin, self.cors_origins))))
 

@@ -19,11 +19,12 @@ import json
 import logging
 import os
 import re
+import select
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, TextIO
 from urllib.parse import unquote_plus
@@ -48,6 +49,11 @@ class Event(StrEnum):
     RELOAD = "reload"
     VARIABLE_IGNORED = "variable_ignored"
     STOPPING = "stopping"
+    WORKER_STARTED = "worker_started"
+    WORKER_ENDED = "worker_ended"
+    WORKER_FAILED = "worker_failed"
+    WORKER_STUCK = "worker_stuck"
+    PARENT_ENDED = "parent_ended"
     LINES_DROPPED = "lines_dropped"
 
 
@@ -65,7 +71,7 @@ _PLAIN = re.compile(r"[!#-9;<>-\[\]-~]+")  # and cannot hold a secret, because i
 
 _MAX_QUEUED = 10_000  # lines
 _COLLECT_S = 0.05
-_WRITE_BYTES = 32 * 1024  # at once: a pipe holds 64 KiB
+_WRITE_BYTES = select.PIPE_BUF  # at once: what is longer can be torn by another worker's lines
 _EXIT_S = 1.0  # how long the end of the process waits for somebody to read the last lines
 
 Fields = Mapping[str, object]
@@ -76,13 +82,15 @@ _level = logging.WARNING
 _write: Write | None = None  # None: not configured; the standard library's logging gets events
 
 
-def configure(format: str = "text", level: str = "info", stream: TextIO | None = None) -> None:
+def configure(
+    format: str = "text", level: str = "info", stream: TextIO | None = None, worker: int | None = None
+) -> None:
     """Sends this process's log to stderr: our own events from ``level`` on, and warnings of the libraries we use.
 
-    With a ``stream`` lines are written to it at once.
+    With a ``stream`` lines are written to it at once. ``worker``: the number of the worker that this process is.
     """
     global _level, _write
-    lines = Lines(format)
+    lines = Lines(format, worker)
     _write = _stderr(lines) if stream is None else _Stream(lines, stream).write
     _level = logging.getLevelName(level.upper())
     root = logging.getLogger()
@@ -172,19 +180,24 @@ class _Thread:
             self._empty()
 
     def _empty(self) -> None:
+        together = b""
+        for line in self._queued():
+            if together and len(together) + len(line) > _WRITE_BYTES:
+                self._send(together)
+                together = b""
+            together += line
+        self._send(together)
+
+    def _queued(self) -> Iterator[bytes]:
         queue = self._queue
         while queue:
-            text: list[str] = []
-            size = 0
-            while queue and size < _WRITE_BYTES:
-                line = self._lines.line(queue.popleft())
-                text.append(line)
-                size += len(line) + 1
+            yield self._encoded(queue.popleft())
             if count := self._dropped - self._dropped_logged:
                 self._dropped_logged += count
-                text.append(self._lines.line((time.time(), logging.WARNING, Event.LINES_DROPPED, {"count": count})))
-            text.append("")
-            self._send("\n".join(text).encode(errors="backslashreplace"))
+                yield self._encoded((time.time(), logging.WARNING, Event.LINES_DROPPED, {"count": count}))
+
+    def _encoded(self, entry: Entry) -> bytes:
+        return f"{self._lines.line(entry)}\n".encode(errors="backslashreplace")
 
     def _send(self, data: bytes) -> None:
         try:
@@ -228,22 +241,31 @@ def _redact_parameters(text: str) -> str:
 class Lines(logging.Formatter):
     """Formats events, and the records of the standard library's logging."""
 
-    def __init__(self, format: str) -> None:
+    def __init__(self, format: str, worker: int | None = None) -> None:
         super().__init__()
         self._is_json = format == "json"
         self._event = self._json_event if self._is_json else _text_event
+        self._worker = worker
 
     def line(self, entry: Entry) -> str:
-        return entry if isinstance(entry, str) else self._event(*entry)
+        if isinstance(entry, str):
+            return entry
+        if self._worker is None:
+            return self._event(*entry)
+        created, level, name, fields = entry
+        return self._event(created, level, name, {**fields, "worker": self._worker})
 
     def format(self, record: logging.LogRecord) -> str:
         traceback = redact(self.formatException(record.exc_info)) if record.exc_info else ""
         if self._is_json:
-            line = {"logger": record.name, "message": record.getMessage()}
+            line: dict[str, object] = {"logger": record.name, "message": record.getMessage()}
             if traceback:
                 line["exception"] = traceback
+            if self._worker is not None:
+                line["worker"] = self._worker
             return _json_line(record.created, record.levelname, line)
-        lines = [f"{_timestamp(record.created)} {record.levelname} {record.name}: {_message(record)}"]
+        worker = "" if self._worker is None else f" worker={self._worker}"
+        lines = [f"{_timestamp(record.created)} {record.levelname} {record.name}: {_message(record)}{worker}"]
         # Indented, so that no line of a traceback can pass for an event
         lines += [f"    {escaped(line)}" for line in traceback.splitlines()]
         return "\n".join(lines)

@@ -1,16 +1,19 @@
 """What the server counts, and its exposition in Prometheus' format (through prometheus-client).
 
 Counting is an addition to a plain number, because it happens for every update; ``FAMILIES`` names the metrics, and
-labels are made when somebody asks for them. All of them are of this process. docs/operations.md has the same table.
+labels are made when somebody asks for them. Several workers are one server: their figures become one, counters as sums,
+gauges as each ``Family`` says. docs/operations.md has the same table.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import NamedTuple
 
+import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -18,9 +21,12 @@ _BOUNDS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 class Family(NamedTuple):
+    """``merge``: what a gauge without labels is of several workers."""
+
     kind: type[Metric]
     help: str
     labels: tuple[str, ...] = ()
+    merge: Callable[[Iterable[float]], float] = sum
 
 
 PREFIX = "pushcompat_"
@@ -29,27 +35,41 @@ FAMILIES: Mapping[str, Family] = {
     "subscriptions": Family(_G, "Subscriptions open now", ("transport",)),
     "connections": Family(_G, "Open connections of the hub, all states"),
     "max_connections": Family(_G, "Open connections beyond which subscribers are refused; 0: no limit"),
-    "channels": Family(_G, "Channels in memory"),
-    "retained_messages": Family(_G, "Messages currently retained"),
-    "retained_bytes": Family(_G, "Bytes counted against --history-bytes"),
+    "channels": Family(_G, "Channels in memory", merge=max),
+    "retained_messages": Family(_G, "Messages currently retained", merge=max),
+    "retained_bytes": Family(_G, "Bytes counted against --history-bytes", merge=max),
     "unsent_bytes": Family(_G, "Bytes that are to be sent and that the kernel did not take yet"),
-    "log_last_sequence": Family(_G, "Sequence number of the last message"),
-    "idempotency_keys": Family(_G, "Idempotency-Keys that are remembered"),
-    "idempotency_window_seconds": Family(_G, "How long a repeated publish is recognised now"),
-    "draining": Family(_G, "1 while the server is shutting down"),
+    "log_last_sequence": Family(_G, "Sequence number of the last message", merge=max),
+    "idempotency_keys": Family(_G, "Idempotency-Keys that are remembered", merge=max),
+    "idempotency_window_seconds": Family(_G, "How long a repeated publish is recognised now", merge=min),
+    "draining": Family(_G, "1 while the server is shutting down", merge=min),
+    "workers": Family(_G, "Worker processes that serve"),
+    "workers_silent": Family(_G, "Worker processes that did not answer in time; their last known figures are used"),
+    "workers_replaced": Family(_C, "Worker processes that ended unexpectedly"),
     "deliveries": Family(_C, "Messages sent to subscribers", ("transport",)),
     "sent_bytes": Family(_C, "Bytes sent to subscribers", ("transport",)),
     "refused": Family(_C, "Requests refused", ("reason", "status")),
     "unsubscribes": Family(_C, "Subscriptions that ended", ("reason",)),
     "publishes": Family(_C, "Publish requests stored"),
     "publish_throttled": Family(_C, "Publish requests delayed by backpressure"),
-    "messages": Family(_C, "Messages read from the log"),
+    "messages": Family(_C, "Messages read from the log, by each worker"),
     "resumes": Family(_C, "Subscriptions resumed from a cursor"),
     "resets": Family(_C, "Reset messages sent because history was lost"),
     "stripped_upgrades": Family(_C, "WebSocket handshakes received without an Upgrade header"),
     "accept_pauses": Family(_C, "Times accept() was paused because file descriptors ran out"),
     "delivery_pass_duration_seconds": Family(_H, "Time from an update to the end of its delivery pass"),
 }
+
+
+class Buckets(msgspec.Struct):
+    """A histogram: how many observations are at most each bound, and more than the one before; and their sum."""
+
+    counts: list[int]
+    sum: float
+
+
+Labelled = list[tuple[tuple[str, ...], float]]  # the labels' values, in the order of Family.labels
+Figures = dict[str, float | Labelled | Buckets]  # by the names of FAMILIES
 
 
 class Durations:
@@ -63,15 +83,9 @@ class Durations:
         self.counts[bisect_left(_BOUNDS_S, seconds)] += 1
         self.sum += seconds
 
-    def buckets(self) -> Iterator[tuple[str, float]]:
-        total = 0
-        for bound, count in zip([*map(str, _BOUNDS_S), "+Inf"], self.counts, strict=True):
-            total += count
-            yield bound, total
-
 
 class Metrics:
-    """The counters, by the names of ``FAMILIES``. The gauges are asked for: see ``exposition``."""
+    """The counters, by the names of ``FAMILIES``. The gauges are asked for: see ``figures``."""
 
     def __init__(self) -> None:
         self.subscriptions: Counter[str] = Counter()  # by transport
@@ -93,36 +107,81 @@ class Metrics:
         self.sent_bytes[transport] += size
 
 
-Value = float | Counter[str] | Counter[tuple[str, str]] | Durations
-Gauges = Callable[[], Mapping[str, float]]
+def figures(metrics: Metrics, gauges: Mapping[str, float]) -> Figures:
+    """The current values. ``gauges``: those that are not in ``metrics``, by name."""
+    found: Figures = {}
+    for name in FAMILIES:
+        value = gauges[name] if name in gauges else getattr(metrics, name, None)
+        if isinstance(value, Counter):
+            found[name] = [((key,) if isinstance(key, str) else tuple(key), count) for key, count in value.items()]
+        elif isinstance(value, Durations):
+            found[name] = Buckets(list(value.counts), value.sum)
+        elif value is not None:
+            found[name] = value
+    return found
+
+
+def merged(workers: Iterable[Figures]) -> Figures:
+    """What several workers are together. A worker without a gauge (one that is gone) does not count in it."""
+    values: dict[str, list[float | Labelled | Buckets]] = {}
+    for found in workers:
+        for name, value in found.items():
+            values.setdefault(name, []).append(value)
+    return {name: _merge(FAMILIES[name], values[name]) for name in FAMILIES if name in values}
+
+
+def _merge(family: Family, values: Iterable[float | Labelled | Buckets]) -> float | Labelled | Buckets:
+    numbers: list[float] = []
+    labelled: Counter[tuple[str, ...]] = Counter()
+    buckets: list[Buckets] = []
+    for value in values:
+        if isinstance(value, Buckets):
+            buckets.append(value)
+        elif isinstance(value, list):
+            for labels, number in value:
+                labelled[tuple(labels)] += number  # type: ignore[assignment]  # typeshed: Counter counts ints
+        else:
+            numbers.append(value)
+    if buckets:
+        return Buckets(
+            [sum(counts) for counts in zip(*(b.counts for b in buckets), strict=True)], sum(b.sum for b in buckets)
+        )
+    return list(labelled.items()) if family.labels else family.merge(numbers)
+
+
+def counted(found: Figures) -> Figures:
+    """Of these what stays true when the process is gone: counters and histograms."""
+    return {
+        name: value
+        for name, value in found.items()
+        if name in FAMILIES and FAMILIES[name].kind is not GaugeMetricFamily
+    }
 
 
 class _Collector:
-    def __init__(self, metrics: Metrics, gauges: Gauges) -> None:
-        self._metrics = metrics
-        self._gauges = gauges
+    def __init__(self, found: Figures) -> None:
+        self._found = found
 
     def collect(self) -> Iterator[Metric]:
-        gauges = self._gauges()
-        for name, family in FAMILIES.items():
-            value: Value = gauges[name] if name in gauges else getattr(self._metrics, name)
-            yield _samples(name, family, value)
+        for name, value in self._found.items():
+            yield _samples(name, FAMILIES[name], value)
 
 
-def _samples(name: str, family: Family, value: Value) -> Metric:
+def _samples(name: str, family: Family, value: float | Labelled | Buckets) -> Metric:
     metric = family.kind(PREFIX + name, family.help, labels=family.labels)  # type: ignore[call-arg]
-    if isinstance(value, Durations):
-        metric.add_metric([], list(value.buckets()), value.sum)  # type: ignore[attr-defined]
-    elif isinstance(value, Counter):
-        for labels, count in value.items():
-            metric.add_metric([labels] if isinstance(labels, str) else list(labels), count)  # type: ignore[attr-defined]
+    if isinstance(value, Buckets):
+        bounds = [*map(str, _BOUNDS_S), "+Inf"]
+        metric.add_metric([], list(zip(bounds, accumulate(value.counts), strict=True)), value.sum)  # type: ignore[attr-defined]
+    elif isinstance(value, list):
+        for labels, number in value:
+            metric.add_metric(list(labels), number)  # type: ignore[attr-defined]
     else:
         metric.add_metric([], value)  # type: ignore[attr-defined]
     return metric
 
 
-def exposition(metrics: Metrics, gauges: Gauges) -> Callable[[], bytes]:
-    """A function that returns the current values. ``gauges``: those that are not in ``metrics``, by name."""
+def exposition(found: Figures) -> bytes:
+    """The figures in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Collector(metrics, gauges))
-    return lambda: generate_latest(registry)
+    registry.register(_Collector(found))
+    return generate_latest(registry)

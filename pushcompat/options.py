@@ -15,6 +15,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from . import cores
 from .config import read_toml
 from .limits import Limits, Retention
 from .logs import FORMATS, LEVELS
@@ -127,6 +128,10 @@ def _port(value: str | int) -> int:
     raise click.BadParameter(f"{value!r} is not a valid port; expected 0 (any free port) to 65535.")
 
 
+def _workers(value: str | int) -> int:
+    return cores.usable() if value == "auto" else int(COUNT.parse(value, 1))
+
+
 def _measure(flag: str, unit: Unit, default: Any, least: float, help: str, **attributes: Any) -> Setting:
     """An option that is a number with a unit. Where there is no default, ``none`` can be given too."""
 
@@ -205,6 +210,14 @@ _LISTENING = (
         show_default=True,
     ),
     Setting("unix-socket", "Listen on this Unix socket instead of host and port.", **_PATH),
+    Setting(
+        "workers",
+        "Worker processes that share the port and the store; auto: as many as the cores that it may use.",
+        type=_workers,
+        metavar="COUNT",
+        default=1,
+        show_default=True,
+    ),
     Setting(
         "prefix", "URL path prefix of everything that the server serves, for example /push.", default="", metavar="PATH"
     ),

@@ -1,105 +1,219 @@
-"""The server's life: what is made from the configuration, and the order of start and stop."""
+"""The life of a server process, alone or as one of several workers: what is made from the configuration, and the order
+of start and stop.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
+import logging
 import os
-import select
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import ip_address
-from pathlib import Path
-from urllib.parse import quote
 
-from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.routing import URLSpec
 
-from . import __version__, logs
+from . import __version__, listening, logs, place, systemd, worker
 from .config import Config
 from .descriptors import connections_within, raise_limit
-from .errors import ConfigError
 from .hub import Hub, LoopSelector, Settings
 from .limits import Limits
 from .logs import Event
-from .metrics import Metrics, exposition
+from .metrics import Figures, Metrics, exposition, figures
 from .store import open_store
+from .supervisor import Supervisor
 from .web import demo
 from .web.app import Views, make_application
 from .web.handover import Handover
-
-_BACKLOG = 4096  # connections that the kernel keeps for us while a pass is under way
 
 
 def run(config: Config) -> None:
     """Serves until SIGINT or SIGTERM. Raises ConfigError if it cannot start."""
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # of log rotation, and of a terminal that closes
         signal.signal(number, signal.SIG_IGN)
+    here = place.find()
+    if here is None and config.workers > 1:
+        sys.exit(Supervisor(config).run())
     selector = LoopSelector()
+    server = Server(config, selector) if here is None else Worker(config, selector, here)
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
-        runner.run(Server(config, selector).serve())
+        runner.run(server.serve())
 
 
 class Server:
+    """A server that is one process."""
+
     def __init__(self, config: Config, selector: LoopSelector) -> None:
         self._config = config
         self._selector = selector
         self._stop = asyncio.Event()
+        self._metrics = Metrics()
+        self._systemd = systemd.Notifier()
+        self._given = False  # systemd has bound the sockets
 
     async def serve(self) -> None:
-        self._on_signals()
+        self._handle_signals()
         config = self._config
         store = open_store(config.store, config.limits.retention)
-        listeners = _listen(config)
-        pages = _demo_pages(config, listeners[0])
-        limits = _with_connections(config.limits)
-        metrics = Metrics()
+        self._sockets = self._bind()
+        pages = _demo_pages(config, self._sockets[0])
+        limits = _within_descriptors(self._own_limits())
         settings = Settings(
-            limits, [config.publish_key.encode()], config.cors_origins, config.prefix, _on_loopback(config)
+            limits,
+            [config.publish_key.encode()],
+            config.cors_origins,
+            config.prefix,
+            listening.on_loopback(self._sockets),
         )
-        views = Views(__version__, config.prefix, lambda: expose(), lambda: hub.not_ready, config.demo)
+        views = Views(__version__, config.prefix, self._expose, lambda: hub.not_ready, config.demo)
         handover = Handover(make_application(views, *pages), limits)
-        hub = Hub(store, settings, metrics, handover.hand_over, self._selector)
+        self._hub = hub = Hub(store, settings, self._metrics, handover.hand_over, self._selector)
         handover.take_back = hub.take_back
-        expose = exposition(metrics, hub.gauges)
         await hub.start()
-        hub.listener.listen(listeners)
         _settle_down()
-        _announce(config, listeners)
+        await self._begin()
         stopped = [asyncio.create_task(event.wait()) for event in (self._stop, hub.failed)]
         await asyncio.wait(stopped, return_when=asyncio.FIRST_COMPLETED)
         stopped[1].cancel()
         logs.event(Event.STOPPING, subscribers=hub.subscribers)
-        await hub.drain()
+        await self._drain()
         hub.listener.close()
         await handover.close()
         await hub.close()
         await store.close()
-        if config.unix_socket is not None:
-            config.unix_socket.unlink(missing_ok=True)
+        await self._end()
         if hub.failed.is_set():
             sys.exit(1)
 
-    def _on_signals(self) -> None:
+    async def _expose(self) -> bytes:
+        return exposition(await self._all_figures())
+
+    def _figures(self) -> Figures:
+        return figures(self._metrics, self._hub.gauges())
+
+    # What a worker does in another way
+
+    def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop_or_exit, number)
         loop.add_signal_handler(signal.SIGHUP, _reload)
+
+    def _bind(self) -> listening.Sockets:
+        descriptors = systemd.take_sockets()
+        self._given = bool(descriptors)
+        return listening.adopt(descriptors) if descriptors else listening.bind(self._config)[0]
+
+    def _own_limits(self) -> Limits:
+        return self._config.limits
+
+    async def _begin(self) -> None:
+        """Accepts connections, and says so."""
+        self._hub.listener.listen(self._sockets)
+        listening.announce(self._config, self._sockets)
+        self._systemd.ready()
+        if self._systemd.watchdog_s is not None:
+            self._watched = asyncio.create_task(self._say_alive(self._systemd.watchdog_s))
+
+    async def _all_figures(self) -> Figures:
+        return {**self._figures(), "workers": 1, "workers_silent": 0, "workers_replaced": 0}
+
+    async def _drain(self) -> None:
+        self._systemd.stopping()
+        await self._hub.drain()
+
+    async def _end(self) -> None:
+        if self._config.unix_socket is not None and not self._given:
+            self._config.unix_socket.unlink(missing_ok=True)
 
     def _stop_or_exit(self, number: int) -> None:
         if self._stop.is_set():
             os._exit(128 + number)  # the second signal: exit at once
         self._stop.set()
 
+    async def _say_alive(self, interval_s: float) -> None:
+        while True:
+            self._systemd.alive()
+            await asyncio.sleep(interval_s)
+
+
+class Worker(Server):
+    """One of several processes. Its parent has bound the sockets, and tells it when to stop."""
+
+    def __init__(self, config: Config, selector: LoopSelector, here: place.Place) -> None:
+        super().__init__(config, selector)
+        self._place = here
+        self._line = worker.Line(here, self._told)
+        self._replaced = False
+        self._inherited = [[socket.socket(fileno=os.dup(fd)) for fd in group] for group in here.sockets]
+        self._accepting: dict[int, listening.Sockets] = {}  # by the number of the worker whose sockets they are
+
+    def _handle_signals(self) -> None:
+        """SIGTERM may come twice: from who stops all processes, and from the parent. Ctrl-C is the parent's to hear."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _bind(self) -> listening.Sockets:
+        worker.check(self._config, self._place.settled)
+        return self._inherited[self._place.number - 1]
+
+    def _own_limits(self) -> Limits:
+        """With this worker's share of the connections."""
+        limits = self._config.limits
+        if limits.max_connections is None:
+            return limits
+        share = (limits.max_connections + self._place.number - 1) // self._place.workers
+        return replace(limits, max_connections=max(1, share))
+
+    async def _begin(self) -> None:
+        self._accept([self._place.number])
+        await self._line.open()
+        self._line.say(worker.Ready())
+
+    async def _all_figures(self) -> Figures:
+        own = self._figures()
+        total = await self._line.total(own)
+        return {**own, "workers": 1, "workers_silent": self._place.workers - 1} if total is None else total
+
+    async def _drain(self) -> None:
+        await (self._hub.retire() if self._replaced else self._hub.drain())
+
+    async def _end(self) -> None:
+        self._line.say(worker.Report(self._figures()))
+        await self._line.close()
+
+    def _told(self, message: worker.Message | None) -> None:
+        match message:
+            case worker.Ask():
+                self._line.say(worker.Report(self._figures()))
+            case worker.Accept(numbers) if not self._stop.is_set():
+                self._accept(numbers)
+            case worker.Retire():
+                self._replaced = not self._stop.is_set()
+                self._stop.set()
+            case None if not self._stop.is_set():
+                logs.event(Event.PARENT_ENDED, logging.WARNING)
+                self._stop.set()
+
+    def _accept(self, numbers: Sequence[int]) -> None:
+        """Accepts on the sockets of these workers, and on no others."""
+        listener = self._hub.listener
+        for number in set(self._accepting) - set(numbers):
+            listener.leave(self._accepting.pop(number))
+        for number in set(numbers) - set(self._accepting):
+            self._accepting[number] = [sock.dup() for sock in self._inherited[number - 1]]
+            listener.listen(self._accepting[number])
+
 
 def _reload() -> None:
-    logs.event(Event.RELOAD, detail="nothing to reload yet; a changed configuration needs a restart")
+    logs.event(Event.RELOAD, detail="one process has no successor to take over; start it with --workers 2 or more")
 
 
-def _with_connections(limits: Limits) -> Limits:
+def _within_descriptors(limits: Limits) -> Limits:
     """Raises the limit of open files, and takes over how many connections it allows."""
     descriptors = raise_limit()
     most = connections_within(descriptors, limits.max_connections)
@@ -107,50 +221,11 @@ def _with_connections(limits: Limits) -> Limits:
     return replace(limits, max_connections=most)
 
 
-def _on_loopback(config: Config) -> bool:
-    """Only this machine can reach the server, so pages of this machine may use it (a development server, say)."""
-    if config.unix_socket is not None:
-        return False  # whoever is in front of it may be reached from anywhere
-    if config.host == "localhost":
-        return True
-    try:
-        return ip_address(config.host).is_loopback
-    except ValueError:
-        return False
-
-
 def _demo_pages(config: Config, listener: socket.socket) -> list[URLSpec]:
     if not config.demo:
         return []
     comments = demo.Comments(config.state_dir / "demo.sqlite")
-    return demo.routes(demo.Chat(comments, config.prefix, _own_url(config, listener), config.publish_key))
-
-
-def _listen(config: Config) -> list[socket.socket]:
-    try:
-        if config.unix_socket is not None:
-            _check_free(config.unix_socket)
-            return [bind_unix_socket(str(config.unix_socket), backlog=_BACKLOG)]
-        return bind_sockets(config.port, config.host, backlog=_BACKLOG)
-    except OSError as error:
-        where = config.unix_socket or f"{config.host}:{config.port}"
-        raise ConfigError(f"cannot listen on {where}: {error.strerror or error}; {_advice(config)}") from None
-
-
-def _check_free(path: Path) -> None:
-    """Binding would take the socket away from a server that listens there; one that is left over may be replaced."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return
-    raise OSError(errno.EADDRINUSE, "address already in use")
-
-
-def _advice(config: Config) -> str:
-    if config.unix_socket is not None:
-        return "choose another --unix-socket"
-    return "choose another --port or --host, or stop the process that uses it"
+    return demo.routes(demo.Chat(comments, config.prefix, listening.own_url(config, listener), config.publish_key))
 
 
 def _settle_down() -> None:
@@ -158,53 +233,6 @@ def _settle_down() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-
-
-def _announce(config: Config, listeners: list[socket.socket]) -> None:
-    """Prints where the server listens, where its key is, and three lines to paste."""
-    if config.unix_socket is not None:
-        base, curl = f"http://localhost{config.prefix}", f"curl --unix-socket {config.unix_socket}"
-        lines = [f"pushcompat {__version__} listens on {config.unix_socket}"]
-    else:
-        base, curl = _url(config, listeners[0]), "curl"
-        lines = [f"pushcompat {__version__} listens on {base}"]
-    key = "KEY"
-    if config.publish_key_file is not None:
-        lines.append(f"The publish key is in {_short(config.publish_key_file)}")
-        key = f"$(cat {_short(config.publish_key_file)})"
-    page, path = ("demo chat", "/demo/chat") if config.demo else ("landing page", "/")
-    lines += [
-        f"Subscribe, publish, or open the {page}:\n",
-        f'    {curl} -N "{base}/channels/chat?transport=eventsource"',
-        f'    {curl} -H "Authorization: Bearer {key}" -d hello {base}/channels/chat',
-        f"    {'python3 -m webbrowser' if config.unix_socket is None else curl} {base}{path}\n",
-    ]
-    _print("\n".join(lines))
-
-
-def _print(text: str) -> None:
-    """Prints a little text, unless that would block: stdout may be a pipe that nobody reads, and full."""
-    if sys.stdout is not None and select.select([], [sys.stdout], [], 0)[1]:
-        print(text, flush=True)
-
-
-def _own_url(config: Config, listener: socket.socket) -> str:
-    """The server's URL as seen from this machine."""
-    if config.unix_socket is not None:
-        return f"http+unix://{quote(str(config.unix_socket.absolute()), safe='')}{config.prefix}"
-    return _url(config, listener)
-
-
-def _url(config: Config, listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):
-        host = "localhost"
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}{config.prefix}"
-
-
-def _short(path: Path) -> str:
-    home = Path.home()
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 if sys.platform == "win32":

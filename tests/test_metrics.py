@@ -6,7 +6,7 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
-from pushcompat.metrics import FAMILIES, Durations, Metrics, exposition
+from pushcompat.metrics import FAMILIES, Buckets, Metrics, counted, exposition, figures, merged
 
 from .harness import Server
 
@@ -14,7 +14,7 @@ from .harness import Server
 def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
     """By name and the value of the label, if there is one."""
     gauges = [name for name in FAMILIES if not hasattr(metrics, name)]
-    text = exposition(metrics, lambda: dict.fromkeys(gauges, 3.0))().decode()
+    text = exposition(figures(metrics, dict.fromkeys(gauges, 3.0))).decode()
     return {
         (sample.name, next(iter(sample.labels.values()), "")): sample.value
         for family in text_string_to_metric_families(text)
@@ -55,14 +55,44 @@ def test_the_documented_metrics_are_those_that_there_are() -> None:
 
 
 def test_durations_fall_into_cumulative_buckets() -> None:
-    durations = Durations()
+    metrics = Metrics()
     for seconds in (0.0001, 0.002, 0.002, 0.5, 60):
-        durations.observe(seconds)
-    assert durations.sum == 60.5041
-    assert dict(durations.buckets()) == {
+        metrics.delivery_pass_duration_seconds.observe(seconds)
+    got = samples(metrics)
+    assert got["pushcompat_delivery_pass_duration_seconds_sum", ""] == 60.5041
+    assert {bound: n for (name, bound), n in got.items() if name.endswith("_seconds_bucket")} == {
         "0.0001": 1, "0.0003": 1, "0.001": 1, "0.003": 3, "0.01": 3,
         "0.03": 3, "0.1": 3, "0.3": 3, "1.0": 4, "3.0": 4, "+Inf": 5,
     }  # fmt: skip
+
+
+def test_figures_of_several_workers_become_those_of_one_server() -> None:
+    first, second = Metrics(), Metrics()
+    first.subscriptions["websocket"] += 2
+    second.subscriptions.update(websocket=1, longpoll=4)
+    first.refused["not_found", "404"] += 1
+    first.publishes, second.publishes = 3, 4
+    first.delivery_pass_duration_seconds.observe(0.002)
+    second.delivery_pass_duration_seconds.observe(0.5)
+    gauges = {"connections": 2.0, "retained_messages": 100.0, "idempotency_window_seconds": 300.0, "draining": 1.0}
+    others = {"connections": 3.0, "retained_messages": 90.0, "idempotency_window_seconds": 30.0, "draining": 0.0}
+    both = merged([figures(first, gauges), figures(second, others)])
+    assert dict(both["subscriptions"]) == {("websocket",): 3, ("longpoll",): 4}
+    assert both["refused"] == [(("not_found", "404"), 1)]
+    assert both["publishes"] == 7
+    assert both["delivery_pass_duration_seconds"] == Buckets([0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0], 0.502)
+    assert [both[name] for name in gauges] == [5, 100, 30, 0]
+
+
+def test_of_a_worker_that_is_gone_what_it_counted_stays() -> None:
+    metrics = Metrics()
+    metrics.publishes = 3
+    metrics.subscriptions["websocket"] = 2
+    metrics.deliveries["websocket"] = 9
+    gone = counted(figures(metrics, {"connections": 2.0}))
+    assert gone["publishes"] == 3
+    assert gone["deliveries"] == [(("websocket",), 9)]
+    assert not {"subscriptions", "connections"} & gone.keys()
 
 
 def test_a_server_counts_what_its_clients_do(server: Server) -> None:

@@ -41,6 +41,7 @@ class Context:
         self.history = History(limits.retention, limits.refetch_rate)
         self.pipelined: deque[Connection] = deque()  # with bytes of a next request that came before the last response
         self.draining = False
+        self.replaced = False  # another process accepts already: nobody need wait for it
         self._in_turn = False  # what is left to do now is done before the turn ends
         self._turn: Callable[[], bool] | None = None
         self._next_turn: asyncio.Handle | None = None
@@ -86,5 +87,5 @@ class Context:
 
     def retry_ms(self) -> int:
         """When a stream that ended should come back."""
-        least, most = _RETRY_AFTER_STOP_MS if self.draining else _RETRY_MS
+        least, most = _RETRY_AFTER_STOP_MS if self.draining and not self.replaced else _RETRY_MS
         return random.randint(least, most)

@@ -157,6 +157,12 @@ class Hub:
             self._rotate(connection)
         await self._until_closed()
 
+    async def retire(self) -> None:
+        """Drains where another process accepts on the same sockets already: accepts no more, from the beginning."""
+        self._context.replaced = True
+        self.listener.close()
+        await self.drain()
+
     async def _until_closed(self) -> None:
         """Waits for those who were told to leave, and for publishers, but not for long."""
         deadline = time.monotonic() + min(_GOODBYE_S, self._context.limits.drain_s)

@@ -41,19 +41,25 @@ class Listener:
         self._spare: socket.socket | None = None  # closed to have a descriptor for one more connection
 
     def listen(self, sockets: Sequence[socket.socket]) -> None:
-        self._spare = _open_spare()
+        """Accepts on these too. They are the listener's from now on."""
+        if self._spare is None:
+            self._spare = _open_spare()
         for sock in sockets:
             sock.setblocking(False)
             prepare(sock, self._unsent_bytes)
             self._listening.append(sock)
             self._watch(sock)
 
-    def close(self) -> None:
-        """Accepts no more."""
-        for sock in self._listening:
+    def leave(self, sockets: Sequence[socket.socket]) -> None:
+        """Accepts no more on these, and closes them."""
+        for sock in sockets:
             IOLoop.current().remove_handler(sock)
             sock.close()
-        self._listening.clear()
+            self._listening.remove(sock)
+
+    def close(self) -> None:
+        """Accepts no more."""
+        self.leave(list(self._listening))
         if self._spare is not None:
             self._spare.close()
             self._spare = None

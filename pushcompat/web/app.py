@@ -7,7 +7,7 @@ read, and the connection is closed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -61,7 +61,7 @@ class Views:
 
     version: str
     prefix: str
-    metrics: Callable[[], bytes]
+    metrics: Callable[[], Awaitable[bytes]]
     not_ready: Callable[[], str | None]  # why new subscribers should not come here; None: they should
     demo: bool = False
 
@@ -149,11 +149,11 @@ class _Page(Handler):
     def initialize(self, views: Views) -> None:
         self.views = views
 
-    def get(self) -> None:
+    def get(self) -> Awaitable[None] | None:
         raise NotImplementedError
 
-    def head(self) -> None:
-        self.get()  # Tornado leaves the body out
+    def head(self) -> Awaitable[None] | None:
+        return self.get()  # Tornado leaves the body out
 
 
 class Landing(_Page):
@@ -189,10 +189,10 @@ class Ready(_Page):
 
 
 class Exposition(_Page):
-    def get(self) -> None:
+    async def get(self) -> None:
         self.set_header(*NO_STORE)
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-        self.finish(self.views.metrics())
+        self.finish(await self.views.metrics())
 
 
 class Missing(Handler):

@@ -35,3 +35,7 @@ def problem(response: HTTPResponse) -> tuple[int, str]:
     document = json.loads(response.body)
     assert (document["status"], bool(document["title"])) == (response.code, True)
     return response.code, document["detail"]
+
+
+async def exposed() -> bytes:
+    return b"a 1.0\n"

@@ -13,7 +13,7 @@ from tornado.web import Application
 from pushcompat.web.app import Views, make_application
 
 from ..harness import KEY, PATIENCE_S, Client, Server, running
-from .conftest import Fetch, problem
+from .conftest import Fetch, exposed, problem
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def prefix() -> str:
 
 @pytest.fixture
 def app(draining: list[bool], prefix: str) -> Application:
-    return make_application(Views("1.2.3", prefix, lambda: b"a 1.0\n", lambda: "draining" if draining[-1] else None))
+    return make_application(Views("1.2.3", prefix, exposed, lambda: "draining" if draining[-1] else None))
 
 
 @pytest.mark.gen_test

@@ -21,7 +21,7 @@ from pushcompat.web.app import Views, make_application
 from pushcompat.web.demo import Chat, Comments
 
 from ..harness import PATIENCE_S, Client, Server, running
-from .conftest import Fetch, problem
+from .conftest import Fetch, exposed, problem
 
 ROOT = Path(__file__).parents[2]
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -40,7 +40,7 @@ def comments(tmp_path: Path) -> Comments:
 
 @pytest.fixture
 def app(comments: Comments, prefix: str) -> Application:
-    views = Views("1.2.3", prefix, lambda: b"", lambda: False, demo=True)
+    views = Views("1.2.3", prefix, exposed, lambda: False, demo=True)
     return make_application(views, *demo.routes(Chat(comments, prefix, "http://push.example", "a key")))
 
 

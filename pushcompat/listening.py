@@ -1,0 +1,165 @@
+"""The sockets that the server listens on, and what it prints about them.
+
+They are bound here, or systemd has bound them. With several workers on Linux each worker has sockets of its own on the
+same port (SO_REUSEPORT), and the kernel spreads connections over them. A Unix socket, those of systemd, and all of them
+on other systems are shared by the workers. Closing the last copy of a listening socket resets what waits in its queue:
+whoever binds them keeps them until the server ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import sys
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import quote
+
+from tornado.netutil import bind_sockets, bind_unix_socket
+
+from . import __version__
+from .config import Config
+from .errors import ConfigError
+
+_BACKLOG = 4096  # connections that the kernel keeps for us while a pass is under way
+_SPREADS = sys.platform == "linux"  # macOS has SO_REUSEPORT, but gives all connections to one of the sockets
+
+Sockets = list[socket.socket]
+
+
+def bind(config: Config) -> list[Sockets]:
+    """For each worker the sockets that it is to accept on. Raises ConfigError."""
+    try:
+        if config.unix_socket is not None:
+            _check_free(config.unix_socket)
+            return [[bind_unix_socket(str(config.unix_socket), backlog=_BACKLOG)]] * config.workers
+        if config.workers == 1 or not _SPREADS:
+            return [bind_sockets(config.port, config.host, backlog=_BACKLOG)] * config.workers
+        return _bind_one_port_often(config)
+    except OSError as error:
+        where = config.unix_socket or f"{config.host}:{config.port}"
+        raise ConfigError(f"cannot listen on {where}: {error.strerror or error}; {_advice(config)}") from None
+
+
+def adopt(descriptors: Sequence[int]) -> Sockets:
+    """The sockets that systemd has bound. Raises ConfigError."""
+    sockets = []
+    for descriptor in descriptors:
+        try:
+            sock = socket.socket(fileno=descriptor)
+            listens = sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError as error:
+            raise ConfigError(f"descriptor {descriptor} of LISTEN_FDS is no socket: {error.strerror}") from None
+        if not listens:
+            raise ConfigError("the socket unit must have ListenStream= and Accept=no")
+        sock.set_inheritable(False)
+        sockets.append(sock)
+    return sockets
+
+
+def on_loopback(sockets: Sequence[socket.socket]) -> bool:
+    """Only this machine can reach the server, so pages of this machine may use it (a development server, say).
+
+    Not through a Unix socket: whoever is in front of it may be reached from anywhere.
+    """
+    return all(sock.family != socket.AF_UNIX and ip_address(sock.getsockname()[0]).is_loopback for sock in sockets)
+
+
+def announce(config: Config, sockets: Sequence[socket.socket]) -> None:
+    """Prints where the server listens, where its key is, and three lines to paste."""
+    unix_socket = _path(sockets[0])
+    if unix_socket is not None:
+        base, curl = f"http://localhost{config.prefix}", f"curl --unix-socket {unix_socket}"
+        lines = [f"pushcompat {__version__} listens on {unix_socket}"]
+    else:
+        base, curl = _url(config, sockets[0]), "curl"
+        lines = [f"pushcompat {__version__} listens on {base}"]
+    key = "KEY"
+    if config.publish_key_file is not None:
+        lines.append(f"The publish key is in {_short(config.publish_key_file)}")
+        key = f"$(cat {_short(config.publish_key_file)})"
+    page, path = ("demo chat", "/demo/chat") if config.demo else ("landing page", "/")
+    lines += [
+        f"Subscribe, publish, or open the {page}:\n",
+        f'    {curl} -N "{base}/channels/chat?transport=eventsource"',
+        f'    {curl} -H "Authorization: Bearer {key}" -d hello {base}/channels/chat',
+        f"    {'python3 -m webbrowser' if unix_socket is None else curl} {base}{path}\n",
+    ]
+    _print("\n".join(lines))
+
+
+def own_url(config: Config, sock: socket.socket) -> str:
+    """The server's URL as seen from this machine."""
+    unix_socket = _path(sock)
+    if unix_socket is not None:
+        return f"http+unix://{quote(str(unix_socket.absolute()), safe='')}{config.prefix}"
+    return _url(config, sock)
+
+
+def _bind_one_port_often(config: Config) -> list[Sockets]:
+    if config.port:
+        _check_port_is_free(config)
+    first = bind_sockets(config.port, config.host, backlog=_BACKLOG, reuse_port=True)
+    port = first[0].getsockname()[1]
+    more = [bind_sockets(port, config.host, backlog=_BACKLOG, reuse_port=True) for _ in range(config.workers - 1)]
+    return [first, *more]
+
+
+def _check_port_is_free(config: Config) -> None:
+    """Binding with SO_REUSEPORT would take connections away from another server of this user."""
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        try:
+            probe = socket.socket(family, kind, protocol)
+        except OSError:
+            continue  # no IPv6
+        with probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise
+
+
+def _check_free(path: Path) -> None:
+    """Binding would take the socket away from a server that listens there; one that is left over may be replaced."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return
+    raise OSError(errno.EADDRINUSE, "address already in use")
+
+
+def _advice(config: Config) -> str:
+    if config.unix_socket is not None:
+        return "choose another --unix-socket"
+    return "choose another --port or --host, or stop the process that uses it"
+
+
+def _print(text: str) -> None:
+    """Prints a little text, unless that would block: stdout may be a pipe that nobody reads, and full."""
+    if sys.stdout is not None and select.select([], [sys.stdout], [], 0)[1]:
+        print(text, flush=True)
+
+
+def _path(sock: socket.socket) -> Path | None:
+    return Path(sock.getsockname()) if sock.family == socket.AF_UNIX else None
+
+
+def _url(config: Config, sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{config.prefix}"
+
+
+def _short(path: Path) -> str:
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)

@@ -1,0 +1,47 @@
+"""Where this process is a worker: what its parent (``supervisor``) has put into its environment.
+
+It needs the standard library only, since each command asks whether it is one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+_ENVIRONMENT = "_PUSHCOMPAT_WORKER"
+
+
+class Place(NamedTuple):
+    """``number``: from 1. ``line``: the descriptor of the socket to the parent. ``sockets``: descriptors of those that
+    each worker listens on. ``settled``: options that all workers must agree in.
+    """
+
+    number: int
+    line: int
+    sockets: Sequence[Sequence[int]]
+    settled: Mapping[str, str]
+
+    @property
+    def workers(self) -> int:
+        return len(self.sockets)
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, _ENVIRONMENT: json.dumps(self._asdict())}
+
+
+def find() -> Place | None:
+    """None: nobody started this process as a worker."""
+    text = os.environ.get(_ENVIRONMENT)
+    return None if text is None else Place(**json.loads(text))
+
+
+def fail(place: Place, detail: str) -> None:
+    """Tells the parent why this process cannot be started: ``worker.Failed``."""
+    try:
+        with socket.socket(fileno=os.dup(place.line)) as sock:
+            sock.sendall(json.dumps({"type": "Failed", "detail": detail}).encode() + b"\n")
+    except OSError:
+        pass  # it is gone

@@ -1,0 +1,449 @@
+"""The parent of several workers: it binds the sockets, starts the workers, replaces them, and serves nobody itself.
+
+    start       one worker for each number from 1; the server is announced when all of them accept
+    a worker    another worker accepts on its sockets at once, while a new one is started; one that cannot be started
+    has ended   is tried again after 0.1 s, and after twice as long each time, up to 5 s
+    SIGHUP      one number after the other: a successor is started, on the same sockets. When it accepts, the worker
+                before it accepts no more, sends its subscribers away and ends. The first successor that cannot be
+                started ends this: the other workers stay as they are
+    SIGTERM,    all workers drain at the same time. A second one kills them
+    SIGINT
+    kill -9     of the parent: the workers read the end of their line to it, and drain
+
+A worker is a new process, so that it reads configuration and code anew, and shares no descriptor that SQLite has opened
+(fork and SQLite do not go together). The sockets are open from before the first worker until after the last one: what
+waits in a socket's queue is reset when its last copy is closed.
+
+A worker that does not answer for 3 s is treated as one that has ended, as far as new connections are concerned; after
+30 s it is killed, and replaced as any other, since its subscribers get nothing for as long as it stands still.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from . import listening, logs, systemd
+from .config import Config
+from .errors import ConfigError
+from .logs import Event
+from .metrics import Figures, counted, merged
+from .place import Place
+from .worker import Accept, Ask, Failed, Message, Ready, Report, Retire, Total, decoded, encoded, settled
+
+_RETRY_S = (0.1, 5.0)
+_STEADY_S = 10.0  # a worker that lived for this long has started well
+_MOST_FAILURES = 3  # of one worker, before any has served
+_START_S = 60.0  # of a successor
+_STOP_S = 10.0  # beyond the drain
+_ASK_S = 2.0  # between two looks at a worker
+_ABSENT_S = 3.0  # of silence, until another worker accepts in its place
+_SILENCE_S = 30.0  # until it is killed
+_FIGURES_S = 1.0  # how long those who do not answer are waited for
+_READ_BYTES = 64 * 1024
+
+_Selector = selectors.DefaultSelector
+Heard = Callable[["_Worker", Message], None]
+
+
+class _Worker:
+    """A process, and the parent's end of the line to it."""
+
+    def __init__(self, number: int, place: Callable[[int], Place], selector: _Selector, heard: Heard) -> None:
+        self.number = number
+        self.started = time.monotonic()
+        self.ready = False
+        self.dies_at: float | None = None  # when it is killed, if it still lives
+        self.asked_at: float | None = None  # for figures that it has not sent yet
+        self.heard_at = self.started
+        self.figures: Figures = {}
+        self.failure: str | None = None
+        self._heard = heard
+        self._selector = selector
+        self._received = self._unsent = b""
+        self._line, line = socket.socketpair()
+        with line:
+            here = place(line.fileno())
+            self.process = subprocess.Popen(
+                [sys.executable, *sys.orig_argv[1:]],
+                env=here.environment(),
+                pass_fds=sorted({line.fileno(), *(fd for group in here.sockets for fd in group)}),
+                stdin=subprocess.DEVNULL,
+            )
+        self._line.setblocking(False)
+        selector.register(self._line, selectors.EVENT_READ, self._on_event)
+
+    def say(self, message: Message) -> None:
+        self._unsent += encoded(message)
+        self._send()
+
+    def ask(self) -> None:
+        if self.asked_at is None:
+            self.asked_at = time.monotonic()
+            self.say(Ask())
+
+    @property
+    def silent_s(self) -> float:
+        """For how long it has not answered."""
+        return 0.0 if self.asked_at is None else time.monotonic() - self.asked_at
+
+    def close(self) -> None:
+        """Takes what it said last."""
+        self._receive()
+        if self._line.fileno() != -1:
+            self._hang_up()
+
+    def _on_event(self, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._send()
+        if events & selectors.EVENT_READ:
+            self._receive()
+
+    def _send(self) -> None:
+        if self._line.fileno() == -1:
+            return
+        try:
+            self._unsent = self._unsent[self._line.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsent = b""  # it has ended
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+        self._selector.modify(self._line, events, self._on_event)
+
+    def _receive(self) -> None:
+        while self._line.fileno() != -1:
+            try:
+                data = self._line.recv(_READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._hang_up()
+            *lines, self._received = (self._received + data).split(b"\n")
+            for line in lines:
+                message = decoded(line)
+                if message is not None:
+                    self._heard(self, message)
+
+    def _hang_up(self) -> None:
+        self._selector.unregister(self._line)
+        self._line.close()
+
+
+class _Slot:
+    """One worker's number: the worker that serves, or that starts in order to."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.worker: _Worker | None = None
+        self.failures = 0
+        self.start_at = 0.0
+
+    @property
+    def serving(self) -> bool:
+        return self.worker is not None and self.worker.ready and self.worker.silent_s < _ABSENT_S
+
+
+class _Question:
+    """A worker wants the figures of all of them."""
+
+    def __init__(self, asker: _Worker, waited_for: Iterable[_Worker]) -> None:
+        self.asker = asker
+        self.waited_for = set(waited_for)
+        self.ends_at = time.monotonic() + _FIGURES_S
+
+
+class Supervisor:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._systemd = systemd.Notifier()
+        given = systemd.take_sockets()
+        self._given = bool(given)
+        self._sockets = [listening.adopt(given)] * config.workers if given else listening.bind(config)
+        self._own_sockets = len({id(group) for group in self._sockets}) > 1  # each worker has its own
+        self._slots = [_Slot(number) for number in range(1, config.workers + 1)]
+        self._workers: set[_Worker] = set()  # all that live
+        self._selector = _Selector()
+        self._announced = False
+        self._stopping = False
+        self._exit_code = 0
+        self._refusal: ConfigError | None = None
+        # A rolling restart
+        self._to_roll: deque[_Slot] = deque()
+        self._successor: _Worker | None = None
+        self._leaving: _Worker | None = None
+        self._covering: dict[int, _Worker] = {}  # who accepts for a number that has no worker
+        # What is told of the server
+        self._questions: list[_Question] = []
+        self._gone: Figures = {}  # counted by workers that have ended
+        self._replaced = 0
+        self._alive_at = 0.0
+
+    def run(self) -> int:
+        """Returns the exit code. Raises ConfigError if the workers cannot be started as configured."""
+        signals = self._receive_signals()
+        self._look()
+        while self._workers or not self._stopping:
+            for key, events in self._selector.select(self._patience_s()):
+                key.data(events)
+            self._reap()
+            self._look()
+        signals.close()
+        if self._config.unix_socket is not None and not self._given:
+            self._config.unix_socket.unlink(missing_ok=True)
+        if self._refusal is not None:
+            raise self._refusal
+        return self._exit_code
+
+    # Signals
+
+    def _receive_signals(self) -> socket.socket:
+        """Signals become bytes, which the loop reads as it reads everything else."""
+        incoming, outgoing = socket.socketpair()
+        for sock in (incoming, outgoing):
+            sock.setblocking(False)
+        signal.set_wakeup_fd(outgoing.detach(), warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda _number, _frame: None)
+
+        def received(_events: int) -> None:
+            for number in incoming.recv(_READ_BYTES):
+                if number in (signal.SIGINT, signal.SIGTERM):
+                    self._stop(number)
+                elif number == signal.SIGHUP:
+                    self._roll()
+
+        self._selector.register(incoming, selectors.EVENT_READ, received)
+        return incoming
+
+    def _stop(self, number: int) -> None:
+        if self._stopping:
+            self._kill_all(number)
+        self._end_all()
+
+    def _end_all(self) -> None:
+        self._stopping = True
+        self._systemd.stopping()
+        self._to_roll.clear()
+        for worker in self._workers:
+            worker.process.terminate()
+            worker.dies_at = time.monotonic() + self._config.limits.drain_s + _STOP_S
+
+    def _kill_all(self, number: int) -> NoReturn:
+        """The second signal: the end, at once."""
+        for worker in self._workers:
+            worker.process.kill()
+        os._exit(128 + number)
+
+    # Workers start and end
+
+    def _start(self, slot: _Slot) -> _Worker | None:
+        def place(line: int) -> Place:
+            sockets = [[sock.fileno() for sock in group] for group in self._sockets]
+            return Place(slot.number, line, sockets, settled(self._config))
+
+        try:
+            worker = _Worker(slot.number, place, self._selector, self._heard)
+        except OSError as error:  # no memory, or no process may be added
+            slot.start_at = time.monotonic() + _RETRY_S[1]
+            logs.event(Event.WORKER_FAILED, logging.ERROR, worker=slot.number, detail=error.strerror)
+            return None
+        self._workers.add(worker)
+        logs.event(Event.WORKER_STARTED, worker=worker.number, pid=worker.process.pid)
+        return worker
+
+    def _reap(self) -> None:
+        for worker in [worker for worker in self._workers if worker.process.poll() is not None]:
+            worker.close()
+            self._workers.remove(worker)
+            self._gone = merged([self._gone, counted(worker.figures)])
+            self._ended(worker)
+
+    def _ended(self, worker: _Worker) -> None:
+        slot = self._slots[worker.number - 1]
+        code = worker.process.returncode
+        planned = worker is self._leaving or self._stopping
+        level = logging.INFO if planned and code == 0 else logging.WARNING
+        logs.event(Event.WORKER_ENDED, level, worker=worker.number, pid=worker.process.pid, code=code)
+        for question in self._questions:
+            question.waited_for.discard(worker)
+        if worker is self._leaving:
+            self._leaving = None
+        elif worker is self._successor:
+            self._successor = None
+            self._give_up_rolling(worker)
+        elif slot.worker is worker:
+            slot.worker = None
+            self._lost(slot, worker)
+        if self._stopping and worker.ready and code != 0:
+            self._exit_code = 1
+
+    def _lost(self, slot: _Slot, worker: _Worker) -> None:
+        """A worker ended that was not to end."""
+        if self._stopping:
+            return
+        if self._successor is not None and self._successor.number == slot.number:
+            slot.worker, self._successor = self._successor, None
+            return
+        now = time.monotonic()
+        if worker.ready:
+            self._replaced += 1
+        slot.failures = 0 if worker.ready and now - worker.started >= _STEADY_S else slot.failures + 1
+        least, most = _RETRY_S
+        slot.start_at = now + (min(most, least * 2 ** (slot.failures - 1)) if slot.failures > 1 else 0)
+        if worker.failure is not None:
+            logs.event(Event.WORKER_FAILED, logging.ERROR, worker=worker.number, detail=worker.failure)
+        if not self._announced and (worker.failure is not None or slot.failures >= _MOST_FAILURES):
+            if worker.failure is not None:
+                self._refusal = ConfigError(worker.failure)
+            self._exit_code = 1
+            self._end_all()
+
+    # A rolling restart
+
+    def _roll(self) -> None:
+        if self._stopping:
+            return
+        logs.event(Event.RELOAD, detail="replacing the workers one by one")
+        self._to_roll = deque(self._slots)  # from the beginning, if one is under way
+        for slot in self._slots:
+            slot.start_at = 0.0
+
+    def _go_on_rolling(self) -> None:
+        if self._successor is not None or self._leaving is not None:
+            return
+        while self._to_roll:
+            slot = self._to_roll[0]
+            if slot.worker is not None and not slot.worker.ready:
+                return  # it is new anyway: the next one when it serves
+            self._to_roll.popleft()
+            if slot.worker is not None:
+                self._successor = self._start(slot)
+                if self._successor is None:
+                    self._to_roll.clear()
+                else:
+                    self._successor.dies_at = time.monotonic() + _START_S
+                return
+
+    def _give_up_rolling(self, successor: _Worker) -> None:
+        if self._stopping:
+            return
+        self._to_roll.clear()
+        detail = successor.failure or "its successor ended before it accepted connections"
+        logs.event(
+            Event.WORKER_FAILED, logging.ERROR, worker=successor.number, detail=f"{detail}; it goes on unchanged"
+        )
+
+    # What workers say
+
+    def _heard(self, worker: _Worker, message: Message) -> None:
+        worker.heard_at = time.monotonic()
+        match message:
+            case Ready():
+                self._take_over(worker)
+            case Failed(detail):
+                worker.failure = detail
+            case Report(figures, asks):
+                worker.figures = figures
+                if asks:
+                    self._question(worker)
+                    return
+                worker.asked_at = None
+                for question in self._questions:
+                    question.waited_for.discard(worker)
+
+    def _take_over(self, worker: _Worker) -> None:
+        slot = self._slots[worker.number - 1]
+        worker.ready = True
+        if worker is self._successor:
+            worker.dies_at = None
+            self._leaving, slot.worker, self._successor = slot.worker, worker, None
+            if self._leaving is not None:
+                self._leaving.dies_at = time.monotonic() + self._config.limits.drain_s + _STOP_S
+                self._leaving.say(Retire())
+        if self._stopping:
+            worker.process.terminate()
+
+    def _question(self, asker: _Worker) -> None:
+        others = [worker for worker in self._workers if worker.ready and worker is not asker]
+        for worker in others:
+            worker.ask()
+        self._questions.append(_Question(asker, others))
+
+    def _answer(self, question: _Question) -> None:
+        ready = [worker for worker in self._workers if worker.ready]
+        own: Figures = {
+            "workers": len(ready),
+            "workers_silent": len(question.waited_for),
+            "workers_replaced": self._replaced,
+        }
+        question.asker.say(Total(merged([self._gone, *(worker.figures for worker in ready), own])))
+
+    # What is due
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            self._look_at(worker, now)
+        if not self._stopping:
+            self._go_on_rolling()
+            for slot in self._slots:
+                if slot.worker is None and slot.start_at <= now:
+                    slot.worker = self._start(slot)
+            if self._own_sockets:
+                self._cover()
+            if not self._announced and all(slot.serving for slot in self._slots):
+                self._announced = True
+                listening.announce(self._config, self._sockets[0])
+                self._systemd.ready()
+        for question in [q for q in self._questions if not q.waited_for or q.ends_at <= now]:
+            self._questions.remove(question)
+            self._answer(question)
+        if self._systemd.watchdog_s is not None and now - self._alive_at >= self._systemd.watchdog_s:
+            self._systemd.alive()
+            self._alive_at = now
+
+    def _look_at(self, worker: _Worker, now: float) -> None:
+        if worker.dies_at is not None:
+            if worker.dies_at <= now:
+                worker.process.kill()
+        elif worker.ready and worker.silent_s >= _SILENCE_S:
+            logs.event(Event.WORKER_STUCK, logging.ERROR, worker=worker.number, pid=worker.process.pid)
+            worker.process.kill()
+        elif worker.ready and now - worker.heard_at >= _ASK_S:
+            worker.ask()
+
+    def _cover(self) -> None:
+        """Has another worker accept for each number that has none, so that nobody waits for the new one."""
+        serving = [slot.worker for slot in self._slots if slot.worker is not None and slot.serving]
+        before = set(self._covering.items())
+        self._covering = {
+            number: worker for number, worker in before if worker in serving and not self._slots[number - 1].serving
+        }
+        for slot in self._slots:
+            if not slot.serving and slot.number not in self._covering and serving and self._announced:
+                loads = list(self._covering.values())
+                self._covering[slot.number] = min(serving, key=loads.count)
+        for worker in {worker for _, worker in before ^ set(self._covering.items()) if worker in serving}:
+            numbers = [number for number, covering in self._covering.items() if covering is worker]
+            worker.say(Accept([worker.number, *numbers]))
+
+    def _patience_s(self) -> float:
+        """Until something is due."""
+        times = [time.monotonic() + 1.0]
+        times += [question.ends_at for question in self._questions]
+        times += [slot.start_at for slot in self._slots if slot.worker is None and not self._stopping]
+        if self._systemd.watchdog_s is not None:
+            times.append(self._alive_at + self._systemd.watchdog_s)
+        return max(0.0, min(times) - time.monotonic())
