@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, TextIO
 from urllib.parse import unquote_plus
@@ -181,20 +181,22 @@ class _Thread:
 
     def _empty(self) -> None:
         together = b""
-        for line in self._queued():
+        while self._queue:
+            line = self._encoded(self._queue.popleft())
             if together and len(together) + len(line) > _WRITE_BYTES:
                 self._send(together)
-                together = b""
+                together = self._missing()
             together += line
         self._send(together)
+        self._send(self._missing())
 
-    def _queued(self) -> Iterator[bytes]:
-        queue = self._queue
-        while queue:
-            yield self._encoded(queue.popleft())
-            if count := self._dropped - self._dropped_logged:
-                self._dropped_logged += count
-                yield self._encoded((time.time(), logging.WARNING, Event.LINES_DROPPED, {"count": count}))
+    def _missing(self) -> bytes:
+        """Says how many lines were dropped, now that somebody reads."""
+        count = self._dropped - self._dropped_logged
+        if not count:
+            return b""
+        self._dropped_logged += count
+        return self._encoded((time.time(), logging.WARNING, Event.LINES_DROPPED, {"count": count}))
 
     def _encoded(self, entry: Entry) -> bytes:
         return f"{self._lines.line(entry)}\n".encode(errors="backslashreplace")
