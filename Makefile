@@ -4,6 +4,7 @@
 # make lint                ruff and mypy alone
 # make reach               every browser behind every proxy on every network; writes docs/reach.md (about 20 minutes)
 # make bench               the figures, against Nchan and others, with BEFORE=PATH against another checkout too (about 25 minutes)
+# make soak                all stores for ten minutes, while processes are killed; writes docs/soak.md
 # make clean               removes the environments and builds
 #
 # ARGS="…" adds options of the server, of pytest or of the benchmark. PYTHON=python3.12 chooses another Python.
@@ -16,7 +17,7 @@ LOWER := .venv-lower-bounds
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-lower-bounds lint reach bench clean
+.PHONY: help run test test-lower-bounds lint reach bench soak clean
 
 help:
 	@sed -n 's/^#\( \|$$\)//p' Makefile
@@ -42,6 +43,9 @@ reach: $(VENV)/installed-test
 
 bench: $(VENV)/installed
 	$(BIN)/python bench/run.py $(if $(BEFORE),--before $(BEFORE)) $(ARGS)
+
+soak: $(VENV)/installed-test
+	$(BIN)/python -m tests.soak --report docs/soak.md $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(LOWER) build dist bench/build *.egg-info

@@ -53,6 +53,15 @@ class Group:
             )  # fmt: skip
         return cls(process, await Guard.over(-process.pid), log)
 
+    @property
+    def pid(self) -> int:
+        """Of the program itself."""
+        return self._process.pid
+
+    async def wait(self) -> int:
+        """Waits until the program itself has ended; returns its exit code."""
+        return await self._process.wait()
+
     def signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
@@ -80,8 +89,9 @@ class Group:
                     assert self._process.returncode is None, self.output()
                     await asyncio.sleep(0.02)
 
-    def output(self) -> str:
-        return self._log.read_text(errors="replace")[-2000:]
+    def output(self, most: int = 2000) -> str:
+        """The last characters of it."""
+        return self._log.read_text(errors="replace")[-most:]
 
 
 def free_port() -> int:
