@@ -61,9 +61,9 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-## "name>=1.2" in setup.cfg becomes the constraint "name==1.2".
+## "name>=1.2" and "name[extra]>=1.2" in setup.cfg become the constraint "name==1.2".
 $(LOWER)/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -m venv $(LOWER)
-	sed -n 's/^    \([a-z-]*\)>=\([0-9.]*\)$$/\1==\2/p' setup.cfg >$(LOWER)/constraints.txt
+	sed -n 's/^    \([a-z-]*\)\(\[[a-z]*\]\)\?>=\([0-9.]*\)$$/\1==\3/p' setup.cfg >$(LOWER)/constraints.txt
 	$(LOWER)/bin/pip install --quiet --disable-pip-version-check -c $(LOWER)/constraints.txt --editable '.[test]'
 	@touch $@

@@ -57,7 +57,7 @@ class Server:
     async def serve(self) -> None:
         self._handle_signals()
         config = self._config
-        store = open_store(config.store, config.limits.retention)
+        store = open_store(config.store, config.limits.retention, config.state_dir)
         self._sockets = self._bind()
         pages = _demo_pages(config, self._sockets[0])
         limits = _within_descriptors(self._own_limits())

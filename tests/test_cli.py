@@ -272,7 +272,10 @@ def test_no_other_variable_of_a_service_is_one_of_ours() -> None:
 
 @pytest.mark.parametrize(
     ("url", "advice"),
-    [(url, "there is no such kind of store; available: memory:") for url in ("mysql:", "redis://x", "memory", "")]
+    [
+        (url, "there is no such kind of store; available: memory:, redis:, rediss:, redis+unix:, redis+sentinel:")
+        for url in ("mysql:", "memory", "")
+    ]
     + [("memory:x", "nothing may follow memory:")],
 )
 def test_a_store_that_there_is_not_is_said_in_one_line(tmp_path: Path, url: str, advice: str) -> None:

@@ -41,7 +41,7 @@ USED: dict[str, set[str]] = {
         "worker",
     },
     "state": {"errors"},
-    "store": {"errors", "limits", "message"},
+    "store": {"errors", "limits", "logs", "message"},
     "supervisor": {"config", "errors", "listening", "logs", "metrics", "place", "systemd", "worker"},
     "web": {"", "access", "assets", "errors", "limits", "logs", "wire"},
     "wire": {"errors", "message"},

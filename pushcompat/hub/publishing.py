@@ -294,8 +294,9 @@ class Publishing:
         if self._waits(pending):
             keep_alive = pending.keep_alive
             response = http.published(
-                receipt.epoch, receipt.sequence, receipt.subscribers, keep_alive=keep_alive, extra=pending.grant.cors
-            )
+                receipt.epoch, receipt.sequence, receipt.subscribers,
+                keep_alive=keep_alive, extra=pending.grant.cors, replicas=receipt.replicas,
+            )  # fmt: skip
             self._sockets.write_later(connection, response)
             self._responses.sent(connection, keep_alive)
 

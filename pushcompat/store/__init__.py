@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from ..errors import ConfigError
 from ..limits import Retention
 from .base import Store
 from .memory import MemoryStore
+from .redis.urls import without_password
 
-SCHEMES: dict[str, Callable[[Retention], Store]] = {"memory:": MemoryStore}
 
-
-def open_store(url: str, retention: Retention) -> Store:
-    """The store that ``url`` names. Raises ConfigError."""
-    scheme, colon, rest = url.partition(":")
-    store = SCHEMES.get(scheme + colon)
+def open_store(url: str, retention: Retention, state_dir: Path) -> Store:
+    """The store that ``url`` names; ``state_dir`` is where a store on disk is by default. Raises ConfigError."""
+    scheme, colon, _ = url.partition(":")
+    shown = without_password(url)
+    store = SCHEMES.get(scheme) if colon else None
     if store is None:
-        raise ConfigError(f"--store {url!r}: there is no such kind of store; available: {', '.join(SCHEMES)}")
-    if rest:
-        raise ConfigError(f"--store {url!r}: nothing may follow {scheme}:")
-    return store(retention)
+        available = ", ".join(f"{name}:" for name in SCHEMES)
+        raise ConfigError(f"--store {shown!r}: there is no such kind of store; available: {available}")
+    try:
+        return store(url, retention, state_dir)
+    except ConfigError as error:
+        raise ConfigError(f"--store {shown!r}: {error}") from None
+
+
+def _memory(url: str, retention: Retention, _state_dir: Path) -> Store:
+    if url != "memory:":
+        raise ConfigError("nothing may follow memory:")
+    return MemoryStore(retention)
+
+
+def _redis(url: str, retention: Retention, _state_dir: Path) -> Store:
+    try:
+        from .redis.store import RedisStore
+    except ImportError as error:
+        raise ConfigError(f"this needs the package {error.name}: pip install 'pushcompat[redis]'") from None
+    return RedisStore(url, retention)
+
+
+# By scheme; their ConfigErrors need not name the option
+SCHEMES: dict[str, Callable[[str, Retention, Path], Store]] = {
+    "memory": _memory,
+    "redis": _redis,
+    "rediss": _redis,
+    "redis+unix": _redis,
+    "redis+sentinel": _redis,
+}

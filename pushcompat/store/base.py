@@ -55,12 +55,15 @@ class Publish(msgspec.Struct, eq=False):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """The log has it. ``sequence`` is the last message's. ``repeated``: it had it before, under the same key."""
+    """The log has it. ``sequence`` is the last message's. ``repeated``: it had it before, under the same key.
+    ``replicas``: how many have it too, where a store was told to wait for that.
+    """
 
     epoch: str
     sequence: int
     subscribers: Mapping[str, int]
     repeated: bool = False
+    replicas: int | None = None
 
 
 Outcome = Receipt | RequestError

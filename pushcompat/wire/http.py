@@ -53,10 +53,19 @@ def document(body: bytes, *, keep_alive: bool, extra: bytes = b"") -> bytes:
     return b"%b%d\r\n%b\r\n%b" % (_DOCUMENT[keep_alive], len(body), extra, body)
 
 
-def published(epoch: str, sequence: int, subscribers: Mapping[str, int], *, keep_alive: bool, extra: bytes) -> bytes:
+def published(
+    epoch: str,
+    sequence: int,
+    subscribers: Mapping[str, int],
+    *,
+    keep_alive: bool,
+    extra: bytes,
+    replicas: int | None = None,
+) -> bytes:
     """The answer to a publish. Channel names need no escaping in JSON."""
     counts = b",".join([b'"%b":{"subscribers":%d}' % (name.encode(), count) for name, count in subscribers.items()])
-    body = b'{"id":"%b-%015d","channels":{%b}}\n' % (epoch.encode(), sequence, counts)
+    more = b"" if replicas is None else b',"replicas":%d' % replicas
+    body = b'{"id":"%b-%015d","channels":{%b}%b}\n' % (epoch.encode(), sequence, counts, more)
     return b"%b%d\r\n%b\r\n%b" % (_DOCUMENT[keep_alive], len(body), extra, body)
 
 

@@ -61,3 +61,9 @@ def test_the_answer_to_a_publish_names_its_last_message_and_counts_subscribers(s
         "id": "aaaaaaaa-000000000000007",
         "channels": {name: {"subscribers": count} for name, count in subscribers.items()},
     }
+
+
+def test_the_answer_to_a_publish_says_how_many_replicas_have_it_if_they_were_waited_for() -> None:
+    answer = http.published("x6b758hk", 5, {"a": 2}, keep_alive=True, extra=b"", replicas=1)
+    body = b'{"id":"x6b758hk-000000000000005","channels":{"a":{"subscribers":2}},"replicas":1}\n'
+    assert answer.endswith(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))

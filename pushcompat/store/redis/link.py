@@ -1,0 +1,248 @@
+"""Connections to the server, and what is asked on each before anything else: whose log is it?
+
+A log is lost in part when its server is restarted or replaced, and the server does not say so. But it has an identity,
+and that is another one then: ``run_id`` is new with every start, ``master_replid`` with every promotion. The state
+keeps the identity under which the log was written. Where they differ, the first who notices makes a new epoch
+(``scripts.RENEW``); only then is anything read or appended. One case is no loss: a server that gets its first replica
+takes a new ``master_replid`` that has no predecessor (``master_replid2`` is all zeros).
+
+So a connection must never be replaced without these questions. redis-py's clients reconnect within a call, and send a
+command again up to ten times. That is why only its connections are used here: a ``Link`` is one of them, and ends with
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from ...message import new_epoch
+from .entries import NONCE_BYTES, Place
+from .scripts import MOVE, RENEW, Script
+from .urls import Address
+
+AWAY = (RedisError, OSError)  # what ``Link.call`` raises; asyncio's TimeoutError is an OSError
+_CONNECT_S = 2.0
+_CALL_S = 2.0
+_QUESTIONS = 5  # times that they are asked, while others answer them too
+_OLDEST = (6, 2)  # XTRIM MINID
+
+Command = Sequence[bytes | str | int | float]
+
+
+class NotUsable(RedisError):
+    """A server that answers, but cannot be used: a replica, too old, without rights. The message is a sentence."""
+
+
+class State(NamedTuple):
+    """What the state hash holds."""
+
+    epoch: str = ""  # "": there is no state
+    ident: str = ""
+    head: int = 0
+    nonce: bytes = b""
+    size: int = 0  # bytes appended in all
+    snapshot: bytes = b"0-0"  # the place in the log up to which it goes
+    snapshot_nonce: bytes = b""
+    snapshot_key: str = ""
+    snapshot_chunks: int = 0
+    snapshot_count: int = 0  # messages in it
+    snapshot_size: int = 0  # ``size``, there
+    floor: int = 0  # where there is no snapshot
+
+    @property
+    def base(self) -> Place:
+        """Where the stream begins to count: what is up to here is in the snapshot."""
+        return Place(self.snapshot, self.snapshot_nonce)
+
+
+_NUMBERS = {"head", "size", "snapshot_chunks", "snapshot_count", "snapshot_size", "floor"}
+_BINARY = {"nonce", "snapshot", "snapshot_nonce"}
+
+
+def state_from(fields: Sequence[bytes | None]) -> State:
+    if fields[0] is None:
+        return State()
+    values: dict[str, Any] = {}
+    for name, value in zip(State._fields, fields, strict=True):
+        if value is not None:
+            values[name] = int(value) if name in _NUMBERS else value if name in _BINARY else value.decode()
+    return State(**values)
+
+
+class Keys:
+    """All of them hash to one slot of a cluster."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = f"{{{prefix}}}"
+        self.state = self("state")
+        self.log = self("log")
+        self.lease = self("lease")
+        self.receipts = self("receipts")
+        self.receipts_by_age = self("receipts:age")
+        self.read_state: Command = ("HMGET", self.state, *State._fields)
+
+    def __call__(self, name: str) -> str:
+        return f"{self._prefix}:{name}"
+
+
+class Link:
+    """One connection, after its questions were answered. Ends with the first error that is not the server's answer."""
+
+    def __init__(self, connection: AbstractConnection, steady: Callable[[], float]) -> None:
+        self._connection = connection
+        self._steady = steady
+        self.state = State()  # as it was when the questions were asked
+        self.ident = ""
+        self.ahead_s = 0.0  # how much the server's clock is ahead of this process's
+
+    async def call(self, *commands: Command, timeout_s: float = _CALL_S) -> list[Any]:
+        """Sends the commands at once, and returns their replies. Raises one of ``AWAY``."""
+        connection = self._connection
+        if not connection.is_connected:  # it would connect again
+            raise ConnectionError("the connection is closed")
+        replies: list[Any] = []
+        refused: ResponseError | None = None
+        async with asyncio.timeout(timeout_s):
+            if len(commands) == 1:
+                await connection.send_packed_command(connection.pack_command(*commands[0]), check_health=False)
+            else:
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            for _ in commands:
+                try:
+                    replies.append(await connection.read_response())
+                except ResponseError as error:
+                    refused = refused or error
+        if refused is not None:
+            raise refused
+        return replies
+
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        *arguments: bytes | str | int,
+        behind: Sequence[Command] = (),
+        timeout_s: float = _CALL_S,
+    ) -> list[Any]:
+        """Runs the script, and sends ``behind`` with it; returns all replies. Raises one of ``AWAY``."""
+        command = "EVALSHA", script.sha, len(keys), *keys, *arguments
+        try:
+            return await self.call(command, *behind, timeout_s=timeout_s)
+        except NoScriptError:
+            await self.call(("SCRIPT", "LOAD", script.text))
+            return await self.call(command, *behind, timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        await self._connection.disconnect(nowait=True)
+
+    # Whose log it is
+
+    async def identify(self, keys: Keys) -> State:
+        """Asks whose log this is, and makes a new epoch where it was another's. Raises one of ``AWAY``."""
+        for _ in range(_QUESTIONS):
+            replication, about, clock, fields = await self.call(
+                ("INFO", "replication"), ("INFO", "server"), ("TIME",), keys.read_state
+            )
+            role = _info(replication)
+            server = _info(about)
+            _check(role, server)
+            self.ahead_s = int(clock[0]) + int(clock[1]) / 1e6 - self._steady()
+            self.ident = f"{server.get('run_id', '')}:{role.get('master_replid', '')}"
+            self.state = state = state_from(fields)
+            if state.epoch and state.ident == self.ident:
+                return state
+            first_replica = not role.get("master_replid2", "").strip("0")
+            if state.epoch and first_replica and state.ident.partition(":")[0] == server.get("run_id"):
+                await self.run(MOVE, [keys.state], state.epoch, state.ident, self.ident)
+            else:
+                await self.renew(keys, state.epoch)
+        raise NotUsable("the log's epoch changes all the time")
+
+    async def renew(self, keys: Keys, epoch: str, *, discard: bool = False) -> None:
+        """Makes a new epoch, if the log's is this one ("": it has no state)."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        await self.run(RENEW, [keys.state, keys.log], epoch, self.ident, new_epoch(), nonce, int(discard))
+
+    def is_same(self, replication: bytes) -> bool:
+        """Whether the server is what it was: not demoted, and of the same history. ``replication``: its INFO."""
+        role = _info(replication)
+        return role.get("role") == "master" and self.ident.endswith(f":{role.get('master_replid')}")
+
+
+def _info(text: bytes) -> dict[str, str]:
+    pairs = (line.partition(":") for line in text.decode(errors="replace").splitlines())
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def _check(role: dict[str, str], server: dict[str, str]) -> None:
+    if role.get("role") != "master":
+        raise NotUsable("the server is a replica; name its master, or the Sentinels")
+    version = tuple(int(number) for number in re.findall(r"\d+", server.get("redis_version", ""))[:2])
+    if version < _OLDEST:
+        raise NotUsable(f"the server is Redis {server.get('redis_version')}; 6.2 is the oldest that works")
+
+
+class Server:
+    """Where links come from."""
+
+    def __init__(self, address: Address, steady: Callable[[], float] = time.monotonic) -> None:
+        self.address = address
+        self._steady = steady
+        self.keys = Keys(address.prefix)
+
+    async def connect(self) -> Link:
+        """A new connection that knows whose log it is. Raises one of ``AWAY``."""
+        async with asyncio.timeout(2 * _CONNECT_S):
+            connection = await self._connection()
+            link = Link(connection, self._steady)
+            try:
+                await connection.connect()  # type: ignore[no-untyped-call]
+                await link.identify(self.keys)
+            except BaseException:
+                await link.close()
+                raise
+        return link
+
+    async def _connection(self) -> AbstractConnection:
+        options = {
+            **self.address.options,
+            "protocol": 2,
+            "client_name": "pushcompat",
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": None,  # ``Link.call`` has its own
+            "socket_connect_timeout": _CONNECT_S,
+        }
+        if "path" in options:
+            return UnixDomainSocketConnection(**options)
+        if self.address.service is not None:
+            options["host"], options["port"] = await self._ask_sentinels(self.address.service)
+        return (SSLConnection if self.address.tls else Connection)(**options)
+
+    async def _ask_sentinels(self, service: str) -> tuple[str, int]:
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            self.address.sentinels,
+            sentinel_kwargs={
+                "socket_timeout": 0.5,
+                "socket_connect_timeout": 0.5,
+                "retry": Retry(NoBackoff(), 0),
+                **self.address.sentinel_options,
+            },
+        )
+        try:
+            host, port = await sentinel.discover_master(service)
+            return str(host), int(port)
+        finally:
+            for client in sentinel.sentinels:
+                await client.aclose()

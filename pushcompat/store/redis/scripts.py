@@ -1,0 +1,188 @@
+"""What runs inside the server, as Lua: each script is one transaction.
+
+``redis.call`` raises where memory has run out, unless the script has written before. Appending must be refused then, so
+its first write is an XADD; that also fails, before anything is written, where a number was given already. What frees
+memory must not be refused: those scripts begin with a write that takes none.
+
+Keys: state (hash), log (stream), then those that only one of them needs. Numbers are formatted with ``%.0f``, because
+Lua writes 1e14 for 100000000000000.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+
+
+class Script:
+    """``sha`` names it to a server that has seen ``text`` before."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text.encode()
+        self.sha = sha1(self.text).hexdigest().encode()
+
+
+# KEYS   state, log, writer's fence, receipts, receipts by age
+# ARGV   epoch, ident, group number, nonce, lease of the fence in s, time in ms, window of keys in ms, their budget in
+#        bytes, number of publishes with a key; for each of these: key, receipt, number of its first message, of its
+#        last; then the messages.
+# Returns the epoch that the log has instead, as {"epoch", it}; {"unregistered"}; {"late"}; or {"stored", answer} with
+# answer = head before the group, number of keys, age of the youngest key dropped early or -1; and for each publish
+# that was found: its index, length of its receipt, its receipt; each followed by a blank. A receipt is the last number,
+# the time, the epoch and what the caller gave, with blanks between.
+APPEND = Script("""
+local state = redis.call('HMGET', KEYS[1], 'epoch', 'ident', 'head', 'nonce', 'size', 'receipt_bytes')
+if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] then return {'epoch', state[1] or ''} end
+local fence = redis.call('GET', KEYS[3])
+if not fence then return {'unregistered'} end
+local blank = string.find(fence, ' ', 1, true)
+local done = tonumber(string.sub(fence, 1, blank - 1))
+if done > tonumber(ARGV[3]) then return {'late'} end
+if done == tonumber(ARGV[3]) then
+  redis.call('EXPIRE', KEYS[3], ARGV[5])  -- a write, for the WAIT behind it
+  return {'stored', string.sub(fence, blank + 1)}
+end
+
+local now, window, keyed = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9])
+local found, skipped, first = '', {}, 9 + 4 * keyed
+for publish = 0, keyed - 1 do
+  local at = 10 + 4 * publish
+  local receipt = redis.call('HGET', KEYS[4], ARGV[at])
+  if receipt and tonumber(string.match(receipt, '^%d+ (%d+)')) + window > now then
+    found = found .. string.format('%d %d ', publish, #receipt) .. receipt .. ' '
+    for message = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]) do skipped[message] = true end
+  end
+end
+
+local head, previous, size = tonumber(state[3]), state[4], tonumber(state[5])
+local given = {}
+for message = 1, #ARGV - first do
+  if not skipped[message] then
+    head = head + 1
+    redis.call('XADD', KEYS[2], string.format('%.0f-0', head), 'd', previous .. ARGV[4] .. ARGV[first + message])
+    previous = ARGV[4]
+    size = size + #ARGV[first + message]
+    given[message] = string.format('%.0f', head)
+  end
+end
+
+local held, budget, shortened = tonumber(state[6]), tonumber(ARGV[8]), -1
+local function weight(key, receipt) return 512 + #key + #receipt end
+local function drop_oldest(room)
+  for _ = 1, 64 do
+    local key = redis.call('LINDEX', KEYS[5], 0)
+    if not key then return end
+    local receipt = redis.call('HGET', KEYS[4], key)
+    if receipt then
+      local age = now - tonumber(string.match(receipt, '^%d+ (%d+)'))
+      if age < window and held + room <= budget then return end
+      if age < window then shortened = age end
+      held = held - weight(key, receipt)
+      redis.call('HDEL', KEYS[4], key)
+    end
+    redis.call('LPOP', KEYS[5])
+  end
+end
+for publish = 0, keyed - 1 do
+  local at = 10 + 4 * publish
+  local last = given[tonumber(ARGV[at + 3])]
+  if last then
+    local receipt = last .. ' ' .. ARGV[6] .. ' ' .. ARGV[1] .. ' ' .. ARGV[at + 1]
+    local own = weight(ARGV[at], receipt)
+    drop_oldest(own)
+    redis.call('HSET', KEYS[4], ARGV[at], receipt)
+    redis.call('RPUSH', KEYS[5], ARGV[at])
+    held = held + own
+  end
+end
+
+local keys = keyed > 0 and redis.call('HLEN', KEYS[4]) or 0
+local answer = string.format('%s %d %.0f ', state[3], keys, shortened) .. found
+redis.call('HSET', KEYS[1], 'head', string.format('%.0f', head), 'nonce', previous,
+  'size', string.format('%.0f', size), 'receipt_bytes', string.format('%.0f', held))
+redis.call('SET', KEYS[3], ARGV[3] .. ' ' .. answer, 'EX', ARGV[5])
+return {'stored', answer}
+""")
+
+# A new epoch, if the log has the one that the caller has seen ('' for none): so one of many who notice makes it. Every
+# follower meets the entry without a message. Where the state is gone, or does not belong to the log, nothing is known
+# of what the log holds, and it starts empty, but never gives a number twice.
+# KEYS   state, log
+# ARGV   epoch seen, ident, new epoch, nonce, whether to discard what is there
+RENEW = Script("""
+local state = redis.call('HMGET', KEYS[1], 'epoch', 'head', 'nonce', 'snapshot_key')
+if (state[1] or '') ~= ARGV[1] then return state[1] or '' end
+redis.call('HDEL', KEYS[1], 'ident')
+local head, last, sub = tonumber(state[2] or '0'), 0, 0
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  local about = redis.call('XINFO', 'STREAM', KEYS[2])
+  for i = 1, #about, 2 do
+    if about[i] == 'last-generated-id' then
+      local a, b = string.match(about[i + 1], '^(%d+)-(%d+)$')
+      last, sub = tonumber(a), tonumber(b)
+    end
+  end
+end
+local discard = ARGV[5] == '1' or not state[1] or last > head
+if last ~= head then sub = 0 end
+head = math.max(head, last)
+local place = string.format('%.0f-%.0f', head, sub + 1)
+if discard then
+  redis.call('XTRIM', KEYS[2], 'MAXLEN', 0)
+  if state[4] and state[4] ~= '' then redis.call('UNLINK', state[4]) end
+end
+redis.call('XADD', KEYS[2], place, 'd', (state[3] or ARGV[4]) .. ARGV[4])
+if discard then
+  redis.call('HSET', KEYS[1], 'head', string.format('%.0f', head), 'size', '0', 'receipt_bytes', '0',
+    'snapshot', place, 'snapshot_nonce', ARGV[4], 'snapshot_key', '', 'snapshot_chunks', '0',
+    'snapshot_count', '0', 'snapshot_size', '0', 'floor', string.format('%.0f', head))
+end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'ident', ARGV[2], 'nonce', ARGV[4])
+return ARGV[3]
+""")
+
+# The same contents under another identity of the server, if the state has the one that the caller has seen.
+# KEYS   state
+# ARGV   epoch seen, ident seen, ident
+MOVE = Script("""
+local state = redis.call('HMGET', KEYS[1], 'epoch', 'ident')
+if state[1] == ARGV[1] and state[2] == ARGV[2] then redis.call('HSET', KEYS[1], 'ident', ARGV[3]) end
+""")
+
+# KEYS   lease
+# ARGV   token, ms
+TAKE_LEASE = Script("""
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+""")
+
+# KEYS   lease, chunks
+# ARGV   token, ms that both live from now on, chunk
+PUSH = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('RPUSH', KEYS[2], ARGV[3])
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return 1
+""")
+
+# Makes the chunks the snapshot, and trims the log, if all is as it was when they were made.
+# KEYS   state, log, lease, chunks, chunks of the snapshot before
+# ARGV   epoch, ident, token, number of chunks, place (id), sequence number of it, nonce there, messages, size of log,
+#        first id that stays in the log, key of the chunks, key of those before, ms that these live on
+SWITCH = Script("""
+local state = redis.call('HMGET', KEYS[1], 'epoch', 'ident', 'snapshot', 'snapshot_key')
+if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] then return 'another epoch' end
+if redis.call('GET', KEYS[3]) ~= ARGV[3] then return 'the lease is over' end
+if tonumber(string.match(state[3], '^%d+')) >= tonumber(ARGV[6]) then return 'there is a later one' end
+if state[4] ~= ARGV[12] then return 'another snapshot' end
+if redis.call('LLEN', KEYS[4]) ~= tonumber(ARGV[4]) then return 'chunks are missing' end
+redis.call('PERSIST', KEYS[4])
+if ARGV[12] ~= '' then redis.call('PEXPIRE', KEYS[5], ARGV[13]) end
+redis.call('HSET', KEYS[1], 'snapshot', ARGV[5], 'snapshot_nonce', ARGV[7], 'snapshot_key', ARGV[11],
+  'snapshot_chunks', ARGV[4], 'snapshot_count', ARGV[8], 'snapshot_size', ARGV[9])
+redis.call('XTRIM', KEYS[2], 'MINID', ARGV[10])
+redis.call('DEL', KEYS[3])
+return ''
+""")

@@ -1,0 +1,196 @@
+"""The log as a whole: the snapshot, then the stream behind it.
+
+A stream gives memory back only where its oldest entries go, so it cannot keep the few messages of a quiet channel
+behind the many of a busy one. It is the recent part of the log; what is retained of the part before is a list of
+chunks, the snapshot. When the stream has outgrown it, one process makes the next snapshot and cuts the stream.
+
+It may pause anywhere, and another may do the same meanwhile. So:
+
+- it takes a lease under a random token; the chunks' key has the token in its name, and expires unless switched to;
+- it reads what it writes from the log, in one piece that is verified: snapshot, chain, head;
+- one script switches, if epoch, identity, lease, the snapshot before and the number of chunks are as they should be,
+  and the new one goes further. It cuts the stream at or before the place where the snapshot ends. The one before
+  expires later, for who reads it now;
+- whoever reads begins with the state, and starts again where the parts do not fit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from typing import NamedTuple
+
+import msgspec
+
+from ...limits import Retention
+from ...message import Message
+from ..base import Kept, retain
+from .entries import Broken, Place, read, unpack
+from .link import Keys, Link, State, state_from
+from .scripts import PUSH, SWITCH, TAKE_LEASE
+
+_CHUNK_BYTES = 256 * 1024
+_CHUNKS_AT_ONCE = 8
+_ENTRIES_AT_ONCE = 1000
+_READ_S = 5.0  # for one such reply
+_ATTEMPTS = 5
+_PAUSE_S = 0.05
+_LEASE_MS = 60_000
+_LEAST_ENTRIES = 8192  # a stream that is shorter is not worth a snapshot
+_TAIL_ENTRIES = 10_000  # that stay in the stream for followers that are a little behind
+_TAIL_BYTES = 1024 * 1024
+
+
+class Damaged(Exception):
+    """Parts of the log are missing, and nobody is about to change it."""
+
+
+class _Head(msgspec.Struct, array_like=True):
+    """The snapshot's first chunk: the floors there, and the highest number that was evicted."""
+
+    floor: int = 0
+    floors: dict[str, int] = {}
+    evicted: int = 0
+
+
+Packed = tuple[int, bytes]  # sequence number, packed message
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_head = msgspec.msgpack.Decoder(_Head).decode
+_decode_chunk = msgspec.msgpack.Decoder(list[Packed]).decode
+
+
+class Log(NamedTuple):
+    """The whole log as it was at one moment. ``state`` and ``place`` belong together."""
+
+    state: State
+    head: _Head
+    snapshot: list[Packed]
+    stream: list[Packed]
+    place: Place
+
+    def messages(self, after: int = 0) -> list[Message]:
+        return [
+            unpack(packed, number) for part in (self.snapshot, self.stream) for number, packed in part if number > after
+        ]
+
+    def retain(self, retention: Retention, now_ms: int) -> Kept:
+        head = self.head
+        return retain(self.messages(), retention, now_ms, head.floor, head.floors, head.evicted)
+
+
+async def load(link: Link, keys: Keys) -> Log:
+    """Raises Damaged, or one of ``AWAY``."""
+    before: State | None = None
+    for attempt in range(_ATTEMPTS):
+        (fields,) = await link.call(keys.read_state)
+        state = state_from(fields)
+        log = await _read(link, keys, state) if state.epoch else None
+        if log is not None:
+            return log
+        if attempt == _ATTEMPTS - 1 and before is not None and before[:2] == state[:2] and before.base == state.base:
+            raise Damaged
+        before = state
+        await asyncio.sleep(_PAUSE_S * random.uniform(0.5, 1.5) * (attempt + 1))
+    raise ConnectionError("the log changes faster than it can be read")
+
+
+async def _read(link: Link, keys: Keys, state: State) -> Log | None:
+    """None: what was read does not fit together."""
+    chunks: list[bytes] = []
+    while len(chunks) < state.snapshot_chunks:
+        first, last = len(chunks), len(chunks) + _CHUNKS_AT_ONCE - 1
+        (some,) = await link.call(("LRANGE", state.snapshot_key, first, last), timeout_s=_READ_S)
+        if not some:
+            return None
+        chunks += some
+    if len(chunks) != state.snapshot_chunks:
+        return None
+    head = _decode_head(chunks[0]) if chunks else _Head(state.floor, {}, state.floor)
+    snapshot = [packed for chunk in chunks[1:] for packed in _decode_chunk(chunk)]
+    stream: list[Packed] = []
+    place = state.base
+    while True:
+        *_, (entries, fields) = await link.call(
+            ("MULTI",),
+            ("XRANGE", keys.log, b"(" + place.id, "+", "COUNT", _ENTRIES_AT_ONCE),
+            keys.read_state,
+            ("EXEC",),
+            timeout_s=_READ_S,
+        )
+        try:
+            page = read(entries, place)
+        except Broken:
+            return None
+        stream += page.packed
+        place = page.place
+        if len(entries) < _ENTRIES_AT_ONCE:
+            now = state_from(fields)
+            fits = now.epoch == state.epoch and place.nonce == now.nonce and place.sequence == now.head
+            return Log(now, head, snapshot, stream, place) if fits else None
+
+
+def due(state: State, retention: Retention) -> bool:
+    """Whether the stream has outgrown the snapshot."""
+    entries = state.head - state.base.sequence
+    if entries > max(_LEAST_ENTRIES, 2 * state.snapshot_count):
+        return True
+    return entries > 0 and state.size - state.snapshot_size > retention.bytes
+
+
+async def write(link: Link, keys: Keys, retention: Retention, now_ms: int, tail: int = _TAIL_ENTRIES) -> str:
+    """Makes a snapshot, unless somebody is making one. Returns why not, or nothing. Raises Damaged, or one of ``AWAY``.
+
+    ``tail``: the most entries before its place that stay in the stream.
+    """
+    token = secrets.token_hex(8)
+    (taken,) = await link.run(TAKE_LEASE, [keys.lease], token, _LEASE_MS)
+    if not taken:
+        return "somebody else makes one"
+    log = await load(link, keys)
+    state = log.state
+    chunks, count = await asyncio.to_thread(_chunks, log, retention, now_ms)
+    key = keys(f"snapshot:{log.place.sequence}:{token}")
+    for chunk in chunks:
+        (pushed,) = await link.run(PUSH, [keys.lease, key], token, _LEASE_MS, chunk, timeout_s=_READ_S)
+        if not pushed:
+            return "the lease is over"
+    before = state.snapshot_key
+    (refused,) = await link.run(
+        SWITCH,
+        [keys.state, keys.log, keys.lease, key, before or key],
+        state.epoch, state.ident, token, len(chunks), log.place.id, log.place.sequence, log.place.nonce, count,
+        state.size, f"{_stays_from(log, tail)}-0", key, before, _LEASE_MS,
+    )  # fmt: skip
+    return str(refused.decode())
+
+
+def _stays_from(log: Log, tail: int) -> int:
+    """The first number that stays in the stream."""
+    first, left = log.place.sequence + 1, _TAIL_BYTES
+    for number, packed in reversed(log.stream[max(0, len(log.stream) - tail) :] if tail else []):
+        left -= len(packed)
+        if left < 0:
+            break
+        first = number
+    return first
+
+
+def _chunks(log: Log, retention: Retention, now_ms: int) -> tuple[list[bytes], int]:
+    """The chunks of the next snapshot, and the number of messages in them. Runs in a thread: it takes µs a message."""
+    kept = log.retain(retention, now_ms)
+    packed = {number: data for part in (log.snapshot, log.stream) for number, data in part}
+    chunks = [_encode((kept.floor, kept.floors, kept.evicted))]
+    chunk: list[Packed] = []
+    size = 0
+    for message in kept.messages:
+        data = packed[message.sequence]
+        chunk.append((message.sequence, data))
+        size += len(data)
+        if size >= _CHUNK_BYTES:
+            chunks.append(_encode(chunk))
+            chunk, size = [], 0
+    if chunk:
+        chunks.append(_encode(chunk))
+    return chunks, len(kept.messages)

@@ -1,0 +1,194 @@
+"""The log on a Redis or Valkey server, which any number of processes on any number of machines share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from redis.exceptions import AuthenticationError, ResponseError
+
+from ... import logs
+from ...errors import ConfigError
+from ...limits import Retention
+from ...logs import Event
+from ..base import Done, Health, News, Publish, Retained, StoreError
+from . import snapshot
+from .entries import Place
+from .follower import Follower
+from .link import AWAY, Link, NotUsable, Server, State, state_from
+from .problems import Problems
+from .urls import parse
+from .writer import Writer
+
+_OPEN_S = 5.0  # the server may start at the same time as we do
+_PAUSE_S = 0.2
+_TRIM_APART_S = 5.0
+_READING = "reading"
+_DAMAGED = "parts of the log are missing, and what was left is discarded"
+
+Clock = Callable[[], float]
+
+
+class RedisStore:
+    def __init__(
+        self,
+        url: str,
+        retention: Retention,
+        clock: Clock = time.time,
+        steady: Clock = time.monotonic,
+        patience_s: float = 20.0,
+    ) -> None:
+        """``patience_s``: how long a publish waits for a log that does not answer. Raises ConfigError."""
+        self.epoch = ""
+        self._retention = retention
+        self._clock = clock
+        self._server = Server(parse(url), steady)
+        self._keys = self._server.keys
+        self._problems = Problems(self._server.address.shown)
+        self._writer = Writer(self._server, retention, (clock, steady), self._problems, self._make_room, patience_s)
+        self._writing: asyncio.Task[None] | None = None
+        self._loaded: tuple[str, int, Place] | None = None  # epoch, number and place of the last load's end
+        self._link: Link | None = None  # for short questions
+        self._asking = asyncio.Lock()
+        self._trimming: asyncio.Task[None] | None = None
+        self._trim_at = 0.0
+
+    # Life
+
+    async def open(self) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _OPEN_S
+        while True:
+            try:
+                await self._warn()
+                break
+            except AWAY as error:
+                temporary = not isinstance(error, AuthenticationError | NotUsable | ResponseError)
+                sentence = self._problems.note("opening", error)
+                if not temporary or loop.time() > until:
+                    raise ConfigError(f"--store {sentence}") from None
+                await self._hang_up()
+                await asyncio.sleep(_PAUSE_S)
+        self._problems.clear("opening")
+        self._writing = asyncio.create_task(self._writer.run())
+
+    async def _warn(self) -> None:
+        """Connects, and says what of the server's configuration may lose messages."""
+        link = await self._connected()
+        self.epoch = link.state.epoch
+        try:
+            replies = await link.call(("CONFIG", "GET", "appendonly"), ("CONFIG", "GET", "maxmemory-policy"))
+        except ResponseError as error:
+            _warn(f"its configuration cannot be checked ({error}): it should have appendonly yes, and noeviction")
+            return
+        found = dict(reply for reply in replies if len(reply) == 2)
+        if found.get(b"appendonly") == b"no":
+            _warn("appendonly is no: a restart of the server loses what was published since its last dump")
+        policy = found.get(b"maxmemory-policy", b"noeviction").decode()
+        if policy.startswith("allkeys"):
+            _warn(f"maxmemory-policy is {policy}, which may evict the log: use noeviction")
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._writing, self._trimming) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._hang_up()
+
+    def health(self) -> Health:
+        writer = self._writer
+        return Health(self._problems.first, writer.idempotency_keys, writer.idempotency_window_s)
+
+    # Appending
+
+    def append(self, group: Sequence[Publish], done: Done) -> None:
+        self._writer.append(group, done)
+
+    # Reading
+
+    async def retained(self) -> Retained:
+        try:
+            link = await self._server.connect()
+            try:
+                log = await self._load(link)
+            finally:
+                await link.close()
+        except AWAY as error:
+            raise StoreError(self._problems.note(_READING, error)) from error
+        self._problems.clear(_READING)
+        kept = log.retain(self._retention, int(self._clock() * 1000))
+        head = log.place.sequence
+        self.epoch = log.state.epoch
+        self._loaded = self.epoch, head, log.place
+        return Retained(kept.messages, kept.floor, head, self.epoch, kept.floors)
+
+    async def _load(self, link: Link) -> snapshot.Log:
+        try:
+            return await snapshot.load(link, self._keys)
+        except snapshot.Damaged:
+            logs.event(Event.LOG_DAMAGED, logging.ERROR, detail=f"{self._server.address.shown}: {_DAMAGED}")
+            state = await link.identify(self._keys)
+            await link.renew(self._keys, state.epoch, discard=True)
+            return await snapshot.load(link, self._keys)
+
+    async def head(self) -> tuple[str, int]:
+        async with self._asking:
+            try:
+                link = await self._connected()
+                (fields,) = await link.call(self._keys.read_state)
+                state = state_from(fields)
+                if not state.epoch:
+                    state = await link.identify(self._keys)
+            except AWAY as error:
+                await self._hang_up()
+                raise StoreError(self._problems.note(_READING, error)) from error
+        self._problems.clear(_READING)
+        return state.epoch, state.head
+
+    async def follow(self, after: int, epoch: str, news: News) -> None:
+        place = None
+        if self._loaded is not None and self._loaded[:2] == (epoch, after):
+            place = self._loaded[2]
+        await Follower(self._server, self._problems, self._look, epoch, news).run(after, place)
+
+    async def _connected(self) -> Link:
+        if self._link is None:
+            self._link = await self._server.connect()
+        return self._link
+
+    async def _hang_up(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    # Housekeeping
+
+    def _look(self, state: State) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._trim_at and snapshot.due(state, self._retention):
+            self._make_room()
+
+    def _make_room(self) -> None:
+        if self._trimming is None or self._trimming.done():
+            self._trim_at = asyncio.get_running_loop().time() + _TRIM_APART_S
+            self._trimming = asyncio.create_task(self._trim())
+
+    async def _trim(self) -> None:
+        try:
+            await self.trim()
+        except (*AWAY, snapshot.Damaged) as error:
+            logs.log.warning("the snapshot was not made: %s", error)
+
+    async def trim(self, **options: int) -> str:
+        """Makes a snapshot and cuts the log; returns why not, or nothing. Raises Damaged, or one of ``AWAY``."""
+        link = await self._server.connect()
+        try:
+            return await snapshot.write(link, self._keys, self._retention, int(self._clock() * 1000), **options)
+        finally:
+            await link.close()
+
+
+def _warn(detail: str) -> None:
+    logs.event(Event.LOG_TROUBLE, logging.WARNING, detail=detail)

@@ -1,0 +1,277 @@
+"""Appends groups, each exactly once.
+
+A connection may end between a command and its reply, and a command may be held on the way and arrive later. So each
+process has a fence in the log, under a random name: the number of its last group. The same group is sent again, with
+the same number, until there is an answer or the publishers' patience ends; the script stores it once, and gives the
+first answer again. A fence comes from registration alone: if an append made one where it finds none, a copy of a
+command that arrives after the fence has gone would be stored a second time. A change of epoch does not change the
+number.
+
+A group that was sent and never answered may be in the log or not. Its publishers get a 503, and their repeat with the
+same Idempotency-Key finds what is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+from redis.exceptions import OutOfMemoryError, ResponseError
+
+from ... import logs
+from ...errors import KeyReused, RequestError, StoreFull, Unavailable
+from ...limits import Retention
+from ..base import Done, Idempotency, Outcome, Publish, Receipt
+from .entries import NONCE_BYTES, pack
+from .link import AWAY, Link, Server
+from .problems import Problems
+from .scripts import APPEND
+
+FENCE_S = 3600  # how long a fence outlives its process
+_PAUSE_S = (0.05, 1.0)
+_CALL_S = 2.0
+_WAIT_MS = 1000  # for replicas
+_RETRY_S = 2
+_KEY_BYTES = 16
+_PART = "publishing"
+_BUG = "the server failed; retry with the same Idempotency-Key"
+_NO_ROOM = "the log has no room left; retry later"
+_FULL = "used memory > 'maxmemory'"  # Redis 6.2 says only in the text why a script was refused
+
+Clock = Callable[[], float]
+
+
+class _Answer(msgspec.Struct, array_like=True):
+    """What is kept with an Idempotency-Key, beside the id."""
+
+    digest: bytes
+    subscribers: Mapping[str, int]
+
+
+_decode = msgspec.msgpack.Decoder(_Answer).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Writer:
+    """``wall`` dates messages; ``steady`` measures. ``full`` is called when the server is out of memory."""
+
+    def __init__(
+        self,
+        server: Server,
+        retention: Retention,
+        clocks: tuple[Clock, Clock],
+        problems: Problems,
+        full: Callable[[], None],
+        patience_s: float,
+    ) -> None:
+        self._server = server
+        self._keys = server.keys
+        self._retention = retention
+        self._wall, self._steady = clocks
+        self._problems = problems
+        self._full = full
+        self._patience_s = patience_s
+        self._link: Link | None = None
+        self._number = 0
+        self._away_since: float | None = None
+        self._groups: asyncio.Queue[tuple[Sequence[Publish], Done]] = asyncio.Queue()
+        self.fence = ""  # its key; "": to be registered
+        self.idempotency_keys = 0
+        self._shortened = retention.idempotency_s, 0.0  # the window under pressure, and when that was
+
+    @property
+    def idempotency_window_s(self) -> float:
+        window_s, when = self._shortened
+        full = self._retention.idempotency_s
+        return window_s if self._steady() < when + full else full
+
+    def append(self, group: Sequence[Publish], done: Done) -> None:
+        self._groups.put_nowait((group, done))
+
+    async def run(self) -> None:
+        """Appends until it is cancelled."""
+        try:
+            while True:
+                group, done = await self._groups.get()
+                try:
+                    outcomes = await self._store(group)
+                except Exception:
+                    logs.log.exception("BUG: %d publishes were not stored", len(group))
+                    outcomes = [Unavailable(_BUG, _RETRY_S)] * len(group)
+                    await self._drop()  # a reply may be left in it
+                done(outcomes)
+        finally:
+            await self._drop()
+
+    async def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    async def _store(self, group: Sequence[Publish]) -> Sequence[Outcome]:
+        request = _Request(group, int(self._wall() * 1000))
+        self._number += 1
+        now = asyncio.get_running_loop().time
+        patient_until = (self._away_since or now()) + self._patience_s
+        pause_s, most_s = _PAUSE_S
+        while True:
+            try:
+                outcomes = await self._attempt(request)
+            except RequestError as refused:
+                return [refused] * len(group)
+            except AWAY as error:
+                self._problems.note(_PART, error)
+                await self._drop()
+            else:
+                self._away_since = None
+                self._problems.clear(_PART)
+                return outcomes
+            self._away_since = self._away_since or now()
+            if now() + pause_s > patient_until:
+                return [_unavailable(request)] * len(group)
+            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+            pause_s = min(most_s, pause_s * 2)
+
+    async def _attempt(self, request: _Request) -> Sequence[Outcome]:
+        """Raises one of ``AWAY``, or RequestError."""
+        link = self._link
+        if link is None:
+            link = self._link = await self._server.connect()
+        try:
+            while True:
+                if not self.fence:
+                    await self._register(link)
+                answer = await self._send(link, request)
+                if answer[0] == b"stored":
+                    return self._outcomes(request, link.state.epoch, answer)
+                if answer[0] == b"epoch":
+                    await link.identify(self._keys)
+                elif request.unanswered:  # it may have been stored before its fence was lost
+                    self.fence = ""
+                    raise _unavailable(request)
+                else:
+                    self.fence = ""
+        except ResponseError as error:
+            if isinstance(error, OutOfMemoryError) or _FULL in str(error):
+                self._problems.note(_PART, "it is out of memory; raise its maxmemory, or lower --history-bytes")
+                self._full()
+                raise _unavailable(request) if request.unanswered else StoreFull(_NO_ROOM) from error
+            raise
+
+    async def _register(self, link: Link) -> None:
+        fence = self._keys(f"writer:{secrets.token_hex(8)}")
+        await link.call(("SET", fence, "0 ", "EX", FENCE_S))
+        self.fence = fence
+
+    async def _send(self, link: Link, request: _Request) -> list[Any]:
+        """The script's answer, and what the replicas say if they are waited for."""
+        keys = self._keys
+        retention = self._retention
+        wait = self._server.address.wait
+        unanswered, request.unanswered = request.unanswered, True
+        try:
+            script, *replicas = await link.run(
+                APPEND,
+                (keys.state, keys.log, self.fence, keys.receipts, keys.receipts_by_age),
+                link.state.epoch, link.ident, self._number, request.nonce, FENCE_S,
+                int((self._steady() + link.ahead_s) * 1000), int(retention.idempotency_s * 1000),
+                retention.idempotency_bytes, *request.arguments,
+                behind=(("WAIT", wait, _WAIT_MS),) if wait else (),
+                timeout_s=_CALL_S + (_WAIT_MS / 1000 if wait else 0),
+            )  # fmt: skip
+        except ResponseError:
+            request.unanswered = unanswered
+            raise
+        request.unanswered = unanswered
+        return [*script, *replicas]
+
+    def _outcomes(self, request: _Request, epoch: str, answer: Sequence[Any]) -> Sequence[Outcome]:
+        head, keys, shortened, rest = answer[1].split(b" ", 3)
+        replicas: int | None = answer[2] if len(answer) > 2 else None
+        if request.keyed:
+            self.idempotency_keys = int(keys)
+            if int(shortened) >= 0:
+                self._shortened = int(shortened) / 1000, self._steady()
+        found: dict[int, bytes] = {}
+        while rest:
+            index, size, rest = rest.split(b" ", 2)
+            found[request.keyed[int(index)]] = rest[: int(size)]
+            rest = rest[int(size) + 1 :]
+        sequence = int(head)
+        outcomes: list[Outcome] = []
+        for index, publish in enumerate(request.group):
+            first = request.again.get(index)
+            if first is not None:
+                outcomes.append(_repeated(publish, request.group[first], outcomes[first]))
+            elif index in found:
+                outcomes.append(_first_answer(publish, found[index]))
+            else:
+                sequence += len(publish.drafts)
+                outcomes.append(Receipt(epoch, sequence, publish.subscribers, replicas=replicas))
+        return outcomes
+
+
+class _Request:
+    """A group as the script takes it. The same each time that it is sent."""
+
+    def __init__(self, group: Sequence[Publish], time_ms: int) -> None:
+        self.group = group
+        self.nonce = secrets.token_bytes(NONCE_BYTES)
+        self.unanswered = False  # it was sent, and may be in the log or not
+        self.keyed: list[int] = []  # the publishes with a key that is new in this group
+        self.again: dict[int, int] = {}  # those whose key came before in this group, and there
+        keys: dict[tuple[str, str], int] = {}
+        head: list[bytes | int] = []
+        packed: list[bytes] = []
+        for index, publish in enumerate(group):
+            idempotency = publish.idempotency
+            if idempotency is not None:
+                name = idempotency.publisher, idempotency.key
+                if name in keys:
+                    self.again[index] = keys[name]
+                    continue
+                keys[name] = index
+                self.keyed.append(index)
+                answer = _encode((idempotency.digest, publish.subscribers))
+                head += _field(idempotency), answer, len(packed) + 1, len(packed) + len(publish.drafts)
+            packed += [pack(draft, time_ms) for draft in publish.drafts]
+        self.arguments = [len(self.keyed), *head, *packed]
+
+
+def _field(idempotency: Idempotency) -> bytes:
+    return sha256(f"{idempotency.publisher}\n{idempotency.key}".encode()).digest()[:_KEY_BYTES]
+
+
+def _first_answer(publish: Publish, stored: bytes) -> Outcome:
+    assert publish.idempotency is not None
+    sequence, _, epoch, packed = stored.split(b" ", 3)
+    answer = _decode(packed)
+    if answer.digest != publish.idempotency.digest:
+        return _reused()
+    return Receipt(epoch.decode(), int(sequence), answer.subscribers, repeated=True)
+
+
+def _repeated(publish: Publish, first: Publish, outcome: Outcome) -> Outcome:
+    assert publish.idempotency is not None
+    assert first.idempotency is not None
+    if publish.idempotency.digest != first.idempotency.digest:
+        return _reused()
+    return replace(outcome, repeated=True) if isinstance(outcome, Receipt) else outcome
+
+
+def _reused() -> KeyReused:
+    return KeyReused("this Idempotency-Key was used with another body; use a new key for each publish")
+
+
+def _unavailable(request: _Request) -> Unavailable:
+    if request.unanswered:
+        return Unavailable(
+            "the log did not answer, and may have stored it; retry with the same Idempotency-Key", _RETRY_S
+        )
+    return Unavailable("the log cannot be reached, and nothing was stored; retry later", _RETRY_S)
