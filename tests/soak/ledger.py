@@ -101,21 +101,21 @@ class Verdict:
 class Ledger:
     def __init__(self) -> None:
         self.acknowledged: dict[Position, tuple[str, str]] = {}  # channel and data
-        self.last: Position | None = None
+        self._last: dict[str, Position] = {}  # by channel
 
     def acknowledge(self, cursor: str, channel: str, data: str) -> None:
         position = parse_cursor(cursor)
         assert position is not None
         self.acknowledged[position] = channel, data
-        self.last = position
+        self._last[channel] = position
 
     def is_served(self, record: Record) -> bool:
-        """Whether the subscriber stands where the log ends, as far as publishers know. (Behind that there may be
-        another epoch, in which nothing was published yet.)
+        """Whether the subscriber has got to the end of its channels, as far as publishers know. (Behind that there may
+        be another epoch, in which nothing was published yet.)
         """
-        if self.last is None:
-            return True
-        return record.position is not None and (record.position[0] != self.last[0] or record.position >= self.last)
+        position = record.position
+        lasts = [last for channel in record.channels if (last := self._last.get(channel)) is not None]
+        return all(position is not None and (position[0] != last[0] or position >= last) for last in lasts)
 
     def judge(self, records: Sequence[Record], *, loses: bool) -> Verdict:
         """``loses``: what was run may lose the log, or its tail, and then says so under another epoch."""
@@ -160,7 +160,7 @@ class Ledger:
                 verdict.examples.append(f"{name}: another log {skip}")
         if not self.is_served(record):
             verdict.silent += 1
-            verdict.examples.append(f"{name}: stands at {record.position}, the log at {self.last}")
+            verdict.examples.append(f"{name}: stands at {record.position}, not at the end")
 
     def _passes_over(
         self, skip: Skip, record: Record, by_channel: dict[tuple[str, str], list[tuple[int, str]]]
