@@ -45,6 +45,8 @@ class Event(StrEnum):
     TOKEN_IGNORED = "token_ignored"
     LOG_LOST = "log_lost"
     LOG_DAMAGED = "log_damaged"
+    LOG_RENEWED = "log_renewed"
+    LOG_TRIMMED = "log_trimmed"
     LOG_TROUBLE = "log_trouble"
     LOG_WORKS = "log_works"
     ACCEPT_PAUSED = "accept_paused"

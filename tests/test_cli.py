@@ -270,13 +270,17 @@ def test_no_other_variable_of_a_service_is_one_of_ours() -> None:
     assert ours == ["PUSHCOMPAT_PORT"]
 
 
+AVAILABLE = "sqlite:, memory:, redis:, rediss:, redis+unix:, redis+sentinel:"
+
+
 @pytest.mark.parametrize(
     ("url", "advice"),
-    [
-        (url, "there is no such kind of store; available: memory:, redis:, rediss:, redis+unix:, redis+sentinel:")
-        for url in ("mysql:", "memory", "")
-    ]
-    + [("memory:x", "nothing may follow memory:")],
+    [(url, f"there is no such kind of store; available: {AVAILABLE}") for url in ("mysql:", "memory", "")]
+    + [("memory:x", "nothing may follow memory:")]
+    + [
+        (f"sqlite:{options}", "after ? only synchronous=normal or synchronous=full may follow")
+        for options in ("x?synchronous=off", "?synchronous=full&x=1", "x?full")
+    ],
 )
 def test_a_store_that_there_is_not_is_said_in_one_line(tmp_path: Path, url: str, advice: str) -> None:
     done = process("--publish-key", "k", "--port", "0", "--state-dir", str(tmp_path), "--store", url)

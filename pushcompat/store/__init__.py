@@ -10,6 +10,7 @@ from ..limits import Retention
 from .base import Store
 from .memory import MemoryStore
 from .redis.urls import without_password
+from .sqlite import SqliteStore
 
 
 def open_store(url: str, retention: Retention, state_dir: Path) -> Store:
@@ -42,6 +43,7 @@ def _redis(url: str, retention: Retention, _state_dir: Path) -> Store:
 
 # By scheme; their ConfigErrors need not name the option
 SCHEMES: dict[str, Callable[[str, Retention, Path], Store]] = {
+    "sqlite": SqliteStore.from_url,
     "memory": _memory,
     "redis": _redis,
     "rediss": _redis,

@@ -44,9 +44,7 @@ class Receipts:
         if entry is None:
             return None
         digest, _, receipt = entry
-        if digest != repeat.digest:
-            return KeyReused("this Idempotency-Key was used with another body; use a new key for each publish")
-        return Receipt(receipt.epoch, receipt.sequence, receipt.subscribers, repeated=True)
+        return answer(receipt, digest, repeat)
 
     def keep(self, publish: Idempotency, receipt: Receipt, now: float) -> None:
         if not self._entries:
@@ -71,3 +69,15 @@ class Receipts:
         (_, key), (_, stored_at, _) = self._entries.popitem(last=False)
         self._bytes -= _ENTRY_BYTES + len(key)
         return stored_at
+
+
+def answer(first: Receipt, digest: bytes, repeat: Idempotency) -> Receipt | KeyReused:
+    """To a publish with the same key as one with that digest, which was answered with ``first``."""
+    if digest != repeat.digest:
+        return KeyReused("this Idempotency-Key was used with another body; use a new key for each publish")
+    return Receipt(first.epoch, first.sequence, first.subscribers, repeated=True)
+
+
+def most_entries(retention: Retention) -> int:
+    """How many there may be, whatever their keys."""
+    return retention.idempotency_bytes // _ENTRY_BYTES

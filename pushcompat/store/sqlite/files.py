@@ -1,0 +1,147 @@
+"""The files of one log, the connections to it, and who may write.
+
+    log.sqlite         the database, in WAL mode; ``-wal`` and ``-shm`` beside it are SQLite's
+    log.sqlite.lock    held (flock) by the process that writes, from before BEGIN until the mark is written
+    log.sqlite.mark    how far the log had come when the last publish was answered, as a cursor; held (flock, shared) by
+                       every process that has the log open
+    log.sqlite.bells/  a FIFO for each follower; held (flock) by the process that trims
+
+SQLite's own way to wait for a lock is no queue: with four processes one of them got a tenth of the others' share, and
+the WAL grew to ten times its size. ``flock`` wakes the waiting one, and the kernel releases it when a process dies.
+Descriptors for ``flock`` must not be shared by a fork, so everything here is opened after it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...limits import Retention
+from ...message import CURSOR_WIDTH, format_cursor, parse_cursor
+
+PAGE_BYTES = 4096
+_WAL_BYTES = 4 * 1024 * 1024  # what the WAL is cut to after a checkpoint
+_ROOM_BYTES = 16 * 1024 * 1024  # for what is not messages, and for what a trim writes
+_BUSY_S = 10.0  # for programs that do not know our lock: the sqlite3 shell, a backup
+_LOCK_POLL_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    path: Path
+    synchronous: str  # what SQLite calls NORMAL or FULL
+    max_bytes: int
+
+    def beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection that begins no transactions by itself. It may be used in one thread at a time."""
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self.synchronous}")
+            connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+            connection.execute(f"PRAGMA max_page_count = {self.max_bytes // PAGE_BYTES}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def max_bytes(retention: Retention) -> int:
+    """The size that the database may have: more than all that is retained, twice, so that trimming always has room."""
+    return 4 * retention.bytes + retention.idempotency_bytes + _ROOM_BYTES
+
+
+class WriteLock:
+    """Held by one thread of one process at a time: each holder opens a lock of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def __enter__(self) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Holds it, or raises TimeoutError."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError from None
+                time.sleep(_LOCK_POLL_S)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class Mark:
+    """The cursor in the file beside the log. Read, written and compared under the write lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def read(self) -> tuple[str, int] | None:
+        """The epoch and the sequence number. None where there is no such thing."""
+        return parse_cursor(os.pread(self._descriptor, CURSOR_WIDTH, 0).decode("latin-1"))
+
+    def write(self, epoch: str, head: int) -> None:
+        os.pwrite(self._descriptor, format_cursor(epoch, head).encode(), 0)
+
+    def sync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def alone(self) -> bool:
+        """Whether no other process has the log open. Whoever opens or closes it holds the write lock meanwhile."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def share(self) -> None:
+        """Tells other processes, for as long as this is open, that they are not alone."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[None]:
+    """All that is read is of one moment, and all that is written is written or nothing of it."""
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # an error such as SQLITE_FULL has ended it already
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        raise
+
+
+def pages_used(connection: sqlite3.Connection) -> int:
+    """Of the database; those that are free will be used again."""
+    (count,), (free,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count"))
+    return int(count - free)

@@ -1,0 +1,256 @@
+"""Opening the database, and whether what is in it is still what clients were told: else it gets a new epoch.
+
+A sequence number that was given once must never be given again under the same epoch, and nothing that was acknowledged
+may be missing under it. ``why_new_epoch`` says when that cannot be promised. What it goes by:
+
+- ``boot``, the kernel's id of its own start, and ``clean``, which the last process sets when it stops. If the machine
+  was started anew and the log was not stopped, there was a power cut or a crash of the kernel, and with NORMAL the last
+  commits may be gone. With FULL none are.
+- the mark beside the file, written after each commit and before its publishers are answered. If it names another epoch,
+  or more than the file has, then the file is an older copy, put back. If it is missing nobody can say.
+- ``file``, the device and inode: another means that the whole directory was copied back, mark included.
+
+``kill -9`` needs none of these: what was committed is in the kernel's hands.
+
+What a start writes is synced, whatever the option: were ``clean`` set back by a commit that a power cut takes away, the
+next start would believe that nothing is missing. The order is modelled in tests/models/sqlite_start.py, which uses
+``why_new_epoch`` itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ...errors import ConfigError
+from ...message import Message, new_epoch
+from .files import Files, Mark, WriteLock, transaction
+
+APPLICATION_ID = int.from_bytes(b"push", "big")
+VERSION = 1
+# The statements that make a database of one version one of the next
+MIGRATIONS: dict[int, tuple[str, ...]] = {}
+SCHEMA = (
+    # No index but the sequence: one by channel makes an append cost four times as much
+    """CREATE TABLE message (channel TEXT NOT NULL, data BLOB NOT NULL, json INTEGER NOT NULL, key TEXT, type TEXT,
+       ttl_s REAL, spread_ms INTEGER, time_ms INTEGER NOT NULL, sequence INTEGER PRIMARY KEY)""",
+    # One row. head: the highest number given when messages were deleted last (see HEAD). evicted: the highest number
+    # ever evicted. The others: see why_new_epoch and trimmer
+    """CREATE TABLE log (id INTEGER PRIMARY KEY CHECK (id = 1), epoch TEXT NOT NULL, head INTEGER NOT NULL,
+       floor INTEGER NOT NULL, evicted INTEGER NOT NULL, trim_at INTEGER NOT NULL, trim_at_pages INTEGER NOT NULL,
+       boot TEXT NOT NULL, clean INTEGER NOT NULL, synchronous TEXT NOT NULL, file TEXT NOT NULL)""",
+    "CREATE TABLE floor (channel TEXT PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID",
+    # The answers to publishes with a key, under the sequence number of the publish's last message
+    """CREATE TABLE receipt (sequence INTEGER PRIMARY KEY, publisher TEXT NOT NULL, key TEXT NOT NULL,
+       digest BLOB NOT NULL, epoch TEXT NOT NULL, subscribers TEXT NOT NULL, time_ms INTEGER NOT NULL)""",
+)
+COLUMNS = ", ".join(Message.__struct_fields__)
+# The highest number given. Were it written by each append, a page more would go into the WAL: a tenth of its time
+HEAD = "max(head, coalesce((SELECT max(sequence) FROM message), 0))"
+FULL = "FULL"
+
+_LOCK_S = 20.0  # how long a start waits for others to start, stop or write
+
+
+class State(NamedTuple):
+    """What of the log's row a start goes by."""
+
+    epoch: str
+    head: int
+    boot: str
+    clean: bool
+    synchronous: str
+    file: str
+
+
+class Started(NamedTuple):
+    """``renewed``: why there is a new epoch. ``kept_as``: where a damaged file was moved to."""
+
+    mark: Mark
+    epoch: str
+    renewed: str | None
+    kept_as: Path | None
+
+
+def why_new_epoch(state: State, boot: str, file: str, mark: tuple[str, int] | None) -> str | None:
+    """None: the epoch stays. ``boot`` and ``file`` are what they are now; ``boot`` is empty where it is not known."""
+    if not state.clean and state.synchronous != FULL and (not boot or state.boot != boot):
+        return "the machine was restarted without a clean stop of the server"
+    if mark is None:
+        return "the .mark file is missing"
+    epoch, head = mark
+    if epoch != state.epoch or head > state.head:
+        return "the file is an older copy, or belongs to another .mark file"
+    if state.file != file:
+        return "the file was copied or moved"
+    return None
+
+
+def start(files: Files) -> Started:
+    """Opens or makes the log. Raises ConfigError."""
+    path = files.path
+    check_place(path)
+    try:
+        with closing(WriteLock(files.beside(".lock"))) as lock, lock.within(_LOCK_S):
+            mark = Mark(files.beside(".mark"))
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite would let everybody read it
+            try:
+                return _start(files, mark)
+            except BaseException:
+                mark.close()
+                raise
+    except sqlite3.Error as error:
+        raise ConfigError(f"cannot open the log {path}: {error}") from None
+    except TimeoutError:
+        raise ConfigError(f"cannot open the log {path}: another process holds {path}.lock; stop that one") from None
+    except OSError as error:
+        raise ConfigError(f"cannot open the log {path}: {error.strerror}: {error.filename or path}") from None
+
+
+def check_place(path: Path) -> None:
+    """What SQLite would only call "unable to open database file"."""
+    directory = path.parent
+    if path.is_dir():
+        raise ConfigError(f"{path} is a directory; name a file in it, such as {path / 'log.sqlite'}")
+    if not directory.is_dir():
+        raise ConfigError(f"there is no directory {directory}; make it, or name another file")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ConfigError(f"the directory {directory} cannot be written to; make it writable, or name another file")
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        raise ConfigError(f"the file {path} cannot be written to; make it writable, or name another file")
+
+
+def stop(files: Files, mark: Mark) -> None:
+    """Notes that nothing is missing, if this is the last process. The disk has everything then."""
+    with closing(WriteLock(files.beside(".lock"))) as lock, lock.within(_LOCK_S):
+        if mark.alone():
+            with closing(files.connect()) as connection:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("UPDATE log SET clean = 1")
+
+
+def _start(files: Files, mark: Mark) -> Started:
+    alone = mark.alone()
+    kept_as = None
+    try:
+        version = _examine(files, mark, alone)
+    except _Damaged as damage:
+        if not alone:
+            advice = "other processes use it; stop all of them, and the next start begins a new log"
+            raise ConfigError(f"the log {files.path} is damaged ({damage}), and {advice}") from None
+        kept_as = _set_aside(files)
+        version = 0
+    with closing(files.connect()) as connection:
+        epoch, head, renewed = _prepare(connection, files, mark, version, alone)
+    mark.write(epoch, head)
+    mark.sync()
+    mark.share()
+    return Started(mark, epoch, renewed, kept_as)
+
+
+class _Damaged(Exception):
+    pass
+
+
+def _examine(files: Files, mark: Mark, alone: bool) -> int:
+    """The version of the database, 0 where there is none yet. Does not write: the file may be somebody else's."""
+    path = files.path
+    foreign = ConfigError(f"{path} is not a log of this server; name another file")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        try:
+            version = _number(connection, "PRAGMA user_version")
+            application = _number(connection, "PRAGMA application_id")
+            if application == version == 0 and not _number(connection, "SELECT count(*) FROM sqlite_master"):
+                return 0
+            if application != APPLICATION_ID:
+                raise foreign
+            if version > VERSION:
+                raise ConfigError(
+                    f"the log {path} has format {version} of a newer pushcompat, this one knows up to {VERSION}; "
+                    "install the newer one again, or name another file"
+                )
+            if alone and (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise _Damaged(" ".join(found.split()))
+        except sqlite3.DatabaseError as error:
+            code = primary_code(error)
+            if code == sqlite3.SQLITE_NOTADB and mark.read() is None:
+                raise foreign from None
+            if code in DAMAGE:
+                raise _Damaged(str(error)) from None
+            raise
+    return version
+
+
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def _set_aside(files: Files) -> Path:
+    """Renames the database, and what belongs to it, so that somebody may still look at it."""
+    name = f"{files.path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    for suffix in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            files.beside(suffix).rename(files.path.with_name(name + suffix))
+    return files.path.with_name(name)
+
+
+def _prepare(
+    connection: sqlite3.Connection, files: Files, mark: Mark, version: int, alone: bool
+) -> tuple[str, int, str | None]:
+    """Returns the epoch, the head, and why the epoch is new, if it is the log's second."""
+    if 0 < version < VERSION and not alone:
+        raise ConfigError(f"the log {files.path} has an older format and is in use; stop the processes that use it")
+    connection.execute("PRAGMA synchronous = FULL")
+    with transaction(connection, "BEGIN IMMEDIATE"):
+        now = _boot(), _identity(files.path)
+        if version == 0:
+            for statement in SCHEMA:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(
+                "INSERT INTO log VALUES (1, ?, 0, 0, 0, 0, 0, ?, 0, ?, ?)",
+                (new_epoch(), now[0], files.synchronous, now[1]),
+            )
+        for older in range(version, VERSION) if version else ():
+            for statement in MIGRATIONS[older]:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        row = connection.execute(f"SELECT epoch, {HEAD}, boot, clean, synchronous, file FROM log").fetchone()
+        state = State(*row)
+        renewed = why_new_epoch(state, *now, mark.read()) if version else None
+        epoch = new_epoch() if renewed else state.epoch
+        synchronous = files.synchronous if alone else min(files.synchronous, state.synchronous, key=(FULL,).count)
+        connection.execute(
+            "UPDATE log SET epoch = ?, boot = ?, clean = 0, synchronous = ?, file = ?",
+            (epoch, now[0], synchronous, now[1]),
+        )
+    return epoch, state.head, renewed
+
+
+def _number(connection: sqlite3.Connection, statement: str) -> int:
+    number: int = connection.execute(statement).fetchone()[0]
+    return number
+
+
+def _identity(path: Path) -> str:
+    """The device counts where it has a number of its own; that of tmpfs or overlayfs is another at each mount."""
+    status = os.stat(path)
+    return f"{status.st_dev if os.major(status.st_dev) else 0}:{status.st_ino}"
+
+
+def _boot() -> str:
+    """Linux, else macOS. Empty where neither can be asked."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with suppress(OSError, subprocess.SubprocessError):
+        asked = subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, timeout=5)
+        return asked.stdout.strip()
+    return ""

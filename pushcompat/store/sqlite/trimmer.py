@@ -1,0 +1,146 @@
+"""Trimming: what need not be retained any more is deleted, and the floors say so.
+
+One pass reads what decides about each message, without a lock, and ``retain``, the rule of all stores, says what stays.
+The rest is deleted in slices, each a transaction under the write lock (a millisecond), with the floors that speak for
+it: whoever reads sees a message, or a floor above it. Only one process trims at a time.
+
+What is younger than ``_GRACE_S`` is left, since a follower in a process that was slow may not have read it yet; it
+would have to load anew. But not at twice the byte budget, or where the log is full: publishers would be refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, cast
+
+import msgspec
+
+from ...limits import Retention
+from ...message import Message
+from ..base import Kept, fold, retain
+from ..receipts import most_entries
+from .files import PAGE_BYTES, Files, WriteLock, pages_used, transaction
+from .start import HEAD
+
+_GRACE_S = 10.0
+_SLICE = 1000  # messages
+_AT_LEAST = 16_384  # messages: more often it is not worth the pass
+_LOG = f"SELECT floor, evicted, {HEAD} FROM log"
+_OUTLINE = """SELECT sequence, channel, key, ttl_s, time_ms, length(data) FROM message
+              WHERE sequence <= ? ORDER BY sequence"""
+_RAISE = """INSERT INTO floor VALUES (?, ?)
+            ON CONFLICT (channel) DO UPDATE SET sequence = max(sequence, excluded.sequence)"""
+
+
+def trim(files: Files, retention: Retention, clock: Callable[[], float], urgent: bool) -> int:
+    """Returns how many messages were deleted. 0 also where another process is at it. Raises sqlite3.Error, OSError."""
+    with _alone(files) as alone:
+        if not alone:
+            return 0
+        with closing(files.connect()) as connection, closing(WriteLock(files.beside(".lock"))) as lock:
+            return _Trim(connection, lock, retention, int(clock() * 1000)).run(urgent)
+
+
+class _Trim:
+    def __init__(self, connection: sqlite3.Connection, lock: WriteLock, retention: Retention, now_ms: int) -> None:
+        self._connection = connection
+        self._lock = lock
+        self._retention = retention
+        self._now_ms = now_ms
+
+    def run(self, urgent: bool) -> int:
+        urgent = urgent or pages_used(self._connection) * PAGE_BYTES > 2 * self._retention.bytes
+        messages, floors, (floor, evicted, _) = self._outline(urgent)
+        kept = retain(messages, self._retention, self._now_ms, floor, floors, evicted)
+        stays = {message.sequence for message in kept.messages}
+        dead = [message for message in messages if message.sequence not in stays]
+        for start in range(0, len(dead), _SLICE):
+            with self._lock, transaction(self._connection, "BEGIN IMMEDIATE"):
+                self._delete(dead[start : start + _SLICE], kept)
+        with self._lock, transaction(self._connection, "BEGIN IMMEDIATE"):
+            self._finish(kept, len(stays))
+        return len(dead)
+
+    def _outline(self, urgent: bool) -> tuple[list[Message], dict[str, int], tuple[int, int, int]]:
+        """Of all messages that are old enough what ``retain`` looks at; the floors; floor, evicted and head."""
+        execute = self._connection.execute
+        young_ms = self._now_ms - int(_GRACE_S * 1000)
+        with transaction(self._connection):
+            log = execute(_LOG).fetchone()
+            floors = dict(execute("SELECT channel, sequence FROM floor").fetchall())
+            rows = execute(_OUTLINE, (log[2] if urgent else self._older_than(young_ms, log[2]),)).fetchall()
+        return [_outline_of(row) for row in rows], floors, log
+
+    def _older_than(self, time_ms: int, head: int) -> int:
+        """The last sequence number of that age, found by halves: where clocks went back, about there."""
+        (first,) = self._connection.execute("SELECT min(sequence) FROM message").fetchone()
+        numbers = range(first or head, head + 1)
+        return numbers.start - 1 + bisect_right(numbers, time_ms, key=self._time_ms)
+
+    def _time_ms(self, sequence: int) -> int:
+        """Of the first message from there on."""
+        row = self._connection.execute(
+            "SELECT time_ms FROM message WHERE sequence >= ? ORDER BY sequence LIMIT 1", (sequence,)
+        ).fetchone()
+        return self._now_ms if row is None else int(row[0])
+
+    def _delete(self, dead: Sequence[Message], kept: Kept) -> None:
+        """Deletes them. The floor of each is raised that is not above what the floors are going to be."""
+        raised: dict[str, int] = {}
+        for message in dead:
+            channel, sequence = message.channel, message.sequence
+            if sequence <= kept.floors.get(channel, kept.floor):
+                raised[channel] = max(raised.get(channel, 0), sequence)
+        self._connection.execute(f"UPDATE log SET head = {HEAD}")  # which no message may say any more after this
+        sequences = msgspec.json.encode([message.sequence for message in dead]).decode()
+        self._connection.execute("DELETE FROM message WHERE sequence IN (SELECT value FROM json_each(?))", (sequences,))
+        self._connection.executemany(_RAISE, raised.items())
+        if raised:
+            self._connection.execute("UPDATE log SET evicted = max(evicted, ?)", (max(raised.values()),))
+
+    def _finish(self, kept: Kept, stay: int) -> None:
+        """Folds floors, forgets receipts, and says when it is worth to trim again."""
+        execute = self._connection.execute
+        floor, _ = fold(dict(execute("SELECT channel, sequence FROM floor").fetchall()), kept.floor)
+        execute("DELETE FROM floor WHERE sequence <= ?", (floor,))
+        oldest_ms = self._now_ms - int(self._retention.idempotency_s * 1000)
+        execute(
+            """DELETE FROM receipt WHERE sequence <= (SELECT max(sequence) FROM receipt WHERE time_ms <= ?)
+               OR sequence <= (SELECT sequence FROM receipt ORDER BY sequence DESC LIMIT 1 OFFSET ?)""",
+            (oldest_ms, most_entries(self._retention)),
+        )
+        (head,) = execute(f"SELECT {HEAD} FROM log").fetchone()
+        pages = pages_used(self._connection) + self._retention.bytes // 4 // PAGE_BYTES
+        execute(
+            "UPDATE log SET floor = max(floor, ?), trim_at = ?, trim_at_pages = ?",
+            (floor, head + max(stay, _AT_LEAST), pages),
+        )
+
+
+def _outline_of(row: tuple[Any, ...]) -> Message:
+    """``retain`` looks at the payload's length alone, so that it need not be read."""
+    sequence, channel, key, ttl_s, time_ms, size = row
+    data = cast(bytes, range(size))
+    return Message(channel, data, key=key, ttl_s=ttl_s, time_ms=time_ms, sequence=sequence)
+
+
+@contextmanager
+def _alone(files: Files) -> Iterator[bool]:
+    """Whether no other process trims; it does not until this is over."""
+    directory = files.beside(".bells")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,556 @@
+"""The SQLite store: the contract, and what a file adds to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pushcompat.errors import ConfigError, StoreFull, Unavailable
+from pushcompat.limits import Retention
+from pushcompat.message import Message, format_cursor
+from pushcompat.store.base import Idempotency, Lost, Publish, Receipt, Store, StoreError
+from pushcompat.store.sqlite import SqliteStore, start
+from pushcompat.store.sqlite.files import max_bytes
+from pushcompat.store.sqlite.trimmer import trim
+
+from ..harness import PATIENCE_S
+from .contract import ALL, Clock, Contract, Follower, Open, append, append_group, draft, fill, kept, shown
+
+Work = Callable[[SqliteStore], Coroutine[None, None, None]]
+
+
+async def trimmed(store: SqliteStore, urgent: bool = False) -> int:
+    """Trims now, and returns how many messages were deleted."""
+    return await store._trims.do(partial(trim, store._files, store._retention, store._clocks[0], urgent))
+
+
+class TestSqliteStore(Contract):
+    @pytest.fixture
+    def open_store(self, tmp_path: Path) -> Open:
+        async def opened(retention: Retention, clock: Clock) -> Store:
+            store = SqliteStore(tmp_path / "log.sqlite", retention, clock=clock, steady=clock)
+            await store.open()
+            return store
+
+        return opened
+
+    async def trim(self, store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        await append_group(store, [Publish([draft("a", str(n)) for n in range(1000)])])
+        await trimmed(store, urgent=True)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.sqlite"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@asynccontextmanager
+async def opened(
+    path: Path, retention: Retention = ALL, clock: Clock | None = None, synchronous: str = "NORMAL"
+) -> AsyncIterator[SqliteStore]:
+    clock = clock or Clock()
+    store = SqliteStore(path, retention, synchronous, clock, clock)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def play(work: Coroutine[None, None, None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await work
+
+    asyncio.run(limited())
+
+
+def edit(path: Path, *statements: str) -> None:
+    """Does this to the file while nobody has it open."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def publish(key: str = "k", channel: str = "a") -> list[Publish]:
+    return [Publish([draft(channel)], {channel: 2}, Idempotency("me", key, b"digest"))]
+
+
+# What a restart keeps
+
+
+def test_after_a_restart_all_is_as_it_was_and_the_numbers_go_on(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path, Retention(count=2)) as store:
+            epoch = store.epoch
+            await fill(store, "a", *"1234")
+            await append(store, draft("b", "5", key="k", type="t", ttl_s=60.0, spread_ms=1))
+            before = await store.retained()
+        async with opened(path, Retention(count=2)) as store:
+            after = await store.retained()
+            assert after._replace(messages=[]) == before._replace(messages=[])
+            assert list(map(repr, after.messages)) == list(map(repr, before.messages))
+            assert (after.floors, after.head, after.epoch) == ({"a": 2}, 5, epoch)
+            assert await append(store, draft("a")) == Receipt(epoch, 6, {})
+
+    play(work())
+
+
+def test_a_key_is_known_after_a_restart_for_as_long_as_it_would_have_been_without(path: Path, clock: Clock) -> None:
+    async def work() -> None:
+        async with opened(path, clock=clock) as store:
+            await append_group(store, publish())
+        clock.now += 299
+        async with opened(path, clock=clock) as store:
+            (again,) = await append_group(store, publish())
+            assert (again.sequence, again.subscribers, again.repeated) == (1, {"a": 2}, True)
+            clock.now += 1
+            (late,) = await append_group(store, publish())
+            assert (late.sequence, late.repeated) == (2, False)
+
+    play(work())
+
+
+def test_a_number_is_not_given_again_when_the_last_messages_were_deleted(path: Path, clock: Clock) -> None:
+    async def work() -> None:
+        async with opened(path, clock=clock) as store:
+            await append(store, draft("a", ttl_s=1.0))
+            clock.now += 60
+            assert await trimmed(store) == 1
+            assert await store.head() == (store.epoch, 1)
+            assert (await append(store, draft("a", ttl_s=1.0))).sequence == 2
+            clock.now += 60
+            assert await trimmed(store) == 1
+        async with opened(path, clock=clock) as store:
+            assert (await store.retained()).head == 2
+            assert (await append(store, draft("a"))).sequence == 3
+
+    play(work())
+
+
+def test_only_this_user_may_read_the_files(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as store:
+            await fill(store, "a", "1")
+            for file in path.parent.iterdir():
+                assert not stat.S_IMODE(file.stat().st_mode) & 0o077, file
+
+    play(work())
+
+
+# Two stores on one file: in one process here, as in two
+
+
+def test_two_stores_on_one_file_are_one_log(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as one, opened(path) as other:
+            assert one.epoch == other.epoch
+            follower = Follower(one)
+            assert [(await append(store, draft("a"))).sequence for store in (one, other, other, one)] == [1, 2, 3, 4]
+            assert [message.sequence for message in await follower.read(4)] == [1, 2, 3, 4]
+            assert await one.head() == await other.head() == (one.epoch, 4)
+            await follower.aclose()
+
+    play(work())
+
+
+def test_a_key_that_was_used_through_one_store_is_known_to_the_other(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as one, opened(path) as other:
+            await append_group(one, publish())
+            (again,) = await append_group(other, publish())
+            assert (again.sequence, again.repeated) == (1, True)
+
+    play(work())
+
+
+def test_the_epoch_stays_when_one_of_two_stops_cleanly_and_is_opened_again(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as one:
+            for _ in range(3):
+                async with opened(path) as other:
+                    await fill(other, "a", "x")
+                    assert other.epoch == one.epoch
+                await fill(one, "a", "x")
+            with closing(sqlite3.connect(path)) as connection:
+                assert connection.execute("SELECT clean FROM log").fetchone() == (0,)
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT clean FROM log").fetchone() == (1,)
+
+    play(work())
+
+
+def test_a_follower_in_another_process_hears_a_new_epoch(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as one:
+            await fill(one, "a", "1")
+            follower = Follower(one, 1)
+            path.with_name("log.sqlite.mark").unlink()
+            async with opened(path) as other:
+                assert other.epoch != one.epoch
+                with pytest.raises(Lost):
+                    await follower.batch()
+                assert (await one.retained()).epoch == other.epoch
+                receipt = await append(one, draft("a"))
+                assert (receipt.epoch, receipt.sequence, one.epoch) == (other.epoch, 2, other.epoch)
+
+    play(work())
+
+
+# When the epoch must be new
+
+
+@pytest.mark.parametrize(
+    ("harm", "renewed"),
+    [
+        pytest.param("UPDATE log SET boot = 'another'", False, id="another boot after a clean stop"),
+        pytest.param("UPDATE log SET boot = 'another', clean = 0", True, id="another boot, not stopped"),
+        pytest.param("UPDATE log SET clean = 0", False, id="kill -9"),
+        pytest.param("UPDATE log SET boot = 'another', clean = 0, synchronous = 'FULL'", False, id="FULL"),
+        pytest.param("UPDATE log SET file = '1:2'", True, id="another file"),
+        pytest.param("DELETE FROM message WHERE sequence = 3", True, id="an older copy"),
+    ],
+)
+def test_the_epoch_is_new_if_what_was_acknowledged_may_be_missing_and_only_then(
+    path: Path, harm: str, renewed: bool
+) -> None:
+    async def work() -> None:
+        async with opened(path) as store:
+            await fill(store, "a", *"123")
+            epoch = store.epoch
+        edit(path, harm)
+        async with opened(path) as store:
+            assert (store.epoch != epoch) == renewed
+            retained = await store.retained()
+            assert retained.epoch == store.epoch
+            assert shown(retained.messages)[:2] == ["a:1", "a:2"]
+
+    play(work())
+
+
+@pytest.mark.parametrize("content", [None, b"", b"x" * 24, format_cursor("another1", 1).encode()])
+def test_without_its_mark_the_log_goes_on_under_a_new_epoch(path: Path, content: bytes | None) -> None:
+    async def work() -> None:
+        async with opened(path) as store:
+            await fill(store, "a", *"123")
+            epoch = store.epoch
+        mark = path.with_name("log.sqlite.mark")
+        mark.unlink()
+        if content is not None:
+            mark.write_bytes(content)
+        async with opened(path) as store:
+            assert store.epoch != epoch
+            assert (await append(store, draft("a"))).sequence == 4
+            assert mark.read_text() == format_cursor(store.epoch, 4)
+
+    play(work())
+
+
+def test_a_copy_that_is_put_back_over_the_file_is_noticed_whatever_came_after_it(path: Path) -> None:
+    """Within the second, and though the file keeps its inode."""
+
+    async def work() -> None:
+        async with opened(path) as store:
+            await fill(store, "a", "1")
+        backup = content(path)
+        async with opened(path) as store:
+            epoch = store.epoch
+            await fill(store, "a", "2")
+        with path.open("r+b") as file:
+            file.write(backup)
+            file.truncate()
+        async with opened(path) as store:
+            assert store.epoch != epoch
+            assert (await append(store, draft("a"))).sequence == 2
+
+    play(work())
+
+
+def test_the_mark_is_written_before_the_publisher_is_answered(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as store:
+            for number in (1, 2, 3):
+                await append(store, draft("a"))
+                assert path.with_name("log.sqlite.mark").read_text() == format_cursor(store.epoch, number)
+
+    play(work())
+
+
+def test_appends_are_synced_as_the_option_says(path: Path) -> None:
+    async def work() -> None:
+        for synchronous, number in (("NORMAL", 1), ("FULL", 2)):
+            async with opened(path, synchronous=synchronous) as store:
+                assert store._writer._connection.execute("PRAGMA synchronous").fetchone() == (number,)
+
+    play(work())
+
+
+# Files that are not as they should be
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ConfigError) as refused:
+        asyncio.run(SqliteStore(path, ALL).open())
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_a_directory_in_place_of_the_file(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == f"{tmp_path} is a directory; name a file in it, such as {tmp_path / 'log.sqlite'}"
+
+
+def test_a_directory_that_is_missing(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "no" / "log") == f"there is no directory {tmp_path / 'no'}; make it, or name another file"
+
+
+def test_a_directory_that_cannot_be_written_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda asked, mode: asked != path.parent)
+    assert refusal(path).startswith(f"the directory {path.parent} cannot be written to; ")
+
+
+def test_a_file_that_cannot_be_written_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(_once(path))
+    monkeypatch.setattr(os, "access", lambda asked, mode: asked != path)
+    assert refusal(path).startswith(f"the file {path} cannot be written to; ")
+
+
+async def _once(path: Path) -> None:
+    async with opened(path) as store:
+        await fill(store, "a", "1")
+
+
+def test_a_text_file_is_left_alone(path: Path) -> None:
+    path.write_text("dear diary, " * 100)
+    assert refusal(path) == f"{path} is not a log of this server; name another file"
+    assert path.read_text().startswith("dear diary")
+
+
+def test_the_database_of_another_program_is_left_alone(path: Path) -> None:
+    edit(path, "CREATE TABLE comments (text)")
+    before = path.read_bytes()
+    assert refusal(path) == f"{path} is not a log of this server; name another file"
+    assert path.read_bytes() == before
+
+
+def test_a_log_of_a_newer_version_is_left_alone(path: Path) -> None:
+    play(_once(path))
+    edit(path, "PRAGMA user_version = 99")
+    assert "has format 99 of a newer pushcompat, this one knows up to 1; install the newer one again" in refusal(path)
+    edit(path, "PRAGMA user_version = 1")
+    play(_once(path))
+
+
+def test_a_log_of_an_older_version_is_brought_up_to_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        await _once(path)
+        monkeypatch.setattr(start, "VERSION", 3)
+        steps = {
+            1: ("ALTER TABLE log ADD COLUMN one", "UPDATE log SET one = 1"),
+            2: ("ALTER TABLE log ADD COLUMN two",),
+        }
+        monkeypatch.setattr(start, "MIGRATIONS", steps)
+        for _ in range(2):
+            async with opened(path) as store:
+                assert await kept(store) == (["a:1"], {})
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+            assert connection.execute("SELECT one, two FROM log").fetchone() == (1, None)
+
+    play(work())
+
+
+def test_the_columns_are_the_fields_of_a_message(path: Path) -> None:
+    play(_once(path))
+    with closing(sqlite3.connect(path)) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(message)")]
+    assert tuple(columns) == Message.__struct_fields__
+
+
+def damage(path: Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 2048)
+
+
+@pytest.mark.parametrize("offset", [0, 4096, 8192], ids=["the header", "a page", "another page"])
+def test_a_damaged_log_is_kept_aside_and_a_new_one_begins(path: Path, offset: int) -> None:
+    async def work() -> None:
+        async with opened(path) as store:
+            epoch = store.epoch
+            for _ in range(10):
+                await fill(store, "a", "x" * 1000)
+        damage(path, offset)
+        damaged = content(path)
+        async with opened(path) as store:
+            assert store.epoch != epoch
+            assert await kept(store) == ([], {})
+            (aside,) = path.parent.glob("log.sqlite.damaged-*")
+            assert aside.read_bytes() == damaged
+            await fill(store, "a", "1")
+
+    play(work())
+
+
+def test_a_damaged_log_that_others_use_is_not_moved_away_under_them(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path):
+            damage(path, 0)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink()
+            with pytest.raises(ConfigError, match="other processes use it"):
+                await SqliteStore(path, ALL).open()
+            assert not list(path.parent.glob("*.damaged-*"))
+
+    play(work())
+
+
+# When it cannot be written, or read
+
+
+class _Failing:
+    """A connection that fails at one statement, as a disk does."""
+
+    def __init__(self, connection: sqlite3.Connection, statement: str, code: int) -> None:
+        self._connection = connection
+        self._statement = statement
+        self._code = code
+
+    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+        if statement.startswith(self._statement):
+            error = sqlite3.OperationalError("the disk says no")
+            error.sqlite_errorcode = self._code
+            raise error
+        return self._connection.execute(statement, *values)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "SELECT", "INSERT", "COMMIT"])
+@pytest.mark.parametrize(
+    ("code", "outcome", "ready"),
+    [
+        pytest.param(sqlite3.SQLITE_FULL, StoreFull, True, id="full"),
+        pytest.param(sqlite3.SQLITE_IOERR, Unavailable, False, id="input/output error"),
+        pytest.param(sqlite3.SQLITE_CORRUPT, Unavailable, False, id="corrupt"),
+    ],
+)
+def test_of_a_group_that_fails_nothing_is_stored_and_the_next_one_is_whole(
+    path: Path, statement: str, code: int, outcome: type[Exception], ready: bool
+) -> None:
+    async def work() -> None:
+        async with opened(path) as store:
+            await fill(store, "a", "1")
+            whole = store._writer._connection
+            store._writer._connection = _Failing(whole, statement, code)  # type: ignore[assignment]
+            group = [Publish([draft("a", "2"), draft("b", "3")]), *publish()]
+            outcomes = await append_group(store, group)
+            assert [type(said) for said in outcomes] == [outcome, outcome]
+            assert (store.health().problem is None) == ready
+            store._writer._connection = whole
+            assert await kept(store) == (["a:1"], {})
+            (receipt,) = await append_group(store, publish())
+            assert (receipt.sequence, receipt.repeated) == (2, False)
+            assert store.health().problem is None
+
+    play(work())
+
+
+def test_a_publish_that_was_stored_though_its_answer_was_an_error_is_not_stored_again(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as store:
+            mark = store._mark
+            store._writer._mark = None  # type: ignore[assignment]
+            with pytest.raises(AttributeError):
+                store._writer.append(publish())
+            store._writer._mark = mark
+            (again,) = await append_group(store, publish())
+            assert (again.sequence, again.repeated) == (1, True)
+
+    play(work())
+
+
+def test_a_full_log_refuses_whole_publishes_and_goes_on_when_there_is_room(path: Path, clock: Clock) -> None:
+    retention = Retention(count=3, bytes=64 * 1024, idempotency_bytes=0)
+
+    async def work() -> None:
+        async with opened(path, retention, clock) as store:
+            most = max_bytes(retention) // 4096
+            store._trimming = True  # no trim in the meantime
+            store._writer._connection.execute("PRAGMA max_page_count = 100")
+            taken = 0
+            while isinstance((await append_group(store, [Publish([draft("a", "x" * 5000)] * 1)]))[0], Receipt):
+                taken += 1
+            assert 10 < taken < 100
+            outcomes = await append_group(store, [Publish([draft("a", "x" * 3000)]) for _ in range(50)])
+            assert {type(outcome) for outcome in outcomes} == {StoreFull}
+            assert await store.head() == (store.epoch, taken)
+            store._trimming = False
+            clock.now += 60
+            assert await trimmed(store) == taken - 3
+            store._writer._connection.execute(f"PRAGMA max_page_count = {most}")
+            assert (await append(store, draft("a", "x" * 5000))).sequence == taken + 1
+
+    play(work())
+
+
+def test_where_the_log_cannot_be_read_the_store_says_so(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as store:
+            store._connection.close()
+            for ask in (store.retained, store.head):
+                with pytest.raises((StoreError, sqlite3.ProgrammingError)):
+                    await ask()
+
+    play(work())
+
+
+# Closing
+
+
+def test_what_was_given_to_the_log_before_it_closes_is_answered_and_stored(path: Path) -> None:
+    async def work() -> None:
+        answered: list[object] = []
+        async with opened(path) as store:
+            store.append([Publish([draft("a", "1")])], answered.extend)
+        assert answered == [Receipt(store.epoch, 1, {})]
+        store.append([Publish([draft("a", "2")])], answered.extend)
+        assert isinstance(answered[1], Unavailable)
+        async with opened(path) as store:
+            assert await kept(store) == (["a:1"], {})
+
+    play(work())
+
+
+def test_nothing_is_left_beside_the_file_that_grows(path: Path) -> None:
+    async def work() -> None:
+        for _ in range(3):
+            async with opened(path) as store:
+                follower = Follower(store)
+                await fill(store, "a", "1")
+                await follower.batch()
+                await follower.aclose()
+        assert sorted(file.name for file in path.parent.iterdir()) == [
+            "log.sqlite", "log.sqlite.bells", "log.sqlite.lock", "log.sqlite.mark",
+        ]  # fmt: skip
+        assert not list(path.with_name("log.sqlite.bells").iterdir())
+
+    play(work())
