@@ -1,9 +1,11 @@
 # make run                 a server on http://127.0.0.1:8888, with the demo chat
 # make test                everything that must hold
 # make test-lower-bounds   tests that touch the dependencies, with the oldest versions that setup.cfg allows
+# make compiled            a build with its hot modules compiled, in build/compiled; needs a C compiler and python3-dev
+# make test-compiled       the tests of these modules, with that build
 # make lint                ruff and mypy alone
 # make reach               every browser behind every proxy on every network; writes docs/reach.md (about 20 minutes)
-# make bench               the figures, against Nchan and others, with BEFORE=PATH against another checkout too (about 25 minutes)
+# make bench               the figures, against Nchan and others, with BEFORE=PATH against another checkout too (about 30 minutes)
 # make soak                all stores for ten minutes, while processes are killed; writes docs/soak.md
 # make clean               removes the environments and builds
 #
@@ -14,10 +16,11 @@ PYTHON ?= $(firstword $(foreach p,/usr/bin/python3 python3,$(shell $(p) -c 'impo
 	sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
 VENV := .venv
 LOWER := .venv-lower-bounds
+COMPILED := build/compiled
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-lower-bounds lint reach bench soak clean
+.PHONY: help run test test-lower-bounds compiled test-compiled lint reach bench soak clean
 
 help:
 	@sed -n 's/^#\( \|$$\)//p' Makefile
@@ -33,6 +36,12 @@ test-lower-bounds: $(LOWER)/installed
 		tests/access tests/client tests/hub tests/store tests/web tests/wire tests/test_*.py \
 		--ignore tests/web/test_chat_page.py
 
+compiled: $(COMPILED)/built
+
+test-compiled: $(COMPILED)/built
+	cp -r tests docs setup.cfg $(COMPILED)
+	cd $(COMPILED) && $(CURDIR)/$(BIN)/python -m pytest -q $(ARGS) tests/access tests/hub tests/wire tests/parity/test_scenarios.py
+
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -41,8 +50,8 @@ lint: $(VENV)/installed-test
 reach: $(VENV)/installed-test
 	$(BIN)/python -m tests.reach.matrix $(ARGS)
 
-bench: $(VENV)/installed
-	$(BIN)/python bench/run.py $(if $(BEFORE),--before $(BEFORE)) $(ARGS)
+bench: $(VENV)/installed $(COMPILED)/built
+	$(BIN)/python bench/run.py --compiled $(COMPILED) $(if $(BEFORE),--before $(BEFORE)) $(ARGS)
 
 soak: $(VENV)/installed-test
 	$(BIN)/python -m tests.soak --report docs/soak.md $(ARGS)
@@ -59,6 +68,11 @@ $(VENV)/installed: setup.cfg pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+$(COMPILED)/built: $(VENV)/installed-test setup.py $(shell find pushcompat -name '*.py')
+	rm -rf build
+	PUSHCOMPAT_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $(COMPILED)
 	@touch $@
 
 ## "name>=1.2" and "name[extra]>=1.2" in setup.cfg become the constraint "name==1.2".

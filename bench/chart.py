@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from results import Comparison, Result, human
-from servers import NCHAN, SUBJECT
+from servers import NCHAN
 
 WIDTH = 1080
 LABELS = 370  # where the axis begins
@@ -71,7 +71,7 @@ def _row(result: Result, top: int) -> Iterable[str]:
     better = comparison.measured if result.figure.more_is_better else 1 / comparison.measured
     start, end = sorted((_x(1.0), _x(better)))
     middle, text = top + ROW / 2, top + ROW / 2 + 5
-    values = f"{_short(result.values[SUBJECT])} against {_short(result.values[NCHAN])}"
+    values = f"{_short(result.subject)} against {_short(result.values[NCHAN])}"
     target = _target(result, comparison)
     good = comparison.met and better >= (target or 0)
     yield _text(LABELS - 18, text, result.figure.title, "ink end")

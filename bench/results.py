@@ -48,6 +48,10 @@ class Result:
         labels = (side.label for side in self.scenario.sides)
         return {label: statistics.median(row) for label, row in zip(labels, self.samples, strict=True)}
 
+    @property
+    def subject(self) -> float:
+        return next(iter(self.values.values()))
+
     def comparisons(self) -> Iterable[Comparison]:
         (_, subject), *others = self.values.items()
         targets = {target.than: target for target in self.figure.targets}
@@ -168,8 +172,8 @@ def table(results: Sequence[Result], deliveries: Sequence[Delivery]) -> str:
 
 def markdown(results: Sequence[Result]) -> str:
     """The table of README.md: released servers only, nothing about targets."""
-    labels = [label for label in ORDER if label != BEFORE]
     shown = [result for result in results if result.against(NCHAN)]
+    labels = [label for label in ORDER if label != BEFORE and any(label in result.values for result in shown)]
     lines = [f"| | {' | '.join(labels)} | |", f"| --- |{' ---: |' * len(labels)} --- |"]
     for result in shown:
         values = (human(result.values[label]) if label in result.values else "" for label in labels)

@@ -29,6 +29,7 @@ from scenarios import SCENARIOS, Scenario
 from servers import (
     BEFORE,
     CENTRIFUGO,
+    COMPILED,
     NCHAN,
     ROOT,
     SUBJECT,
@@ -74,6 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, help="of each server, alternating; the median counts (3)")
     parser.add_argument("--quick", action="store_true", help="one run of each, a fifth of the load")
     parser.add_argument("--tree", type=checkout, default=ROOT, metavar="PATH", help="checkout to measure (this one)")
+    parser.add_argument("--compiled", type=checkout, metavar="PATH", help="its compiled build (make compiled)")
     parser.add_argument("--before", type=checkout, metavar="PATH", help="checkout of the build to compare with")
     parser.add_argument(
         "--peers",
@@ -115,7 +117,8 @@ def checkout(text: str) -> Path:
 
 def find_servers(options: argparse.Namespace) -> dict[str, Starter]:
     """How to start each server that takes part, by its name in the scenarios."""
-    checkouts = {SUBJECT: options.tree} | ({BEFORE: options.before} if options.before else {})
+    named = {COMPILED: options.compiled, SUBJECT: options.tree, BEFORE: options.before}
+    checkouts = {name: path for name, path in named.items() if path}
     for path in checkouts.values():
         require_checkout(path)
     require_nchan()

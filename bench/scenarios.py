@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from load import Load, Report
-from servers import BEFORE, CENTRIFUGO, NCHAN, SUBJECT, WS
+from servers import BEFORE, CENTRIFUGO, COMPILED, NCHAN, SUBJECT, WS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """The subject, which is first, and what it is compared with."""
+    """The subject, which is first, and what it is compared with. The compiled build is it if it takes part."""
 
     name: str
     sides: tuple[Side, ...]
@@ -145,7 +145,7 @@ PEERS = {"websocket": (CENTRIFUGO, WS), "eventsource": (CENTRIFUGO,), "longpoll"
 
 
 def compared(load: Load, *peers: str) -> tuple[Side, ...]:
-    return tuple(Side(server, server, load) for server in (SUBJECT, BEFORE, NCHAN, *peers))
+    return tuple(Side(server, server, load) for server in (COMPILED, SUBJECT, BEFORE, NCHAN, *peers))
 
 
 def publish(publishers: int, than_before: float, than_nchan: float) -> Scenario:
@@ -163,7 +163,7 @@ def publish_with_keys() -> Scenario:
     keyed = replace(plain, fresh_keys=1)
     return Scenario(
         "publish-keys",
-        (Side(SUBJECT, SUBJECT, keyed), Side(BEFORE, BEFORE, keyed), Side(NCHAN, NCHAN, plain)),
+        (*(Side(server, server, keyed) for server in (COMPILED, SUBJECT, BEFORE)), Side(NCHAN, NCHAN, plain)),
         (publish_figure("64 publishers, an Idempotency-Key each time", RATE_AS_BEFORE, at_least(0.6, NCHAN)),),
     )
 

@@ -19,7 +19,14 @@ from itertools import dropwhile, islice
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SUBJECT, BEFORE, NCHAN, CENTRIFUGO, WS = ORDER = ("pushcompat", "before", "Nchan", "Centrifugo", "ws")
+COMPILED, SUBJECT, BEFORE, NCHAN, CENTRIFUGO, WS = ORDER = (
+    "compiled",
+    "pushcompat",
+    "before",
+    "Nchan",
+    "Centrifugo",
+    "ws",
+)
 SERVER_CORE = 0
 LOAD_CORE = 1
 START_S = 15

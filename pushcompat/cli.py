@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from . import __version__, logs, place
+from . import logs, place
+from .build import VERSION
 from .client.dial import Endpoint
 from .config import Config
 from .errors import ConfigError
@@ -83,7 +84,7 @@ class Grouped(click.Command):
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings=_HELP)
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.version_option(VERSION, message="%(prog)s %(version)s")
 def pushcompat() -> None:
     """Pushes updates to every page on every network: WebSocket, Server-Sent Events and long-poll behind one log.
 

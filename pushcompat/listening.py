@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from tornado.netutil import bind_sockets, bind_unix_socket
 
-from . import __version__
+from .build import VERSION
 from .config import Config
 from .errors import ConfigError
 
@@ -72,10 +72,10 @@ def announce(config: Config, sockets: Sequence[socket.socket]) -> None:
     unix_socket = _path(sockets[0])
     if unix_socket is not None:
         base, curl = f"http://localhost{config.prefix}", f"curl --unix-socket {unix_socket}"
-        lines = [f"pushcompat {__version__} listens on {unix_socket}"]
+        lines = [f"pushcompat {VERSION} listens on {unix_socket}"]
     else:
         base, curl = _url(config, sockets[0]), "curl"
-        lines = [f"pushcompat {__version__} listens on {base}"]
+        lines = [f"pushcompat {VERSION} listens on {base}"]
     key = "KEY"
     if config.publish_key_file is not None:
         lines.append(f"The publish key is in {_short(config.publish_key_file)}")

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
+from pushcompat.build import COMPILED
+
+interpreted_only = pytest.mark.skipif(
+    COMPILED, reason="replaces parts of the hub, which the compiled build does not allow"
+)
+
 
 def may_lack(package: str) -> bool:
     """Whether a test may be skipped because Debian's ``package`` is not installed.

@@ -1,18 +1,29 @@
-"""What is installed: every package of the source, with dependencies that have a tested lower bound."""
+"""What is installed: every package, dependencies that have a tested lower bound, and the compiled build."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+import sysconfig
 from configparser import ConfigParser
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from .harness import Server, running
 from .machine import may_lack
 
 ROOT = Path(__file__).parent.parent
 SETUP = ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
+
+
+NO_COMPILER = not shutil.which("cc") and may_lack("gcc")
+NO_HEADERS = not Path(sysconfig.get_path("include"), "Python.h").exists() and may_lack("python3-dev")
 
 
 def lines(section: str, option: str) -> list[str]:
@@ -30,6 +41,29 @@ def test_every_folder_of_the_source_is_installed() -> None:
 def test_a_dependency_has_a_lower_bound_that_make_can_install(requirement: str) -> None:
     # The form that the rule of "make test-lower-bounds" turns into a constraint.
     assert re.fullmatch(r"[a-z-]+>=[0-9.]+", requirement)
+
+
+@pytest.mark.skipif(NO_COMPILER or NO_HEADERS, reason="there is no C compiler here, or no header files of Python")
+def test_a_compiled_build_says_so_and_serves(tmp_path: Path) -> None:
+    source, built = tmp_path / "source", tmp_path / "built"
+    for name in ("pushcompat", "static", "templates"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in ("setup.py", "setup.cfg", "README.md"):
+        shutil.copy(ROOT / name, source)
+    build = [sys.executable, "setup.py", "--quiet", "build", "--build-lib", str(built)]
+    environment = {**os.environ, "PUSHCOMPAT_COMPILE": "1"}
+    done = subprocess.run(build, cwd=source, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    version = [sys.executable, "-m", "pushcompat", "--version"]
+    assert subprocess.check_output(version, cwd=built, text=True) == "pushcompat 0.1.0 (compiled)\n"
+
+    class Built(Server):
+        wrapper = ("env", "-C", str(built))
+
+    with contextmanager(running)(tmp_path / "state", kind=Built) as server, server.connect() as client:
+        assert client.upgrade("/channels/chat") == 101
+        server.publish("chat", "hello")
+        assert client.frame() == (0x81, b"hello")
 
 
 def test_a_developers_machine_may_lack_a_package(monkeypatch: pytest.MonkeyPatch) -> None:

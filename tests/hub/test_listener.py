@@ -20,6 +20,7 @@ from pushcompat.limits import Limits
 from pushcompat.metrics import Metrics
 
 from ..harness import MS, PATIENCE_S, Client, Server, running
+from ..machine import interpreted_only
 
 HEAD = b"GET /channels/door HTTP/1.1\r\nHost: test\r\n"
 
@@ -294,6 +295,7 @@ def test_without_descriptors_a_client_is_answered_by_the_one_that_was_kept_for_t
     asyncio.run(scenario())
 
 
+@interpreted_only
 def test_a_listener_that_is_closed_during_a_pause_stays_closed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,6 +17,10 @@ from pushcompat.hub.reasons import CloseReason
 from pushcompat.limits import Limits
 from pushcompat.metrics import Metrics
 
+from ..machine import interpreted_only
+
+pytestmark = interpreted_only
+
 STATES = set(State) - {State.CLOSED}
 
 

@@ -13,6 +13,7 @@ from pushcompat.hub.reasons import CloseReason
 from pushcompat.hub.timers import NEVER
 from pushcompat.wire.request import Request, parse_head
 
+from ..machine import interpreted_only
 from .rig import Answer, MakeRig, Rig
 
 HANDSHAKE = (
@@ -89,6 +90,7 @@ def test_there_is_nothing_to_take_up_of_a_connection_without_input_or_of_a_strea
     assert list(rig.context.pipelined) == []
 
 
+@interpreted_only
 def test_a_bug_after_one_response_costs_none_of_the_others(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

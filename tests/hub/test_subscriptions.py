@@ -15,13 +15,12 @@ from pushcompat.hub import subscriptions as module
 from pushcompat.limits import Limits, Retention
 from pushcompat.message import Message, format_cursor
 from pushcompat.store.base import Retained
-from pushcompat.wire.websocket import JsonFrames
 
 from ..harness import client_frame
 from ..inprocess import running_hub
 from ..parity.lossy import LossyStore
 from ..parity.wires import WIRES, Event
-from .rig import EPOCH, MakeRig, Rig
+from .rig import EPOCH, Lines, MakeRig, Rig
 from .stage import LocalClient, Stage, play
 
 KEEPING_FEW = Limits(retention=Retention(count=2))
@@ -182,7 +181,7 @@ async def is_refused_as_a_websocket(stage: Stage, client: LocalClient) -> None:
     await client.subscribe("websocket-json", "b,,c")
 
 
-class Broken(JsonFrames):
+class Broken(Lines):
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         raise ZeroDivisionError
 

@@ -1,0 +1,44 @@
+"""What setup.cfg cannot say: with PUSHCOMPAT_COMPILE=1 the hot modules are compiled by mypyc, to C.
+
+    PUSHCOMPAT_COMPILE=1 pip install .
+
+needs a C compiler and Python's headers. Without the variable nothing here has an effect: the package is pure Python.
+docs/architecture.md says why, under "The compiled build".
+"""
+
+import os
+import sys
+from configparser import ConfigParser
+
+from setuptools import setup
+
+# What runs for each request, message and delivery. The rest gains nothing, or cannot be compiled: hub/states has an
+# IntEnum, hub/poller a class that inherits from the standard library, hub/pending, wire/chunk and wire/drafts have
+# structs of msgspec.
+COMPILED = {
+    "access": ["access", "grant", "keys", "origins"],
+    "hub": [
+        "channel", "chunks", "connection", "context", "fanout", "history", "listener", "loop", "polls",
+        "publishing", "reasons", "requests", "responses", "sockets", "streams", "subscriptions", "timers",
+    ],
+    "wire": [
+        "encoding", "envelope", "eventsource", "http", "longpoll", "names", "negotiation", "polls", "request",
+        "streams", "websocket",
+    ],
+}  # fmt: skip
+
+
+def compiled() -> dict:
+    settings = ConfigParser()
+    settings.read("setup.cfg")
+    # mypyc is a part of mypy, which needs the types of what the modules import.
+    requires = ["mypy>=2.3", *settings["options"]["install_requires"].split()]
+    if "egg_info" in sys.argv:  # pip asks what the build needs, which is not there yet
+        return {"setup_requires": requires}
+    from mypyc.build import mypycify
+
+    paths = [f"pushcompat/{part}/{name}.py" for part, names in COMPILED.items() for name in names]
+    return {"setup_requires": requires, "ext_modules": mypycify(paths, group_name="pushcompat")}
+
+
+setup(**(compiled() if os.environ.get("PUSHCOMPAT_COMPILE") == "1" else {}))
