@@ -10,7 +10,7 @@ from .harness import PATIENCE_S
 
 class Proxy:
     def __init__(self, port: int) -> None:
-        self._target = port
+        self.target = port
         self._whole = threading.Event()
         self._whole.set()
         self._sockets: list[socket.socket] = []
@@ -42,6 +42,11 @@ class Proxy:
     def mend(self) -> None:
         self._whole.set()
 
+    def hang_up_on_clients(self) -> None:
+        """Ends the connections on the clients' side alone."""
+        for near in self._sockets[::2]:
+            near.shutdown(socket.SHUT_RDWR)
+
     def _hang_up(self) -> None:
         for sock in self._sockets:
             try:
@@ -56,18 +61,17 @@ class Proxy:
             except OSError:
                 return
             self._whole.wait(PATIENCE_S)
-            far = socket.create_connection(("127.0.0.1", self._target))
+            far = socket.create_connection(("127.0.0.1", self.target))
             self._sockets += [near, far]
             for ends in ((near, far), (far, near)):
-                pump = threading.Thread(target=_pump, args=ends, daemon=True)
+                pump = threading.Thread(target=self.pump, args=ends, daemon=True)
                 self._pumps.append(pump)
                 pump.start()
 
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass
+    def pump(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass

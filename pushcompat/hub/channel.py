@@ -9,9 +9,9 @@ The rules that keep a cursor honest:
 - ``served_up_to`` is the position up to which every subscriber that can take bytes has been served. Nothing above it is
   evicted (``evict_to``); so a channel may hold more than its count while a pass is under way.
 
-Who writes what: the window is written by ``history``, through the methods here; ``subscribers`` and ``absent`` by
-``subscriptions``; the pass by ``fanout``, through ``begin_pass``, ``start_pass_over`` and ``end_pass``; the cache by
-``chunks``.
+Who writes what: the window is written by ``history``, through the methods here; ``subscribers``, ``clients``,
+``absent`` and ``beyond`` by ``presence``; the pass by ``fanout``, through ``begin_pass``, ``start_pass_over`` and
+``end_pass``; the cache by ``chunks``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _COMPACT_AT = 64  # evicted places at the front of a window before they are take
 
 class Channel:
     __slots__ = (
-        "_first", "_keyed", "_messages", "_sequences", "absent", "as_tuple", "cache", "dirty", "floor", "head", "name",
-        "pass_head", "pass_started", "queued", "served_up_to", "subscribers", "to_visit",
+        "_first", "_keyed", "_messages", "_sequences", "absent", "as_tuple", "beyond", "cache", "clients", "dirty",
+        "floor", "head", "name", "pass_head", "pass_started", "queued", "served_up_to", "subscribers", "to_visit",
     )  # fmt: skip
 
     def __init__(self, name: str, floor: int) -> None:
@@ -42,7 +42,9 @@ class Channel:
         self._first = 0  # index of the oldest retained message; what is before it is evicted
         self._keyed: dict[str, int] | None = None  # key → sequence number
         self.subscribers: set[Subscriber] = set()
+        self.clients: dict[str, Any] | None = None  # of them, those that gave their name; see presence
         self.absent: list[int] | None = None  # when pollers without a connection cease to count, earliest first
+        self.beyond = 0  # subscribers in all, less those that are in ``subscribers``
         self.queued = False  # history knows that there are messages
         # The pass under way; see fanout.
         self.dirty = False
@@ -70,7 +72,7 @@ class Channel:
     @property
     def idle(self) -> bool:
         """Nothing but its floor would be lost if the channel were forgotten."""
-        return not (len(self) or self.subscribers or self.dirty or self.absent)
+        return not (len(self) or self.subscribers or self.dirty or self.absent or self.clients)
 
     def append(self, message: Message) -> Message | None:
         """Adds the message. Returns the earlier one with the same key, which it replaces."""

@@ -27,9 +27,9 @@ __all__ = ["TRANSITIONS", "Connection", "IllegalTransition", "State"]
 
 class Connection:
     __slots__ = (
-        "bucket", "channels", "client", "cursor", "deadline", "encoding", "expires_at", "grant", "ignored_floors",
-        "input", "last_write", "pending_input", "poll_template", "request", "request_started", "socket", "state",
-        "subscribed_at", "unsent",
+        "bucket", "channels", "client", "cursor", "deadline", "encoding", "expires_at", "grant", "heard",
+        "ignored_floors", "input", "last_write", "pending_input", "pinged", "poll_template", "request",
+        "request_started", "socket", "state", "subscribed_at", "unsent",
     )  # fmt: skip
 
     def __init__(self, sock: socket.SocketType, now: int) -> None:
@@ -54,6 +54,8 @@ class Connection:
         self.cursor = 0
         self.ignored_floors: Mapping[Channel, int] | None = None  # of a subscription that began with ``earliest``
         self.expires_at = NEVER  # tick at which a stream rotates, or the poll's window ends
+        self.heard = 0  # tick at which something came from a WebSocket's client last; 0: never yet
+        self.pinged = 0  # tick of the first ping that it has not answered; 0: there is none
         self.input: Input | None = None  # parser of a WebSocket with partial input, or that is closing
         self.poll_template: PollTemplate | None = None  # the last poll, to compare the next one with
 

@@ -101,9 +101,7 @@ class History:
 
     def subscribers(self, channel: Channel | None) -> int:
         """Everyone who follows the channel, pollers between two polls included."""
-        if channel is None:
-            return 0
-        return len(channel.subscribers) + (len(channel.absent) if channel.absent else 0)
+        return 0 if channel is None else len(channel.subscribers) + channel.beyond
 
     def spread_ms(self, channels: Iterable[Channel | None]) -> int | None:
         """The time over which these channels' subscribers should spread their refetches; None: no need to."""

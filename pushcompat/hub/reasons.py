@@ -8,6 +8,9 @@ from enum import StrEnum
 class CloseReason(StrEnum):
     LEFT = "left"  # the poller did not poll again within the grace period
     CHANNELS_CHANGED = "channels_changed"  # the next request of the connection is for other channels
+    CONNECTION_REUSED = "connection_reused"  # a proxy gave the poller's connection to another client; it may come back
+    SUPERSEDED = "superseded"  # the same client follows the same channels on a newer connection
+    PING_TIMEOUT = "ping_timeout"  # a WebSocket client that had answered pings has answered none for 2 heartbeats
     RESPONSE_SENT = "response_sent"  # a poller whose connection is not kept alive; it may come back on another
     ROTATED = "rotated"  # the stream reached the request cap
     SHUTDOWN = "shutdown"  # the server is stopping

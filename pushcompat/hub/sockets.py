@@ -178,6 +178,13 @@ class Sockets:
             self._throttle(connection, got)
         return bytes(self._buffer[:got])
 
+    def has_unread(self, connection: Connection) -> bool:
+        """Whether something has come from the client that was not read yet."""
+        try:
+            return bool(connection.socket.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
     def _throttle(self, connection: Connection, got: int) -> None:
         heard = self._heard[connection] = self._heard.get(connection, 0) + got
         if heard >= self._limits.stream_input_bytes:

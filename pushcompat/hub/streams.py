@@ -17,6 +17,7 @@ from .reasons import CloseReason
 from .subscriptions import Subscriptions
 
 _STREAMING = State.STREAMING
+_LEAST_ANSWER_S = 20.0  # for an answer to a ping, whatever the heartbeat
 _HEARTBEAT_SPREAD = 0.8  # a heartbeat is due after 80 to 100 % of the interval, so that not all are due at once
 
 
@@ -29,7 +30,9 @@ class Streams:
         self._heartbeat = context.limits.heartbeat_s
         self._subscriptions = subscriptions
         self._fanout = fanout
+        self._answer_s = max(2 * self._heartbeat, _LEAST_ANSWER_S)
         context.sockets.on_flushed(self._flushed)
+        subscriptions.ghosts.on_ghost(self._supersede)
 
     # Opening
 
@@ -85,11 +88,25 @@ class Streams:
             return
         if idle >= int(self._heartbeat * _HEARTBEAT_SPREAD):
             assert connection.encoding is not None
+            if self._answers_no_more(connection):
+                self._sockets.abort(connection, CloseReason.PING_TIMEOUT)
+                return
+            connection.pinged = connection.pinged or now
             connection.count_as_idle(0, now)
             self._sockets.write_later(connection, connection.encoding.ping(self._subscriptions.cursor(connection)))
         self._set_heartbeat(connection)
 
     # Ends
+
+    def _answers_no_more(self, connection: Connection) -> bool:
+        """Whether a client that had answered pings does not any more. Some never do, and an event stream cannot."""
+        if not (connection.heard and connection.pinged) or self._timers.now < connection.pinged + self._answer_s:
+            return False
+        return not self._sockets.has_unread(connection)  # or this process has not read it yet
+
+    def _supersede(self, connection: Connection) -> None:
+        self.rotate(connection, CloseReason.SUPERSEDED, self._context.retry_ms())
+        self._context.schedule_turn()
 
     def rotate(self, connection: Connection, reason: CloseReason, retry_ms: int) -> None:
         """Says when to come back, and ends the stream. A client that does not read is not told."""
@@ -115,6 +132,7 @@ class Streams:
         encoding = connection.encoding
         if encoding is None or not encoding.reads_input:
             return
+        connection.heard, connection.pinged = self._timers.now, 0
         reader = connection.input
         if reader is None:
             if websocket.is_pong(data):

@@ -1,4 +1,4 @@
-"""Who follows which channels, and from where: subscribing, leaving, and pollers that are between two connections.
+"""Who follows which channels, and from where: subscribing and leaving. Who counts is ``presence``'s.
 
 Resuming is subscribing with a cursor that is not the head. What the cursor can be:
 
@@ -10,7 +10,6 @@ Resuming is subscribing with a cursor that is not the head. What the cursor can 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from .. import logs
@@ -20,15 +19,15 @@ from ..message import EARLIEST, parse_cursor
 from ..wire.encoding import Encoding
 from ..wire.request import Request
 from .ahead import Ahead
-from .channel import Channel
 from .connection import Connection
 from .context import Context
+from .ghosts import Ghosts
 from .history import UNKNOWN_POSITION
+from .presence import Presence
 from .reasons import CloseReason
 from .timers import NEVER
 
 _MAX_CLIENT_CHARACTERS = 64
-_MAX_ABSENT = 10_000  # pollers without a connection that still count, by channel: about 1 KiB each
 _FULL_RETRY_S = 5  # as long as a usual wave of reconnections lasts
 
 
@@ -39,8 +38,8 @@ class Subscriptions:
         self._history = context.history
         self._timers = context.timers
         self._metrics = context.metrics
-        self._grace = int(context.limits.poll_grace_s)
-        self._absent: deque[tuple[int, Channel]] = deque()  # pollers between two connections: until when, and where
+        self._presence = Presence(context)
+        self.ghosts = Ghosts(context)
         context.sockets.on_end(self._ended)
 
     def join(
@@ -50,9 +49,16 @@ class Subscriptions:
         Raises Unavailable where there is no room.
         """
         client = request.params.get("client", "")[:_MAX_CLIENT_CHARACTERS]
-        before = None if connection.encoding is None else connection.encoding.transport
-        if before != encoding.transport or tuple([c.name for c in connection.channels]) != tuple(names):
-            if before is not None:
+        before, known = connection.encoding, connection.client
+        if (
+            before is None
+            or before.transport != encoding.transport
+            or client != known
+            or tuple([c.name for c in connection.channels]) != tuple(names)
+        ):
+            if client != known and known:  # a proxy keeps connections, and gives them to whoever is next
+                self.leave(connection, CloseReason.CONNECTION_REUSED, may_return=True)
+            elif before is not None:
                 self.leave(connection, CloseReason.CHANNELS_CHANGED)
             if self._context.sockets.full:
                 raise Unavailable("this server has as many subscribers as it can take; try again", _FULL_RETRY_S)
@@ -66,10 +72,8 @@ class Subscriptions:
         connection.subscribe(
             channels if len(channels) > 1 else channels[0].as_tuple, encoding, client, self._timers.now
         )
-        for channel in channels:
-            channel.subscribers.add(connection)
-            if encoding.single_response and channel.absent:
-                del channel.absent[0]  # a poller that was between two connections is back
+        if self._presence.enter(connection):
+            self.ghosts.watch(connection)
         self._metrics.subscriptions[encoding.transport] += 1
         if logs.enabled():
             logs.event(Event.SUBSCRIBE, channels=names, transport=encoding.transport, client=client or None)
@@ -117,11 +121,7 @@ class Subscriptions:
         if not channels or encoding is None:
             return
         connection.unsubscribe()
-        for channel in channels:
-            channel.subscribers.discard(connection)
-            if encoding.single_response and may_return:
-                self._note_absent(channel)
-            self._history.discard_if_idle(channel)
+        self._presence.leave(connection, channels, may_return=may_return and encoding.single_response)
         self._metrics.subscriptions[encoding.transport] -= 1
         self._metrics.unsubscribes[reason] += 1
         if logs.enabled():
@@ -138,23 +138,7 @@ class Subscriptions:
     def _ended(self, connection: Connection, reason: CloseReason) -> None:
         self.leave(connection, reason, may_return=connection.expires_at == NEVER)
 
-    def _note_absent(self, channel: Channel) -> None:
-        """Counts a poller without a connection until its grace period is over; at most so many in all."""
-        until = self._timers.now + self._grace
-        if channel.absent is None:
-            channel.absent = []
-        channel.absent.append(until)
-        self._absent.append((until, channel))
-        if len(self._absent) > _MAX_ABSENT:
-            self._forget_absent()
-
-    def _forget_absent(self) -> None:
-        until, channel = self._absent.popleft()
-        if channel.absent and channel.absent[0] == until:  # else it is back
-            del channel.absent[0]
-            self._history.discard_if_idle(channel)
-
     def tick(self) -> None:
-        """Forgets the pollers whose grace period is over."""
-        while self._absent and self._absent[0][0] <= self._timers.now:
-            self._forget_absent()
+        """A second has passed."""
+        self._presence.tick()
+        self.ghosts.tick()

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from pushcompat import logs
-from pushcompat.hub import subscriptions as module
+from pushcompat.hub import presence as module
 from pushcompat.limits import Limits, Retention
 from pushcompat.message import Message, format_cursor
 from pushcompat.store.base import Retained
@@ -160,7 +160,7 @@ async def breaks_the_protocol(stage: Stage, client: LocalClient) -> None:
 async def asks_for_other_channels(stage: Stage, client: LocalClient) -> None:
     await stage.publish("a")
     await client.until("ping")
-    await client.subscribe("longpoll-json", "b", wait="20")
+    await client.subscribe("longpoll-json", "b", wait="20", client="tab")
 
 
 async def stays_away(stage: Stage, client: LocalClient) -> None:

@@ -1,0 +1,164 @@
+"""Who counts as a subscriber of a channel: everyone who follows it, pollers between two polls, each client once.
+
+A client that gives its ``client`` counts once in a channel, whatever it has there: several transports that it tries at
+once, an old connection that a proxy keeps open, a poller's place between two polls. Whoever gives none counts by
+connection, and between two polls only while its connection is its own, or gone.
+
+What a channel has:
+
+    subscribers   the connections that follow it
+    clients       the named clients: by their name the one connection that most of them have, else a ``Named``
+    absent        when pollers without a name and without a connection cease to count, earliest first
+    beyond        what is to be added to the number of connections
+
+so that a count is one addition, and a subscription without a name costs nothing more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from .channel import Channel
+from .connection import Connection
+from .context import Context
+
+_MAX_ABSENT = 10_000  # pollers without a connection that still count, by channel: about 1 KiB each
+
+
+class Named:
+    """A named client in a channel that has anything but just one connection there.
+
+    ``connections`` in the order in which they came; ``until``: the tick until which it counts without any, or 0.
+    """
+
+    __slots__ = ("connections", "until")
+
+    def __init__(self, *connections: Connection) -> None:
+        self.connections = list(connections)
+        self.until = 0
+
+    @property
+    def beyond(self) -> int:
+        count = len(self.connections)
+        return (1 if count or self.until else 0) - count
+
+
+class Presence:
+    def __init__(self, context: Context) -> None:
+        self._history = context.history
+        self._timers = context.timers
+        self._grace = int(context.limits.poll_grace_s)
+        self._absent: deque[tuple[int, Channel, str]] = (
+            deque()
+        )  # pollers between two connections: until when, and where
+
+    def enter(self, connection: Connection) -> bool:
+        """Counts it in its channels. Returns whether its client has another connection in the first of them."""
+        client, also = connection.client, False
+        once = connection.encoding is not None and connection.encoding.single_response
+        for channel in connection.channels:
+            channel.subscribers.add(connection)
+            if client:
+                also = self._enter_named(channel, connection, client)
+            elif once and channel.absent:
+                del channel.absent[0]  # a poller that was between two connections is back
+                channel.beyond -= 1
+        return also
+
+    def leave(self, connection: Connection, channels: Iterable[Channel], *, may_return: bool) -> None:
+        """``may_return``: it is a poller that may come back on another connection."""
+        client = connection.client
+        until = self._timers.now + self._grace if may_return else 0
+        for channel in channels:
+            channel.subscribers.discard(connection)
+            if client:
+                self._leave_named(channel, connection, client, until)
+            elif until:
+                if channel.absent is None:
+                    channel.absent = []
+                channel.absent.append(until)
+                channel.beyond += 1
+            if until:
+                self._absent.append((until, channel, client))
+            self._history.discard_if_idle(channel)
+        while len(self._absent) > _MAX_ABSENT:
+            self._forget_absent()
+
+    def tick(self) -> None:
+        """Forgets the pollers whose grace period is over."""
+        while self._absent and self._absent[0][0] <= self._timers.now:
+            self._forget_absent()
+
+    # Named clients
+
+    def _enter_named(self, channel: Channel, connection: Connection, client: str) -> bool:
+        clients = channel.clients
+        if clients is None:
+            clients = channel.clients = {}
+        known = clients.get(client)
+        if known is None:
+            clients[client] = connection
+            return False
+        if known.__class__ is not Named:
+            known = clients[client] = Named(known)
+        channel.beyond -= known.beyond
+        known.until = 0
+        known.connections.append(connection)
+        channel.beyond += known.beyond
+        _simplify(channel, client)
+        return len(known.connections) > 1
+
+    def _leave_named(self, channel: Channel, connection: Connection, client: str, until: int) -> None:
+        clients = channel.clients
+        known = None if clients is None else clients.get(client)
+        if known is connection:
+            known = Named(connection)
+        if clients is None or known is None or connection not in known.connections:
+            return
+        clients[client] = known
+        channel.beyond -= known.beyond
+        known.connections.remove(connection)
+        known.until = until or known.until
+        channel.beyond += known.beyond
+        _simplify(channel, client)
+
+    def _forget_absent(self) -> None:
+        until, channel, client = self._absent.popleft()
+        if not client:
+            if not channel.absent or channel.absent[0] != until:
+                return  # it is back
+            del channel.absent[0]
+            channel.beyond -= 1
+        else:
+            known = channel.clients and channel.clients.get(client)
+            if known.__class__ is not Named or known.until != until:
+                return
+            channel.beyond -= known.beyond
+            known.until = 0
+            channel.beyond += known.beyond
+            _simplify(channel, client)
+        self._history.discard_if_idle(channel)
+
+
+def connections_of(channel: Channel, client: str) -> Sequence[Connection]:
+    """A named client's connections in the channel, in the order in which they came."""
+    known = None if channel.clients is None else channel.clients.get(client)
+    if known is None:
+        return ()
+    return known.connections if known.__class__ is Named else (known,)
+
+
+def _simplify(channel: Channel, client: str) -> None:
+    """Most clients have one connection: nothing more is kept for these, and nothing for those that have none."""
+    clients = channel.clients
+    assert clients is not None
+    known = clients[client]
+    if known.until:
+        return
+    if len(known.connections) == 1:
+        clients[client] = known.connections[0]
+    elif not known.connections:
+        del clients[client]
+        if not clients:
+            channel.clients = None
