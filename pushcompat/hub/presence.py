@@ -100,7 +100,7 @@ class Presence:
         if known is None:
             clients[client] = connection
             return False
-        if known.__class__ is not Named:
+        if not isinstance(known, Named):
             known = clients[client] = Named(known)
         channel.beyond -= known.beyond
         known.until = 0
@@ -132,7 +132,7 @@ class Presence:
             channel.beyond -= 1
         else:
             known = channel.clients and channel.clients.get(client)
-            if known.__class__ is not Named or known.until != until:
+            if not isinstance(known, Named) or known.until != until:
                 return
             channel.beyond -= known.beyond
             known.until = 0
@@ -146,7 +146,7 @@ def connections_of(channel: Channel, client: str) -> Sequence[Connection]:
     known = None if channel.clients is None else channel.clients.get(client)
     if known is None:
         return ()
-    return known.connections if known.__class__ is Named else (known,)
+    return known.connections if isinstance(known, Named) else (known,)
 
 
 def _simplify(channel: Channel, client: str) -> None:
