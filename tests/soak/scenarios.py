@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from .redis import Redis
 from .world import Scenario
 
 SCENARIOS = [
     Scenario("memory", ["--store", "memory:"], loses=True),
+    Scenario("SQLite", ["--store", "sqlite:log.sqlite"]),
+    Scenario("SQLite, two workers", ["--store", "sqlite:log.sqlite"], workers=2),
+    Scenario("Redis, three nodes", nodes=3, engine=Redis, loses=True),
 ]
