@@ -12,6 +12,8 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as for a shell's background jobs
             signal.signal(number, _exit)
+    # deploy/Dockerfile blocks them until here: the interpreter's start, too, would discard them
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     from . import cli
 
     cli.main()

@@ -61,8 +61,7 @@ class Config:
             _check_socket_path(self.unix_socket)
         if self.workers > 1 and self.store == "memory:":
             raise ConfigError(
-                f"--workers {self.workers}: the memory: store is a log of one process; "
-                "choose a --store that workers can share"
+                f"--workers {self.workers}: the memory: store is a log of one process; use --store sqlite: instead"
             )
         object.__setattr__(self, "prefix", normal_prefix(self.prefix))
         object.__setattr__(self, "cors_origins", tuple(dict.fromkeys(map(normal_origin, self.cors_origins))))

@@ -302,11 +302,11 @@ class Supervisor:
         slot.failures = 0 if worker.ready and now - worker.started >= _STEADY_S else slot.failures + 1
         least, most = _RETRY_S
         slot.start_at = now + (min(most, least * 2 ** (slot.failures - 1)) if slot.failures > 1 else 0)
-        if worker.failure is not None:
-            logs.event(Event.WORKER_FAILED, logging.ERROR, worker=worker.number, detail=worker.failure)
-        if not self._announced and (worker.failure is not None or slot.failures >= _MOST_FAILURES):
+        if self._announced:
             if worker.failure is not None:
-                self._refusal = ConfigError(worker.failure)
+                logs.event(Event.WORKER_FAILED, logging.ERROR, worker=worker.number, detail=worker.failure)
+        elif worker.failure is not None or slot.failures >= _MOST_FAILURES:
+            self._refusal = None if worker.failure is None else ConfigError(worker.failure)
             self._exit_code = 1
             self._end_all()
 

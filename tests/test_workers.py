@@ -1,0 +1,329 @@
+"""Several workers are one server: what one is told all know, and none of them is missed when it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from .faults.test_stopping import CLOSED_1012
+from .harness import KEY, PATIENCE_S, Client, client_frame, running
+from .workers import Workers, alive
+
+
+@pytest.fixture
+def workers(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Workers]:
+    marker = request.node.get_closest_marker("options")
+    for server in running(tmp_path, *(marker.args if marker else ()), kind=Workers):
+        assert isinstance(server, Workers)
+        yield server
+
+
+def run(state_dir: Path, *options: str) -> tuple[int, str]:
+    """A server that cannot start: its exit code, and what it says."""
+    command = [sys.executable, "-m", "pushcompat", "--publish-key", KEY, "--state-dir", str(state_dir), *options]
+    command += ["--log-level", "error"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+def test_connections_are_spread_over_the_workers_and_the_figures_are_those_of_all(workers: Workers) -> None:
+    with ExitStack() as stack:
+        workers.subscribe(stack, "chat", 40)
+        assert workers.metric('pushcompat_subscriptions{transport="websocket"}') == 40
+        assert workers.metric("pushcompat_connections") == 40
+        assert workers.metric("pushcompat_workers") == 2
+        assert workers.metric("pushcompat_workers_silent") == 0
+        for number in (1, 2):
+            workers.wait_for_log(rf" subscribe channels=chat transport=websocket worker={number}$")
+
+
+def test_the_server_is_announced_once_and_each_line_of_the_log_has_its_worker(tmp_path: Path) -> None:
+    server = Workers(tmp_path, "--log-format", "json")
+    try:
+        for _ in range(20):
+            with server.connect() as client:
+                client.request("GET", "/channels/chat?cursor=none&wait=x")
+                assert client.response()[0] == 400
+        server.wait_for(lambda: sum('"event":"refused"' in line for line in server.log) == 20)
+        assert {json.loads(line)["worker"] for line in server.log} == {1, 2}
+        assert server.process.stdout is not None
+        os.set_blocking(server.process.stdout.fileno(), False)
+        assert b"listens on" not in (server.process.stdout.read() or b"")
+    finally:
+        assert server.stop() == 0
+
+
+@pytest.mark.options("--max-connections", "5")
+def test_the_most_connections_are_shared_out(workers: Workers) -> None:
+    assert workers.metric("pushcompat_max_connections") == 5
+
+
+def test_a_log_in_memory_is_refused(tmp_path: Path) -> None:
+    code, said = run(tmp_path, "--workers", "2", "--store", "memory:")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "the memory: store is a log of one process" in said
+
+
+def test_what_no_worker_can_start_with_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "demo.sqlite").mkdir()
+    code, said = run(tmp_path, "--workers", "3", "--store", "sqlite:", "--port", "0", "--demo")
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.startswith("pushcompat: cannot create the demo's database")
+
+
+def test_a_port_that_another_server_has_is_not_shared_with_it(tmp_path: Path, workers: Workers) -> None:
+    code, said = run(tmp_path, "--workers", "2", "--store", "sqlite:", "--port", str(workers.port))
+    assert code == 2
+    assert f"cannot listen on 127.0.0.1:{workers.port}: Address already in use" in said
+
+
+def test_a_unix_socket_is_shared_and_removed_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    command = [sys.executable, "-m", "pushcompat", "--publish-key", KEY, "--state-dir", str(tmp_path), "--workers", "2"]
+    command += ["--store", "sqlite:", "--unix-socket", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            assert f"listens on {path}" in process.stdout.readline().decode()
+            for _ in range(10):
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.settimeout(PATIENCE_S)
+                    client.connect(str(path))
+                    client.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert client.recv(1000).startswith(b"HTTP/1.1 200")
+            process.terminate()
+            assert process.wait(PATIENCE_S) == 0
+            assert not path.exists()
+        finally:
+            process.kill()
+
+
+# Ends
+
+
+class InTerminal(Workers):
+    """In a process group of its own, as a shell's command is."""
+
+    wrapper = ("setsid",)
+
+
+def told_of_the_stop(client: Client) -> None:
+    assert client.frame() == CLOSED_1012
+    client.send(client_frame(*CLOSED_1012))
+    assert client.to_end() == b""
+
+
+def test_all_workers_drain_at_a_stop(tmp_path: Path) -> None:
+    server = Workers(tmp_path)
+    with ExitStack() as stack:
+        clients = server.subscribe(stack, "chat", 20)
+        server.process.terminate()
+        for client in clients:
+            told_of_the_stop(client)
+        assert server.process.wait(PATIENCE_S) == 0
+        server.stop()
+        assert sorted(line.rpartition(" ")[2] for line in server.log if " stopping " in line) == [
+            "worker=1",
+            "worker=2",
+        ]
+        assert not any(alive(pid) for pid in server.pids().values())
+
+
+def test_ctrl_c_reaches_all_processes_and_is_one_stop(tmp_path: Path) -> None:
+    server = InTerminal(tmp_path)
+    with ExitStack() as stack:
+        clients = server.subscribe(stack, "chat", 20)
+        os.killpg(server.process.pid, signal.SIGINT)
+        for client in clients:
+            told_of_the_stop(client)
+        assert server.process.wait(PATIENCE_S) == 0
+        server.stop()
+
+
+def test_all_processes_get_sigterm_from_some_and_it_is_one_stop(tmp_path: Path) -> None:
+    server = InTerminal(tmp_path)
+    with ExitStack() as stack:
+        clients = server.subscribe(stack, "chat", 20)
+        os.killpg(server.process.pid, signal.SIGTERM)
+        for client in clients:
+            told_of_the_stop(client)
+        assert server.process.wait(PATIENCE_S) == 0
+        server.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_all_workers_at_once(tmp_path: Path, number: int) -> None:
+    server = InTerminal(tmp_path)
+    with ExitStack() as stack:
+        clients = server.subscribe(stack, "chat", 600)  # one and a half seconds of drain
+        pids = server.pids().values()
+        os.killpg(server.process.pid, number)
+        server.wait_for_log(" stopping .*worker=1")
+        server.wait_for_log(" stopping .*worker=2")
+        os.killpg(server.process.pid, number)
+        assert server.process.wait(PATIENCE_S) == 128 + number
+        server.wait_for(lambda: not any(alive(pid) for pid in pids))
+        assert sum(b"shutdown" in said_last(client) for client in clients) < len(clients)
+    server.stop()
+
+
+def said_last(client: Client) -> bytes:
+    try:
+        return client.to_end()
+    except ConnectionResetError:
+        return client.buffer
+
+
+def test_workers_drain_when_their_parent_is_killed(tmp_path: Path) -> None:
+    server = Workers(tmp_path)
+    with ExitStack() as stack:
+        clients = server.subscribe(stack, "chat", 20)
+        server.process.kill()
+        for client in clients:
+            told_of_the_stop(client)
+        server.wait_for(lambda: not any(alive(pid) for pid in server.pids().values()))
+        server.wait_for_log(" WARNING parent_ended worker=1")
+    server.stop()
+
+
+# Workers that end
+
+
+def test_a_killed_worker_is_replaced_and_the_port_stays_open(workers: Workers) -> None:
+    with ExitStack() as stack:
+        clients = workers.subscribe(stack, "chat", 40)
+        published = workers.metric("pushcompat_publishes_total")
+        for number in range(10):
+            workers.publish("other", str(number))
+        assert workers.metric("pushcompat_publishes_total") == published + 10
+        os.kill(workers.pids()[1], signal.SIGKILL)
+        for _ in range(20):
+            with workers.connect() as client:
+                client.poll("chat")
+        workers.wait_for_pids(3)
+        workers.wait_for_metric("pushcompat_workers", 2)
+        assert workers.metric("pushcompat_workers_replaced_total") == 1
+        assert workers.metric("pushcompat_publishes_total") == published + 10, "counters do not fall"
+        workers.wait_for_log(r" WARNING worker_ended worker=1 pid=\d+ code=-9")
+        cut = workers.metric('pushcompat_subscriptions{transport="websocket"}')
+        assert 0 < cut < len(clients)
+
+
+def test_a_worker_that_is_told_to_end_is_replaced_too(workers: Workers) -> None:
+    os.kill(workers.pids()[2], signal.SIGTERM)
+    workers.wait_for_pids(3)
+    workers.wait_for_metric("pushcompat_workers", 2)
+
+
+def test_another_worker_accepts_for_one_that_cannot_be_started(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("heartbeat = 20\n")
+    server = Workers(tmp_path, "--config", str(config))
+    try:
+        config.write_text("heartbeet = 20\n")
+        os.kill(server.pids()[1], signal.SIGKILL)
+        server.wait_for_log(" ERROR worker_failed worker=1 detail=.*unknown option 'heartbeet'; did you mean heartbeat")
+        for _ in range(20):
+            with server.connect() as client:
+                client.poll("chat")
+        assert server.metric("pushcompat_workers") == 1
+        config.write_text("heartbeat = 20\n")
+        server.wait_for_metric("pushcompat_workers", 2)
+        with ExitStack() as stack:
+            server.subscribe(stack, "again", 40)
+            for number in (1, 2):
+                server.wait_for_log(rf" subscribe channels=again transport=websocket worker={number}$")
+    finally:
+        assert server.stop() == 0
+
+
+def test_a_worker_that_stands_still_hangs_neither_metrics_nor_new_clients(workers: Workers) -> None:
+    with ExitStack() as stack:
+        workers.subscribe(stack, "chat", 40)
+        assert workers.metric('pushcompat_subscriptions{transport="websocket"}') == 40
+        pid = workers.pids()[1]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            probes = [stack.enter_context(workers.connect()) for _ in range(20)]
+            for client in probes:
+                client.request("GET", "/metrics")
+            for client in probes:  # those that are queued for it too, once another worker accepts in its place
+                text = client.response()[2].decode()
+                assert "pushcompat_workers 2.0\n" in text
+                assert "pushcompat_workers_silent 1.0\n" in text
+                assert 'pushcompat_subscriptions{transport="websocket"} 40.0\n' in text, "its last known figures"
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        workers.wait_for_metric("pushcompat_workers_silent", 0, 0)
+
+
+# A rolling restart
+
+
+def test_sighup_replaces_each_worker_and_takes_up_the_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("max-connections = 10\n")
+    server = Workers(tmp_path, "--config", str(config))
+    try:
+        before = server.pids()
+        assert server.metric("pushcompat_max_connections") == 10
+        config.write_text("max-connections = 20\n")
+        server.roll()
+        after = server.pids()
+        assert not set(before.values()) & set(after.values())
+        assert server.metric("pushcompat_max_connections") == 20
+        assert server.metric("pushcompat_workers_replaced_total") == 0
+    finally:
+        assert server.stop() == 0
+    assert server.complaints() == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "detail"),
+    [
+        ("heartbeat = 0", "heartbeat in .*: 0 is too small"),
+        ("host = '0.0.0.0'", "--host cannot change while the server runs: restart it"),
+        ("heartbeat =", "is not valid TOML"),
+    ],
+)
+def test_a_configuration_that_is_wrong_leaves_the_workers_as_they_are(
+    tmp_path: Path, changed: str, detail: str
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("")
+    server = Workers(tmp_path, "--config", str(config))
+    try:
+        before = server.pids()
+        with ExitStack() as stack:
+            clients = server.subscribe(stack, "chat", 20)
+            config.write_text(changed)
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for_log(f" ERROR worker_failed worker=1 detail=.*{detail}.*; it goes on unchanged")
+            assert server.metric('pushcompat_subscriptions{transport="websocket"}') == len(clients)
+        assert all(alive(pid) for pid in before.values())
+    finally:
+        assert server.stop() == 0
+
+
+def test_a_worker_that_is_replaced_sends_its_subscribers_away_without_a_long_wait(workers: Workers) -> None:
+    with ExitStack() as stack:
+        clients = workers.subscribe(stack, "chat?format=json", 20)
+        workers.process.send_signal(signal.SIGHUP)
+        for client in clients:
+            assert json.loads(client.frame()[1])["control"] == "open"
+            rotate = json.loads(client.frame()[1])
+            assert rotate["control"] == "rotate"
+            assert 500 <= rotate["retry"] <= 3000
+            told_of_the_stop(client)
+            with workers.connect() as again:
+                assert again.upgrade("/channels/chat") == 101

@@ -1,0 +1,64 @@
+"""A server of several worker processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from .harness import MS, PATIENCE_S, Client, Server
+
+
+class Workers(Server):
+    """With a store that they share; two of them unless ``--workers`` is among the options."""
+
+    def __init__(self, state_dir: Path, *options: str, env: dict[str, str] | None = None) -> None:
+        store = [] if "--store" in options else ["--store", "sqlite:"]
+        count = [] if "--workers" in options else ["--workers", "2"]
+        super().__init__(state_dir, *store, *count, *options, env=env)
+
+    def pids(self) -> dict[int, int]:
+        """The process of each worker, by its number: the last that was started."""
+        found = [re.search(r" worker_started worker=(\d+) pid=(\d+)", line) for line in list(self.log)]
+        return {int(match[1]): int(match[2]) for match in found if match}
+
+    def wait_for_pids(self, count: int) -> list[int]:
+        """The processes that are workers, when so many have been started in all."""
+        pattern = r" worker_started worker=\d+ pid=(\d+)"
+        self.wait_for(lambda: sum(bool(re.search(pattern, line)) for line in list(self.log)) >= count)
+        return list(self.pids().values())
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        deadline = threading.Event()
+        timer = threading.Timer(PATIENCE_S, deadline.set)
+        timer.start()
+        try:
+            while not condition():
+                assert not deadline.wait(20 * MS), "\n".join(self.log[-20:])
+        finally:
+            timer.cancel()
+
+    def roll(self) -> None:
+        """SIGHUP; returns when each worker has been replaced, and those before have ended."""
+        before = set(self.pids().values())
+        self.process.send_signal(signal.SIGHUP)
+        self.wait_for(lambda: not any(alive(pid) for pid in before))
+
+    def subscribe(self, stack: ExitStack, channel: str, count: int) -> list[Client]:
+        """So many WebSockets, over all workers as the kernel spreads them."""
+        clients = [stack.enter_context(self.connect()) for _ in range(count)]
+        for client in clients:
+            assert client.upgrade(f"/channels/{channel}") == 101
+        return clients
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
