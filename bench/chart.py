@@ -36,7 +36,7 @@ text{font:14px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 
 def draw(results: Sequence[Result], about: str) -> str:
     """The results that have Nchan as baseline, as an SVG document; ``about`` is the small print."""
-    rows = [result for result in results if result.against(NCHAN)]
+    rows = [result for result in results if result.scenario.of_servers and result.against(NCHAN)]
     bottom = TOP + ROW * len(rows)
     height = bottom + 74
     return "\n".join(

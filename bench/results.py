@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import stores
 from load import Report
 from scenarios import Figure, Scenario, Target, load_share
 from servers import BEFORE, NCHAN, ORDER
@@ -21,13 +22,14 @@ class Comparison:
     than: str | None
     measured: float
     target: Target | None
+    unit: str = "×"
 
     @property
     def met(self) -> bool:
         return self.target is None or self.target.met(self.measured)
 
     def __str__(self) -> str:
-        measured = f"{human(self.measured)} × {self.than}" if self.than else ""
+        measured = f"{human(self.measured)} {self.unit} {self.than}" if self.than else ""
         if not self.target:
             return measured
         verdict = f"{self.target} {'ok' if self.met else 'MISSED'}"
@@ -56,6 +58,9 @@ class Result:
         (_, subject), *others = self.values.items()
         targets = {target.than: target for target in self.figure.targets}
         for label, value in others:
+            if self.figure.as_difference:
+                yield Comparison(label, subject - value, targets.get(label), f"{self.figure.unit} more than")
+                continue
             over, under = (value, subject) if self.figure.as_rate else (subject, value)
             yield Comparison(label, over / under if under else float("nan"), targets.get(label))
         if None in targets:
@@ -172,8 +177,19 @@ def table(results: Sequence[Result], deliveries: Sequence[Delivery]) -> str:
 
 def markdown(results: Sequence[Result]) -> str:
     """The table of README.md: released servers only, nothing about targets."""
-    shown = [result for result in results if result.against(NCHAN)]
+    shown = [result for result in results if result.scenario.of_servers and result.against(NCHAN)]
     labels = [label for label in ORDER if label != BEFORE and any(label in result.values for result in shown)]
+    lines = [f"| | {' | '.join(labels)} | |", f"| --- |{' ---: |' * len(labels)} --- |"]
+    for result in shown:
+        values = (human(result.values[label]) if label in result.values else "" for label in labels)
+        lines.append(f"| {result.figure.title} | {' | '.join(values)} | {result.figure.unit} |")
+    return "\n".join(lines)
+
+
+def stores_markdown(results: Sequence[Result]) -> str:
+    """The table of docs/scaling.md: what is compared by store."""
+    shown = [result for result in results if result.scenario.sides[0].server in stores.ORDER]
+    labels = [label for label in (*stores.ORDER, NCHAN) if any(label in result.values for result in shown)]
     lines = [f"| | {' | '.join(labels)} | |", f"| --- |{' ---: |' * len(labels)} --- |"]
     for result in shown:
         values = (human(result.values[label]) if label in result.values else "" for label in labels)

@@ -23,8 +23,9 @@ import chart
 import load
 import machine
 import peers
+import stores
 from load import Load, Report
-from results import QUIET, Delivery, Result, evaluate, markdown, table
+from results import QUIET, Delivery, Result, evaluate, markdown, stores_markdown, table
 from scenarios import SCENARIOS, Scenario
 from servers import (
     BEFORE,
@@ -122,7 +123,9 @@ def find_servers(options: argparse.Namespace) -> dict[str, Starter]:
     for path in checkouts.values():
         require_checkout(path)
     require_nchan()
-    starters = {**{name: pushcompat(path) for name, path in checkouts.items()}, NCHAN: nchan}
+    in_memory = {"--store": "memory:"}  # as Nchan has it
+    starters = {**{name: pushcompat(path, in_memory) for name, path in checkouts.items()}, NCHAN: nchan}
+    starters |= stores.starters(options.tree)
     for name in options.peers:
         if start := peers.install(name):
             starters[name] = start
@@ -196,16 +199,17 @@ def write(options: argparse.Namespace, results: list[Result], deliveries: list[D
     (folder / "bench.svg").write_text(chart.draw(results, machine.sentence(about)))
     print(f"\nWritten: {folder / 'bench.json'}, {folder / 'bench.svg'}")
     if folder == DOCS:
-        write_readme(machine.sentence(about), markdown(results))
+        write_table(README, machine.sentence(about), markdown(results))
+        write_table(DOCS / "scaling.md", machine.sentence(about), stores_markdown(results))
 
 
-def write_readme(about: str, figures: str) -> None:
-    """Replaces the table between the marks in README.md."""
-    text = README.read_text()
+def write_table(page: Path, about: str, figures: str) -> None:
+    """Replaces the table between the page's marks."""
+    text = page.read_text()
     before, start, rest = text.partition("<!-- figures of make bench -->\n")
     _, end, after = rest.partition("<!-- end of figures -->")
     if end:
-        README.write_text(f"{before}{start}{figures}\n\n{about}.\n{end}{after}")
+        page.write_text(f"{before}{start}{figures}\n\n{about}.\n{end}{after}")
 
 
 def _lines(entries: list[dict[str, object]]) -> str:

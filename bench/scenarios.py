@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from load import Load, Report
 from servers import BEFORE, CENTRIFUGO, COMPILED, NCHAN, SUBJECT, WS
+from stores import MEMORY, REDIS, SQLITE, SQLITE_FULL, TWO_ON_REDIS, TWO_ON_SQLITE, WORKERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Figure:
     """One number from a report.
 
     ``as_rate``: a cost that is compared as its reciprocal. If one server needs 10 µs for a publish and the other 20 µs,
-    the first does 2 × as many per CPU-second.
+    the first does 2 × as many per CPU-second. ``as_difference``: by how much one is more than the other.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Figure:
     read: Callable[[Report], float]
     targets: tuple[Target, ...]
     as_rate: bool = False
+    as_difference: bool = False
 
     @property
     def more_is_better(self) -> bool:
@@ -73,8 +75,8 @@ class Scenario:
 
     @property
     def of_servers(self) -> bool:
-        """It compares servers, not the subject with itself under two loads."""
-        return all(side.label == side.server for side in self.sides)
+        """It compares servers, not the subject with itself under two loads or with two stores."""
+        return self.sides[0].server in (COMPILED, SUBJECT) and all(side.label == side.server for side in self.sides)
 
     def among(self, servers: set[str]) -> Scenario:
         """The same with only these servers, and without the targets that need another one."""
@@ -119,8 +121,22 @@ def memory_kib(report: Report) -> float:
     return float((report["memory_open_kib"] - report["memory_before_kib"]) / report["opened"])
 
 
+def p50_ms(report: Report) -> float:
+    return float(report["latency_ms"]["p50"])
+
+
 def p99_ms(report: Report) -> float:
     return float(report["latency_ms"]["p99"])
+
+
+def answer_p50_ms(report: Report) -> float:
+    """From a publish until its answer."""
+    return float(report["answer_ms"]["p50"])
+
+
+def publishes_per_s(report: Report) -> float:
+    """By the clock, with whatever else runs on the server's core."""
+    return float(report["acked"] / report["run"]["wall_s"])
 
 
 def idle_core_percent(report: Report) -> float:
@@ -224,6 +240,71 @@ def scaling(name: str, title: str, many: tuple[str, Load], few: tuple[str, Load]
     return Scenario(name, sides, (figure,), most_runs=3)
 
 
+# --- stores -------------------------------------------------------------------------------------------------------
+
+
+def at_most_more(milliseconds: float, than: str) -> Target:
+    return Target(milliseconds, than, unit="ms more")
+
+
+def sides(load: Load, *servers: str) -> tuple[Side, ...]:
+    return tuple(Side(server, server, load) for server in servers)
+
+
+def store_publish(publishers: int) -> Scenario:
+    """Acknowledged publishes. The first of the sides is the default store."""
+    many = publishers == 64
+    title = f"{publishers} publisher{'s' if publishers > 1 else ''}"
+    rate = Figure(
+        f"{title}, acknowledged publishes", "per second", publishes_per_s, (at_least(0.6, MEMORY),) if many else ()
+    )
+    cost = publish_figure(title, *((at_least(0.6, MEMORY),) if many else ()))
+    wait = Figure(f"{title}, until the answer", "ms, median", answer_p50_ms, (), as_difference=True)
+    if publishers == 1:
+        wait = replace(wait, targets=(at_most_more(1.0, MEMORY),))
+    return Scenario(
+        f"store-{publishers}",
+        sides(Load(publishers=publishers, seconds=2), SQLITE, MEMORY, SQLITE_FULL, REDIS, NCHAN),
+        (rate, cost, wait),
+    )
+
+
+def store_latency() -> Scenario:
+    """From the publish at one process to the subscriber of another, or of the same."""
+    work = Load(subscribers=100, publishers=2, rate=200, seconds=3)
+    figure = Figure(
+        "200 publishes/s to 100, until they are delivered",
+        "ms, median",
+        p50_ms,
+        (at_most_more(2.0, SQLITE),),
+        as_difference=True,
+    )
+    return Scenario("store-latency", sides(work, TWO_ON_SQLITE, SQLITE, MEMORY, TWO_ON_REDIS, REDIS, NCHAN), (figure,))
+
+
+def store_deliveries() -> Scenario:
+    """What a delivery costs must not depend on where the log is."""
+    work = Load(subscribers=5000, hold=1, publishers=4, rate=10, seconds=5)
+    figure = Figure(
+        "10 publishes/s to 5,000 WebSockets, with the default store",
+        "deliveries per CPU-s",
+        deliveries_per_cpu_s,
+        (at_least(0.97, MEMORY), at_least(1.1, NCHAN)),
+    )
+    return Scenario("store-deliveries", sides(work, SQLITE, MEMORY, NCHAN), (figure,))
+
+
+def two_workers() -> Scenario:
+    work = Load(subscribers=5000, hold=1, publishers=4, rate=10, seconds=5)
+    figure = Figure(
+        "10 publishes/s to 5,000 WebSockets of two workers",
+        "deliveries per CPU-s",
+        deliveries_per_cpu_s,
+        (at_least(0.92, SQLITE),),
+    )
+    return Scenario("workers", sides(work, WORKERS, SQLITE), (figure,))
+
+
 PUBLISH = Load(subscribers=1, publishers=8, seconds=3)
 
 SCENARIOS = (
@@ -281,6 +362,10 @@ SCENARIOS = (
         ("5,000 idle", replace(PUBLISH, bystanders=5000)),
         ("10 idle", replace(PUBLISH, bystanders=10)),
     ),
+    *map(store_publish, (64, 8, 1)),
+    store_latency(),
+    store_deliveries(),
+    two_workers(),
     Scenario(
         "idle",
         (Side(SUBJECT, SUBJECT, Load(subscribers=5000, hold=20)),),  # longer than a heartbeat's 15 s

@@ -11,10 +11,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from itertools import dropwhile, islice
 from pathlib import Path
 
@@ -98,8 +97,10 @@ class Server:
     port: int
     key: str
     pids: tuple[int, ...]
+    publish_port: int | None = None  # of another process, which publishers use
 
 
+Options = Mapping[str, str]
 Starter = Callable[[Path], AbstractContextManager[Server]]
 
 
@@ -134,13 +135,14 @@ def require_checkout(checkout: Path) -> None:
         raise BenchError(f"{checkout} has no pushcompat that starts there:\n{done.stdout}{done.stderr}")
 
 
-def pushcompat(checkout: Path) -> Starter:
+def pushcompat(checkout: Path, more: Options | None = None) -> Starter:
     """The server of a checkout. It logs at its default level, to a file: what a service does."""
 
     @contextmanager
     def start(folder: Path) -> Iterator[Server]:
-        port, key = free_port(), secrets.token_hex(16)
-        options = {"--host": "127.0.0.1", "--port": str(port), "--publish-key": key, "--state-dir": str(folder)}
+        port = free_port()
+        options = {"--host": "127.0.0.1", "--port": str(port), "--publish-key": secrets.token_hex(16)}
+        options |= {"--state-dir": str(folder), **(more or {})}
         command = [
             python_of(checkout),
             "-m",
@@ -148,7 +150,7 @@ def pushcompat(checkout: Path) -> Starter:
             *(word for option in options.items() for word in option),
         ]
         with running(command, port, folder, cwd=checkout, env=_environment(checkout)) as process:
-            yield Server("pushcompat", port, key, family(process.pid))
+            yield Server("pushcompat", port, options["--publish-key"], family(process.pid))
 
     return start
 
@@ -175,33 +177,33 @@ def on_core(core: int, command: list[str]) -> list[str]:
 
 @contextmanager
 def running(
-    command: list[str], port: int, folder: Path, cwd: Path = ROOT, env: dict[str, str] | None = None
+    command: list[str],
+    port: int,
+    folder: Path,
+    cwd: Path = ROOT,
+    env: dict[str, str] | None = None,
+    ask: bytes = b"GET / HTTP/1.0\r\n\r\n",
 ) -> Iterator[subprocess.Popen[bytes]]:
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(on_core(SERVER_CORE, command), stdout=output, stderr=output, cwd=cwd, env=env)
     try:
-        _wait_until_answering(process, port, log)
+        _wait_until_answering(process, port, log, ask)
         yield process
     finally:
         _stop(process)
     _complain_about(log)
 
 
-def _wait_until_answering(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_answering(process: subprocess.Popen[bytes], port: int, log: Path, ask: bytes) -> None:
     """Listening is not enough: nginx listens before it has started its worker."""
     end = time.monotonic() + START_S
     while time.monotonic() < end and process.poll() is None:
-        try:
-            connection = HTTPConnection("127.0.0.1", port, timeout=1)
-            connection.request("GET", "/")
-            connection.getresponse().close()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-        finally:
-            connection.close()
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(ask)
+            if connection.recv(1):
+                return
+        time.sleep(0.02)
     raise BenchError(f"{process.args!r} did not start to answer on port {port}:\n{log.read_text()[-2000:]}")
 
 

@@ -73,9 +73,9 @@ void watch(struct connection *c, bool publisher)
 }
 
 /* Connects and waits for it: on the loopback that is the time of the handshake in the kernel, no round trip. */
-void dial(struct connection *c)
+void dial(struct connection *c, int port)
 {
-	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(options.port)};
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
 	struct timeval limit = {.tv_sec = CONNECT_S};
 	struct linger abort_on_close = {.l_onoff = 1}; /* no TIME_WAIT: a run of ten thousand leaves no ports behind */
 	int yes = 1;
@@ -88,7 +88,7 @@ void dial(struct connection *c)
 	setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &abort_on_close, sizeof abort_on_close);
 	setsockopt(c->fd, SOL_SOCKET, SO_TIMESTAMPNS, &yes, sizeof yes);
 	if (connect(c->fd, (struct sockaddr *)&to, sizeof to))
-		die("connect to port %d: %s", options.port, strerror(errno));
+		die("connect to port %d: %s", port, strerror(errno));
 }
 
 /* Requests are far smaller than a socket's buffer, and there is one at a time, so they always fit at once. */
@@ -132,7 +132,7 @@ static void open_more(void)
 
 	for (; next_to_open < subscriber_count && opening < options.in_flight; next_to_open++) {
 		struct connection *c = &subscribers[next_to_open];
-		dial(c);
+		dial(c, options.port);
 		opening++;
 		c->parse = options.transport->first;
 		watch(c, false);

@@ -83,7 +83,7 @@ struct dialect {
 
 struct options {
 	const char *key, *channel;
-	int port;
+	int port, publish_port;
 	const struct dialect *dialect;
 	const struct transport *transport;
 	unsigned subscribers, channels, bystanders, others, publishers, in_flight, rate;
@@ -113,7 +113,7 @@ uint64_t now_ns(void);
 extern uint64_t arrived_ns; /* when the kernel had what is being parsed; CLOCK_MONOTONIC */
 void setup_loop(void);
 void watch(struct connection *, bool publisher);
-void dial(struct connection *);
+void dial(struct connection *, int port);
 void transmit(struct connection *, const char *bytes, size_t size);
 void opened(struct connection *);
 void lost(struct connection *, const char *why);

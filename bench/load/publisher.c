@@ -28,7 +28,7 @@ void setup_publishers(void)
 		struct connection *p = &publishers[i];
 		p->parse = parse_publish_answer;
 		p->opened = true;
-		dial(p);
+		dial(p, options.publish_port ? options.publish_port : options.port);
 		watch(p, true);
 	}
 }
