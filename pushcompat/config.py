@@ -44,7 +44,7 @@ class Config:
     prefix: str = ""
     cors_origins: tuple[str, ...] = ()
     state_dir: Path = field(default_factory=default_state_dir)
-    store: str = "memory:"
+    store: str = "sqlite:"
     limits: Limits = field(default_factory=Limits)
     log_format: str = "text"
     log_level: str = "info"
