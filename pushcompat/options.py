@@ -269,7 +269,14 @@ _WINDOWS = (
 )
 
 _HISTORY = (
-    Setting("store", "URL of the store that keeps the log.", default="memory:", show_default=True, metavar="URL"),
+    Setting(
+        "store",
+        "Where the log is kept: sqlite:PATH (without PATH: log.sqlite in the state directory), memory:, redis://…; "
+        "docs/scaling.md.",
+        default="sqlite:",
+        show_default=True,
+        metavar="URL",
+    ),
     _limit("history", COUNT, "retention_count", 1, "Most messages retained per channel."),
     _limit("history-age", SECONDS, "retention_age_s", 1, "How long a message is retained."),
     _limit(

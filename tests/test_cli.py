@@ -314,7 +314,7 @@ def test_help_shows_every_option_under_its_heading_with_its_default(command: Com
         assert f"\n{heading}:\n" in out
         assert all(f"--{setting.flag} " in out for setting in settings)
     wrapped = "".join(out.split())
-    for default in ("127.0.0.1", "8888", "64KiB", "1h", "none", "memory:"):
+    for default in ("127.0.0.1", "8888", "64KiB", "1h", "none", "sqlite:"):
         assert f"[default:{default}]" in wrapped
     assert all(name in wrapped for name in PLATFORMS)
     assert "publish" in out

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -974,23 +975,38 @@ def test_it_follows_the_server_through_a_cut(server: Server, transport: str, pro
 
 
 @every_transport
+def test_it_follows_through_a_restart_and_misses_nothing(tmp_path: Path, transport: str, prompt: None) -> None:
+    with restarting(tmp_path, transport) as (following, second):
+        second.publish("a", "two")
+        assert following.next()["data"] == "two"
+        following.ends()
+
+
+@every_transport
 def test_it_follows_through_a_restart_and_says_that_history_is_gone(
     tmp_path: Path, transport: str, prompt: None
 ) -> None:
-    first = Server(tmp_path, "--drain-timeout", "0")
-    following = Following(first.url, [transport], 2)
-    first.publish("a", "one")
-    assert following.next()["data"] == "one"
-    assert first.stop() == 0
-    second = Server(tmp_path, "--drain-timeout", "0", "--port", str(first.port))
-    try:
+    with restarting(tmp_path, transport, "--store", "memory:") as (following, second):
         reset = following.next()
         second.publish("a", "two")
         assert following.next()["data"] == "two"
         following.ends()
+    assert (reset["control"], reset["channels"]) == ("reset", ["a", "b"])
+
+
+@contextmanager
+def restarting(state_dir: Path, transport: str, *options: str) -> Iterator[tuple[Following, Server]]:
+    """Someone who has followed a server and had a message, and the server that was started in its place."""
+    first = Server(state_dir, "--drain-timeout", "0", *options)
+    following = Following(first.url, [transport], 2)
+    first.publish("a", "one")
+    assert following.next()["data"] == "one"
+    assert first.stop() == 0
+    second = Server(state_dir, "--drain-timeout", "0", "--port", str(first.port), *options)
+    try:
+        yield following, second
     finally:
         second.stop()
-    assert (reset["control"], reset["channels"]) == ("reset", ["a", "b"])
 
 
 def test_it_takes_the_best_transport(server: Server) -> None:
