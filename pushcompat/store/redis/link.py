@@ -107,14 +107,14 @@ class Link:
         self.ident = ""
         self.ahead_s = 0.0  # how much the server's clock is ahead of this process's
 
-    async def call(self, *commands: Command, timeout_s: float = _CALL_S) -> list[Any]:
+    async def call(self, *commands: Command, timeout_s: float | None = None) -> list[Any]:
         """Sends the commands at once, and returns their replies. Raises one of ``AWAY``."""
         connection = self._connection
         if not connection.is_connected:  # it would connect again
             raise ConnectionError("the connection is closed")
         replies: list[Any] = []
         refused: ResponseError | None = None
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s or _CALL_S):
             if len(commands) == 1:
                 await connection.send_packed_command(connection.pack_command(*commands[0]), check_health=False)
             else:
@@ -134,7 +134,7 @@ class Link:
         keys: Sequence[str],
         *arguments: bytes | str | int,
         behind: Sequence[Command] = (),
-        timeout_s: float = _CALL_S,
+        timeout_s: float | None = None,
     ) -> list[Any]:
         """Runs the script, and sends ``behind`` with it; returns all replies. Raises one of ``AWAY``."""
         command = "EVALSHA", script.sha, len(keys), *keys, *arguments

@@ -157,6 +157,12 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """)
 
+# KEYS   lease
+# ARGV   token
+RELEASE = Script("""
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+""")
+
 # KEYS   lease, chunks
 # ARGV   token, ms that both live from now on, chunk
 PUSH = Script("""
@@ -183,6 +189,5 @@ if ARGV[12] ~= '' then redis.call('PEXPIRE', KEYS[5], ARGV[13]) end
 redis.call('HSET', KEYS[1], 'snapshot', ARGV[5], 'snapshot_nonce', ARGV[7], 'snapshot_key', ARGV[11],
   'snapshot_chunks', ARGV[4], 'snapshot_count', ARGV[8], 'snapshot_size', ARGV[9])
 redis.call('XTRIM', KEYS[2], 'MINID', ARGV[10])
-redis.call('DEL', KEYS[3])
 return ''
 """)

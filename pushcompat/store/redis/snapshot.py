@@ -28,7 +28,7 @@ from ...message import Message
 from ..base import Kept, retain
 from .entries import Broken, Place, read, unpack
 from .link import Keys, Link, State, state_from
-from .scripts import PUSH, SWITCH, TAKE_LEASE
+from .scripts import PUSH, RELEASE, SWITCH, TAKE_LEASE
 
 _CHUNK_BYTES = 256 * 1024
 _CHUNKS_AT_ONCE = 8
@@ -111,13 +111,10 @@ async def _read(link: Link, keys: Keys, state: State) -> Log | None:
     snapshot = [packed for chunk in chunks[1:] for packed in _decode_chunk(chunk)]
     stream: list[Packed] = []
     place = state.base
-    while True:
-        *_, (entries, fields) = await link.call(
-            ("MULTI",),
-            ("XRANGE", keys.log, b"(" + place.id, "+", "COUNT", _ENTRIES_AT_ONCE),
-            keys.read_state,
-            ("EXEC",),
-            timeout_s=_READ_S,
+    idle = 0
+    while idle < 2:
+        entries, fields = await link.call(
+            ("XRANGE", keys.log, b"(" + place.id, "+", "COUNT", _ENTRIES_AT_ONCE), keys.read_state, timeout_s=_READ_S
         )
         try:
             page = read(entries, place)
@@ -125,10 +122,13 @@ async def _read(link: Link, keys: Keys, state: State) -> Log | None:
             return None
         stream += page.packed
         place = page.place
-        if len(entries) < _ENTRIES_AT_ONCE:
-            now = state_from(fields)
-            fits = now.epoch == state.epoch and place.nonce == now.nonce and place.sequence == now.head
-            return Log(now, head, snapshot, stream, place) if fits else None
+        now = state_from(fields)
+        if now.epoch != state.epoch:
+            return None
+        if place.nonce == now.nonce and place.sequence == now.head:  # so nothing was appended between the replies
+            return Log(now, head, snapshot, stream, place)
+        idle = 0 if entries else idle + 1
+    return None
 
 
 def due(state: State, retention: Retention) -> bool:
@@ -149,7 +149,17 @@ async def write(link: Link, keys: Keys, retention: Retention, now_ms: int, tail:
     if not taken:
         return "somebody else makes one"
     log = await load(link, keys)
+    refused = await _write(link, keys, token, log, retention, now_ms, tail)
+    await link.run(RELEASE, [keys.lease], token)
+    return refused
+
+
+async def _write(link: Link, keys: Keys, token: str, log: Log, retention: Retention, now_ms: int, tail: int) -> str:
     state = log.state
+    stays_from = f"{_stays_from(log, tail)}-0"
+    if not log.stream:
+        await link.call(("XTRIM", keys.log, "MINID", stays_from))
+        return ""
     chunks, count = await asyncio.to_thread(_chunks, log, retention, now_ms)
     key = keys(f"snapshot:{log.place.sequence}:{token}")
     for chunk in chunks:
@@ -161,7 +171,7 @@ async def write(link: Link, keys: Keys, retention: Retention, now_ms: int, tail:
         SWITCH,
         [keys.state, keys.log, keys.lease, key, before or key],
         state.epoch, state.ident, token, len(chunks), log.place.id, log.place.sequence, log.place.nonce, count,
-        state.size, f"{_stays_from(log, tail)}-0", key, before, _LEASE_MS,
+        state.size, stays_from, key, before, _LEASE_MS,
     )  # fmt: skip
     return str(refused.decode())
 

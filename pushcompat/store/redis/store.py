@@ -47,7 +47,7 @@ class RedisStore:
         self._server = Server(parse(url), steady)
         self._keys = self._server.keys
         self._problems = Problems(self._server.address.shown)
-        self._writer = Writer(self._server, retention, (clock, steady), self._problems, self._make_room, patience_s)
+        self._writer = Writer(self._server, retention, (clock, steady), self._problems, self._free_memory, patience_s)
         self._writing: asyncio.Task[None] | None = None
         self._loaded: tuple[str, int, Place] | None = None  # epoch, number and place of the last load's end
         self._link: Link | None = None  # for short questions
@@ -166,18 +166,21 @@ class RedisStore:
     # Housekeeping
 
     def _look(self, state: State) -> None:
-        now = asyncio.get_running_loop().time()
-        if now >= self._trim_at and snapshot.due(state, self._retention):
+        if snapshot.due(state, self._retention):
             self._make_room()
 
-    def _make_room(self) -> None:
-        if self._trimming is None or self._trimming.done():
-            self._trim_at = asyncio.get_running_loop().time() + _TRIM_APART_S
-            self._trimming = asyncio.create_task(self._trim())
+    def _free_memory(self) -> None:
+        self._make_room(tail=0)
 
-    async def _trim(self) -> None:
+    def _make_room(self, **options: int) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._trim_at and (self._trimming is None or self._trimming.done()):
+            self._trim_at = now + _TRIM_APART_S
+            self._trimming = asyncio.create_task(self._trim(**options))
+
+    async def _trim(self, **options: int) -> None:
         try:
-            await self.trim()
+            await self.trim(**options)
         except (*AWAY, snapshot.Damaged) as error:
             logs.log.warning("the snapshot was not made: %s", error)
 

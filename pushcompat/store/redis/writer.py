@@ -35,6 +35,7 @@ from .scripts import APPEND
 
 FENCE_S = 3600  # how long a fence outlives its process
 _PAUSE_S = (0.05, 1.0)
+_PROBE_S = 1.0
 _CALL_S = 2.0
 _WAIT_MS = 1000  # for replicas
 _RETRY_S = 2
@@ -79,6 +80,7 @@ class Writer:
         self._patience_s = patience_s
         self._link: Link | None = None
         self._number = 0
+        self._problem = False
         self._away_since: float | None = None
         self._groups: asyncio.Queue[tuple[Sequence[Publish], Done]] = asyncio.Queue()
         self.fence = ""  # its key; "": to be registered
@@ -97,8 +99,9 @@ class Writer:
     async def run(self) -> None:
         """Appends until it is cancelled."""
         try:
+            await self._probe()  # so that the first publish need not wait for a connection
             while True:
-                group, done = await self._groups.get()
+                group, done = await self._next()
                 try:
                     outcomes = await self._store(group)
                 except Exception:
@@ -108,6 +111,44 @@ class Writer:
                 done(outcomes)
         finally:
             await self._drop()
+
+    async def _next(self) -> tuple[Sequence[Publish], Done]:
+        """The next group. Where the last one failed, looks about once a second whether one could be stored now."""
+        while self._problem:
+            try:
+                async with asyncio.timeout(_PROBE_S):
+                    return await self._groups.get()
+            except TimeoutError:
+                await self._probe()
+        return await self._groups.get()
+
+    async def _probe(self) -> None:
+        try:
+            if self._link is None:
+                self._link = await self._server.connect()
+            await self._link.call(("SET", self._keys("probe"), "", "PX", 1))
+            if not self.fence:
+                await self._register(self._link)
+        except AWAY as error:
+            await self._fail(error)
+        else:
+            self._succeed()
+
+    def _succeed(self) -> None:
+        self._away_since = None
+        if self._problem:
+            self._problem = False
+            self._problems.clear(_PART)
+
+    async def _fail(self, error: BaseException) -> None:
+        self._problem = True
+        if _is_full(error):
+            self._problems.note(_PART, "it is out of memory; raise its maxmemory, or lower --history-bytes")
+            self._full()
+            return
+        self._problems.note(_PART, error)
+        self._away_since = self._away_since or asyncio.get_running_loop().time()
+        await self._drop()
 
     async def _drop(self) -> None:
         link, self._link = self._link, None
@@ -126,13 +167,12 @@ class Writer:
             except RequestError as refused:
                 return [refused] * len(group)
             except AWAY as error:
-                self._problems.note(_PART, error)
-                await self._drop()
+                await self._fail(error)
+                if _is_full(error):
+                    return [_unavailable(request) if request.unanswered else StoreFull(_NO_ROOM)] * len(group)
             else:
-                self._away_since = None
-                self._problems.clear(_PART)
+                self._succeed()
                 return outcomes
-            self._away_since = self._away_since or now()
             if now() + pause_s > patient_until:
                 return [_unavailable(request)] * len(group)
             await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
@@ -143,26 +183,18 @@ class Writer:
         link = self._link
         if link is None:
             link = self._link = await self._server.connect()
-        try:
-            while True:
-                if not self.fence:
-                    await self._register(link)
-                answer = await self._send(link, request)
-                if answer[0] == b"stored":
-                    return self._outcomes(request, link.state.epoch, answer)
-                if answer[0] == b"epoch":
-                    await link.identify(self._keys)
-                elif request.unanswered:  # it may have been stored before its fence was lost
-                    self.fence = ""
-                    raise _unavailable(request)
-                else:
-                    self.fence = ""
-        except ResponseError as error:
-            if isinstance(error, OutOfMemoryError) or _FULL in str(error):
-                self._problems.note(_PART, "it is out of memory; raise its maxmemory, or lower --history-bytes")
-                self._full()
-                raise _unavailable(request) if request.unanswered else StoreFull(_NO_ROOM) from error
-            raise
+        while True:
+            if not self.fence:
+                await self._register(link)
+            answer = await self._send(link, request)
+            if answer[0] == b"stored":
+                return self._outcomes(request, link.state.epoch, answer)
+            if answer[0] == b"epoch":
+                await link.identify(self._keys)
+                continue
+            self.fence = ""
+            if request.unanswered:  # it may have been stored before its fence was lost
+                raise _unavailable(request)
 
     async def _register(self, link: Link) -> None:
         fence = self._keys(f"writer:{secrets.token_hex(8)}")
@@ -267,6 +299,10 @@ def _repeated(publish: Publish, first: Publish, outcome: Outcome) -> Outcome:
 
 def _reused() -> KeyReused:
     return KeyReused("this Idempotency-Key was used with another body; use a new key for each publish")
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OutOfMemoryError) or _FULL in str(error)
 
 
 def _unavailable(request: _Request) -> Unavailable:
