@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from .faults.test_stopping import CLOSED_1012
-from .harness import KEY, PATIENCE_S, Client, client_frame, running
+from .faults.test_stopping import CLOSED_1012, said
+from .harness import KEY, PATIENCE_S, Client, Server, client_frame, running
 from .workers import Workers, alive
 
 
@@ -69,22 +69,22 @@ def test_the_most_connections_are_shared_out(workers: Workers) -> None:
 
 
 def test_a_log_in_memory_is_refused(tmp_path: Path) -> None:
-    code, said = run(tmp_path, "--workers", "2", "--store", "memory:")
-    assert (code, said.count("\n")) == (2, 1)
-    assert "the memory: store is a log of one process" in said
+    code, told = run(tmp_path, "--workers", "2", "--store", "memory:")
+    assert (code, told.count("\n")) == (2, 1)
+    assert "the memory: store is a log of one process" in told
 
 
 def test_what_no_worker_can_start_with_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "demo.sqlite").mkdir()
-    code, said = run(tmp_path, "--workers", "3", "--store", "sqlite:", "--port", "0", "--demo")
-    assert (code, said.count("\n")) == (2, 1)
-    assert said.startswith("pushcompat: cannot create the demo's database")
+    code, told = run(tmp_path, "--workers", "3", "--store", "sqlite:", "--port", "0", "--demo")
+    assert (code, told.count("\n")) == (2, 1)
+    assert told.startswith("pushcompat: cannot create the demo's database")
 
 
 def test_a_port_that_another_server_has_is_not_shared_with_it(tmp_path: Path, workers: Workers) -> None:
-    code, said = run(tmp_path, "--workers", "2", "--store", "sqlite:", "--port", str(workers.port))
+    code, told = run(tmp_path, "--workers", "2", "--store", "sqlite:", "--port", str(workers.port))
     assert code == 2
-    assert f"cannot listen on 127.0.0.1:{workers.port}: Address already in use" in said
+    assert f"cannot listen on 127.0.0.1:{workers.port}: Address already in use" in told
 
 
 def test_a_unix_socket_is_shared_and_removed_at_the_end(tmp_path: Path) -> None:
@@ -106,6 +106,63 @@ def test_a_unix_socket_is_shared_and_removed_at_the_end(tmp_path: Path) -> None:
             assert not path.exists()
         finally:
             process.kill()
+
+
+# One log
+
+
+def test_a_publish_through_any_worker_reaches_the_subscribers_of_all(workers: Workers) -> None:
+    with ExitStack() as stack:
+        clients = workers.subscribe(stack, "chat", 20)
+        for number in range(20):  # each on a connection of its own
+            workers.publish("chat", str(number))
+        for client in clients:
+            assert [client.frame()[1] for _ in range(20)] == [b"%d" % number for number in range(20)]
+
+
+def test_clients_of_a_killed_worker_resume_without_a_reset(workers: Workers) -> None:
+    with ExitStack() as stack:
+        clients = workers.subscribe(stack, "chat?format=json", 20)
+        first = workers.publish("chat", "first")["id"]
+        for client in clients:
+            assert said(client)["control"] == "open"
+            assert said(client)["id"] == first
+        os.kill(workers.pids()[1], signal.SIGKILL)
+        second = workers.publish("chat", "second", Idempotency_Key="second")["id"]
+        resumed = 0
+        for client in clients:
+            try:
+                message = said(client)
+            except (EOFError, ConnectionResetError):
+                resumed += 1
+                again = stack.enter_context(workers.connect())
+                assert again.upgrade(f"/channels/chat?format=json&cursor={first}") == 101
+                assert said(again)["control"] == "open"
+                message = said(again)
+            assert (message["id"], message["data"]) == (second, "second")
+        assert 0 < resumed < len(clients)
+
+
+def test_two_servers_on_one_file_are_one_log(tmp_path: Path) -> None:
+    """Started by hand, and killed by hand."""
+    servers = [Server(tmp_path, "--store", "sqlite:") for _ in range(2)]
+    try:
+        with servers[0].connect() as client, servers[1].connect() as other:
+            for each in (client, other):
+                assert each.upgrade("/channels/chat?format=json") == 101
+                assert said(each)["control"] == "open"
+            ids = [server.publish("chat", "from each")["id"] for server in servers]
+            for each in (client, other):
+                assert [said(each)["id"] for _ in ids] == ids
+            servers[0].stop(signal.SIGKILL)
+            last = servers[1].publish("chat", "from the other")["id"]
+            assert said(other)["id"] == last
+        servers[0] = Server(tmp_path, "--store", "sqlite:")
+        with servers[0].connect() as client:
+            assert client.upgrade(f"/channels/chat?format=json&cursor={ids[0]}") == 101
+            assert [said(client).get("id") for _ in range(3)] == [None, ids[1], last]
+    finally:
+        assert [server.stop() for server in servers] == [0, 0]
 
 
 # Ends

@@ -23,14 +23,16 @@ class Workers(Server):
 
     def pids(self) -> dict[int, int]:
         """The process of each worker, by its number: the last that was started."""
-        found = [re.search(r" worker_started worker=(\d+) pid=(\d+)", line) for line in list(self.log)]
-        return {int(match[1]): int(match[2]) for match in found if match}
+        self.wait_for_log(" worker_started worker=2 ")
+        return dict(self._started())
 
-    def wait_for_pids(self, count: int) -> list[int]:
-        """The processes that are workers, when so many have been started in all."""
-        pattern = r" worker_started worker=\d+ pid=(\d+)"
-        self.wait_for(lambda: sum(bool(re.search(pattern, line)) for line in list(self.log)) >= count)
-        return list(self.pids().values())
+    def wait_for_pids(self, count: int) -> None:
+        """Until so many workers have been started in all."""
+        self.wait_for(lambda: len(self._started()) >= count)
+
+    def _started(self) -> list[tuple[int, int]]:
+        found = [re.search(r" worker_started worker=(\d+) pid=(\d+)", line) for line in list(self.log)]
+        return [(int(match[1]), int(match[2])) for match in found if match]
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         deadline = threading.Event()
