@@ -163,7 +163,9 @@ class MemoryStore:
 
     def _note_evicted(self, message: Message) -> None:
         channel, sequence = message.channel, message.sequence
-        self._evicted = max(self._evicted, sequence)
-        self._floors[channel] = max(self._floors.get(channel, 0), sequence)
+        if sequence > self._evicted:
+            self._evicted = sequence
+        if sequence > self._floors.get(channel, 0):
+            self._floors[channel] = sequence
         if len(self._floors) > 2 * MOST_FLOORS:
             self._floor, self._floors = fold(self._floors, self._floor)
