@@ -40,7 +40,9 @@ compiled: $(COMPILED)/built
 
 test-compiled: $(COMPILED)/built
 	cp -r tests docs setup.cfg $(COMPILED)
-	cd $(COMPILED) && $(CURDIR)/$(BIN)/python -m pytest -q $(ARGS) tests/access tests/hub tests/wire tests/parity/test_scenarios.py
+	cd $(COMPILED) && $(CURDIR)/$(BIN)/python -m pytest -q $(ARGS) \
+		tests/access tests/hub tests/wire tests/store/test_memory.py tests/store/test_receipts.py \
+		tests/parity/test_scenarios.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .

@@ -13,17 +13,18 @@ from configparser import ConfigParser
 from setuptools import setup
 
 # What runs for each request, message and delivery. The rest gains nothing, or cannot be compiled: hub/states has an
-# IntEnum, hub/poller a class that inherits from the standard library, hub/pending, wire/chunk and wire/drafts have
-# structs of msgspec.
+# IntEnum, hub/selector a class that inherits from the standard library, hub/pending, wire/chunk and wire/item have
+# structs of msgspec, and a thread of logs would crash the process at its end.
 COMPILED = {
     "access": ["access", "grant", "keys", "origins"],
     "hub": [
-        "channel", "chunks", "connection", "context", "fanout", "history", "listener", "loop", "polls",
+        "channel", "chunks", "connection", "context", "fanout", "history", "listener", "loop", "poller", "polls",
         "publishing", "reasons", "requests", "responses", "sockets", "streams", "subscriptions", "timers",
     ],
+    "store": ["receipts"],
     "wire": [
-        "encoding", "envelope", "eventsource", "http", "longpoll", "names", "negotiation", "polls", "request",
-        "streams", "websocket",
+        "drafts", "encoding", "envelope", "eventsource", "http", "longpoll", "names", "negotiation", "polls",
+        "request", "streams", "websocket",
     ],
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Public: ``Hub``, ``Settings``, and ``LoopSelector`` for whoever makes the event loop."""
 
 from .hub import Hub, Settings
-from .poller import LoopSelector
+from .selector import LoopSelector
 
 __all__ = ["Hub", "LoopSelector", "Settings"]

@@ -32,12 +32,12 @@ from .context import Context
 from .fanout import Fanout
 from .listener import Listener
 from .loop import Loop
-from .poller import LoopSelector
 from .polls import Polls
 from .publishing import Publishing
 from .reasons import CloseReason
 from .requests import HandOver, Requests
 from .responses import Responses
+from .selector import LoopSelector
 from .streams import Streams
 from .subscriptions import Subscriptions
 

@@ -17,7 +17,6 @@ The pollers differ in how the event loop learns that there is something to do:
 
 from __future__ import annotations
 
-import math
 import select
 import selectors
 import socket
@@ -26,8 +25,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from tornado.ioloop import IOLoop
 
+from .selector import MAX_EVENTS, LoopSelector
+
 READ, WRITE, HANGUP = 1, 4, 0x2000  # epoll's own bits: EPOLLIN, EPOLLOUT, EPOLLRDHUP
-_MAX_EVENTS = 256
 
 
 class Watched(Protocol):
@@ -87,7 +87,7 @@ class EpollPoller(Generic[T]):
 
     def ready(self) -> Ready[T]:
         watched = self._watched
-        return [(watched[fd], events) for fd, events in self._epoll.poll(0, _MAX_EVENTS)]
+        return [(watched[fd], events) for fd, events in self._epoll.poll(0, MAX_EVENTS)]
 
     def watched(self) -> list[T]:
         return list(self._watched.values())
@@ -96,43 +96,6 @@ class EpollPoller(Generic[T]):
         if self._started:
             IOLoop.current().remove_handler(self._epoll.fileno())
         self._epoll.close()
-
-
-class LoopSelector(getattr(selectors, "EpollSelector", selectors.DefaultSelector)):  # type: ignore[misc]
-    """An event loop's selector that also holds the sockets of one hub: ``SelectorEventLoop(LoopSelector())``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.epoll: Any = getattr(self, "_selector", None)  # None on platforms without epoll
-        self.guests: dict[int, Any] = {}  # the hub's, by descriptor
-        self.ready: list[tuple[Any, int]] = []  # of the guests
-        self.on_ready: Callable[[], None] | None = None
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """What the event loop's own descriptors are ready for; guests are noted in ``ready``."""
-        if self.on_ready is None:
-            return super().select(timeout)  # type: ignore[no-any-return]
-        wait = -1.0 if timeout is None else 0.0 if timeout <= 0 else math.ceil(timeout * 1e3) * 1e-3
-        try:
-            events = self.epoll.poll(wait, _MAX_EVENTS)
-        except InterruptedError:
-            return []
-        found = []
-        guests, keys = self.guests, self.get_map()
-        for fd, event in events:
-            guest = guests.get(fd)
-            if guest is not None:
-                self.ready.append((guest, event))
-            elif fd in keys:
-                key = keys[fd]
-                wanted = (selectors.EVENT_WRITE if event & ~select.EPOLLIN else 0) | (
-                    selectors.EVENT_READ if event & ~select.EPOLLOUT else 0
-                )
-                if wanted & key.events:
-                    found.append((key, wanted & key.events))
-        if self.ready:
-            self.on_ready()
-        return found
 
 
 class LoopPoller(EpollPoller[T]):

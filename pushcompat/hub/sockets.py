@@ -25,8 +25,9 @@ from typing import Any
 from .. import logs
 from ..limits import Limits
 from .connection import Connection, State
-from .poller import HANGUP, READ, WRITE, LoopSelector, make_poller
+from .poller import HANGUP, READ, WRITE, make_poller
 from .reasons import CloseReason
+from .selector import LoopSelector
 from .timers import TimerWheel
 
 # All of these mean "would block".

@@ -16,6 +16,7 @@ import msgspec
 
 from ..errors import BadRequest, PayloadTooLarge, RequestError, UnsupportedMedia
 from ..message import SIGNAL, SIGNAL_KEY, Message
+from .item import Item
 from .names import channel_names, label, seconds
 
 # Documents in use have fewer than 20. Python's and Jackson's parsers give up at 1,000, PHP's at 512, less what encloses
@@ -26,16 +27,6 @@ _BATCH_LEVELS = 2  # the array, and the object of each message
 _JSON = "application/json"
 _TEXT_TYPES = ("", "application/x-www-form-urlencoded")  # no type at all, and what curl -d sends
 _OF_EACH_MESSAGE = frozenset(("key", "type", "ttl"))
-
-
-class Item(msgspec.Struct, forbid_unknown_fields=True):
-    """One message of a batch."""
-
-    channel: str
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    key: str | None = None
-    type: str | None = None
-    ttl: float | None = None
 
 
 # Checked without making objects of it, at half the cost. Not checked: UTF-8 inside strings.
@@ -72,7 +63,7 @@ def batch(
     """The messages of a batch, in order: all of them or, if one is refused, none. Raises RequestError."""
     if media_type != _JSON:
         raise UnsupportedMedia("a batch must be a JSON array with Content-Type: application/json")
-    if _OF_EACH_MESSAGE & params.keys():
+    if not _OF_EACH_MESSAGE.isdisjoint(params):
         raise BadRequest("set key, type and ttl per message in the batch, not in the query string")
     _check_utf8(body)
     items = _decode(_decode_batch, body, MAX_LEVELS + _BATCH_LEVELS)

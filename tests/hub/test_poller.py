@@ -17,11 +17,11 @@ from pushcompat.hub.poller import (
     WRITE,
     EpollPoller,
     LoopPoller,
-    LoopSelector,
     Poller,
     SelectorPoller,
     make_poller,
 )
+from pushcompat.hub.selector import LoopSelector
 
 from ..harness import PATIENCE_S
 
