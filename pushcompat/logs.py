@@ -49,6 +49,8 @@ class Event(StrEnum):
     LOG_TRIMMED = "log_trimmed"
     LOG_TROUBLE = "log_trouble"
     LOG_WORKS = "log_works"
+    PRESENCE_TROUBLE = "presence_trouble"
+    PRESENCE_WORKS = "presence_works"
     ACCEPT_PAUSED = "accept_paused"
     DESCRIPTORS = "descriptors"
     RELOAD = "reload"

@@ -33,6 +33,8 @@ PREFIX = "pushcompat_"
 _C, _G, _H = CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 FAMILIES: Mapping[str, Family] = {
     "subscriptions": Family(_G, "Subscriptions open now", ("transport",)),
+    "subscribers": Family(_G, "Subscribers of all channels, in all processes that share the log", merge=max),
+    "presence_processes": Family(_G, "Processes that share the log and count their subscribers together", merge=max),
     "connections": Family(_G, "Open connections of the hub, all states"),
     "max_connections": Family(_G, "Open connections beyond which subscribers are refused; 0: no limit"),
     "channels": Family(_G, "Channels in memory", merge=max),

@@ -131,7 +131,7 @@ class Chunks:
         head = self._history.head
         names = [channel.name for channel in channels]
         retry_ms = self._retry_ms() if connection.cursor == UNKNOWN_POSITION else None
-        data = encoding.reset(self._history.cursor(head), names, self._history.spread_ms(channels), retry_ms)
+        data = encoding.reset(self._history.cursor(head), names, self._history.spread_ms(names), retry_ms)
         return Chunk(encoding, data, head, 0, is_reset=True)
 
 

@@ -47,11 +47,17 @@ class Ghosts:
         self._sockets = context.sockets
         self._timers = context.timers
         self._race = max(1, int(context.limits.race_s))
+        self.elsewhere: set[Group] = set()  # clients that have come to another process since
+        self._alive: Callable[[Group], None] | None = None
         self._end: Callable[[Connection], None] | None = None
         self._checks: list[_Check] = []  # heap
         self._pending: set[Group] = set()
         self._ended: OrderedDict[Group, tuple[int, int]] = OrderedDict()  # until when it is remembered, and the wait
         self._number = 0
+
+    def on_alive(self, alive: Callable[[Group], None]) -> None:
+        """``alive`` is called for a client that has come to another process later, and is alive here all the same."""
+        self._alive = alive
 
     def on_ghost(self, end: Callable[[Connection], None]) -> None:
         self._end = end
@@ -63,6 +69,13 @@ class Ghosts:
             return
         self._pending.add(group)
         self._check_in(self._wait(group), self._timers.now, group)
+
+    def watch_elsewhere(self, group: Group) -> None:
+        """The same, but in another process."""
+        self.elsewhere.add(group)
+        if group not in self._pending and any(map(_is_stream, _members(group))):
+            self._pending.add(group)
+            self._check_in(self._wait(group), self._timers.now, group)
 
     def tick(self) -> None:
         """A second has passed: looks at those that are due."""
@@ -88,7 +101,8 @@ class Ghosts:
     def _look(self, check: _Check) -> int:
         """Ends what is a ghost; returns in how many seconds to look again, 0: not."""
         members = _members(check.group)
-        if len(members) < 2:
+        elsewhere = check.group in self.elsewhere
+        if len(members) < (1 if elsewhere else 2):
             return 0
         now, streams = self._timers.now, [c for c in members if _is_stream(c)]
         if not streams:
@@ -101,6 +115,11 @@ class Ghosts:
         if any(now < c.pinged + _ANSWER_S for c in silent):
             return _ANSWER_S
         ghosts, wait = self._ghosts(members, streams, silent)
+        if elsewhere and self._is_alive(check, members, streams, silent):
+            assert self._alive is not None
+            self._alive(check.group)
+        elif elsewhere:
+            ghosts, wait = streams, 0
         for connection in ghosts:
             assert self._end is not None
             self._end(connection)
@@ -122,6 +141,14 @@ class Ghosts:
         if polled > newest.subscribed_at + self._race:
             return [*ghosts, newest], 0
         return ghosts, self._race
+
+    def _is_alive(
+        self, check: _Check, members: Sequence[Connection], streams: Sequence[Connection], silent: Sequence[Connection]
+    ) -> bool:
+        """Whether the client has been heard of here since it came to another process."""
+        return any(_answers(c) and c not in silent for c in streams) or any(
+            c.request_started > check.since + self._race for c in members if not _is_stream(c)
+        )
 
     def _remember(self, group: Group) -> None:
         wait = self._wait(group)

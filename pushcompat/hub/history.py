@@ -16,7 +16,7 @@ import heapq
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import nsmallest
 from operator import attrgetter
 
@@ -52,6 +52,7 @@ class History:
         self._ages: deque[tuple[float, int]] = deque()  # (when, head of the log at that time)
         self._too_old = 0  # everything up to this sequence number is older than the age
         self._formatted = 0, "", ""  # the cursor that was formatted last: sequence number, epoch, text
+        self.others: Mapping[str, int] = {}  # subscribers in other processes, by channel
         self.floor = 0
         self.head = 0
         self.count = 0
@@ -99,15 +100,20 @@ class History:
         del self._channels[channel.name]
         channel.as_tuple = ()  # it refers to itself, and would wait for the garbage collector
 
+    def subscribers_everywhere(self, name: str, channel: Channel | None) -> int:
+        """Everyone who follows the channel of that name, in all processes that share the log."""
+        count = 0 if channel is None else len(channel.subscribers) + channel.beyond
+        return count + self.others.get(name, 0) if self.others else count
+
     def subscribers(self, channel: Channel | None) -> int:
-        """Everyone who follows the channel, pollers between two polls included."""
+        """Everyone who follows the channel in this process, pollers between two polls included."""
         return 0 if channel is None else len(channel.subscribers) + channel.beyond
 
-    def spread_ms(self, channels: Iterable[Channel | None]) -> int | None:
+    def spread_ms(self, names: Iterable[str]) -> int | None:
         """The time over which these channels' subscribers should spread their refetches; None: no need to."""
         if self._refetch_rate is None:
             return None
-        count = sum(map(self.subscribers, channels))
+        count = sum([self.subscribers_everywhere(name, self.find(name)) for name in names])
         return min(math.ceil(count / self._refetch_rate * 1000), _LONGEST_SPREAD_MS)
 
     # Cursors

@@ -25,6 +25,7 @@ from ..logs import Event
 from ..message import Message
 from ..metrics import Metrics
 from ..store.base import Lost, Store, StoreError
+from ..store.presence import Board
 from ..wire import http
 from .ahead import Ahead
 from .connection import Connection, State
@@ -60,7 +61,8 @@ class Settings:
 
 class Hub:
     """``hand_over(socket, address, received)`` receives connections whose request is not under /channels.
-    ``selector``: the event loop's, if it was made for a hub.
+    ``selector``: the event loop's, if it was made for a hub. ``board``: where the processes that share the log tell
+    each other who subscribes.
     """
 
     def __init__(
@@ -70,13 +72,14 @@ class Hub:
         metrics: Metrics,
         hand_over: HandOver,
         selector: LoopSelector | None = None,
+        board: Board | None = None,
     ) -> None:
         access = Access(settings.publish_keys, settings.cors_origins, loopback=settings.loopback)
         context = Context(settings.limits, metrics, access, settings.prefix, selector)
         responses = Responses(context)
         fanout = Fanout(context, responses)
         ahead = Ahead(context, store, fanout)
-        subscriptions = Subscriptions(context, ahead)
+        subscriptions = Subscriptions(context, ahead, board)
         streams = Streams(context, subscriptions, fanout)
         polls = Polls(context, subscriptions, fanout, responses)
         publishing = Publishing(context, store, fanout, responses)
@@ -127,6 +130,8 @@ class Hub:
         await self._load()
         self._loop.start()
         self._tasks = [asyncio.create_task(work()) for work in (self._follow, self._ahead.run, self._tick)]
+        if self._subscriptions.sharing.needed:
+            self._tasks.insert(0, asyncio.create_task(self._subscriptions.sharing.run()))
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
 
@@ -212,6 +217,7 @@ class Hub:
             "idempotency_keys": health.idempotency_keys,
             "idempotency_window_seconds": health.idempotency_window_s,
             "draining": float(self.draining),
+            **self._subscriptions.sharing.gauges(),
         }
 
     def take_back(self, sock: socket.socket, received: bytes) -> None:

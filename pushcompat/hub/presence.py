@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from .channel import Channel
 from .connection import Connection
@@ -29,19 +30,29 @@ _MAX_ABSENT = 10_000  # pollers without a connection that still count, by channe
 class Named:
     """A named client in a channel that has anything but just one connection there.
 
-    ``connections`` in the order in which they came; ``until``: the tick until which it counts without any, or 0.
+    ``connections`` in the order in which they came; ``until``: the tick until which it counts without any, or 0;
+    ``elsewhere``: it counts in another process.
     """
 
-    __slots__ = ("connections", "until")
+    __slots__ = ("connections", "elsewhere", "until")
 
     def __init__(self, *connections: Connection) -> None:
         self.connections = list(connections)
         self.until = 0
+        self.elsewhere = False
 
     @property
     def beyond(self) -> int:
         count = len(self.connections)
-        return (1 if count or self.until else 0) - count
+        return (1 if (count or self.until) and not self.elsewhere else 0) - count
+
+
+class Others(Protocol):
+    """Who wants to know of named clients; see ``sharing``."""
+
+    def enter(self, connection: Connection) -> None: ...
+
+    def leave(self, connection: Connection, channels: Iterable[Channel], may_return: bool) -> None: ...
 
 
 class Presence:
@@ -49,9 +60,15 @@ class Presence:
         self._history = context.history
         self._timers = context.timers
         self._grace = int(context.limits.poll_grace_s)
+        self._changed: set[str] | None = None
+        self._others: Others | None = None
         self._absent: deque[tuple[int, Channel, str]] = (
             deque()
         )  # pollers between two connections: until when, and where
+
+    def share(self, changed: set[str], others: Others | None) -> None:
+        """``changed`` is to have the names of the channels whose number of subscribers changes."""
+        self._changed, self._others = changed, others
 
     def enter(self, connection: Connection) -> bool:
         """Counts it in its channels. Returns whether its client has another connection in the first of them."""
@@ -64,9 +81,13 @@ class Presence:
             elif once and channel.absent:
                 del channel.absent[0]  # a poller that was between two connections is back
                 channel.beyond -= 1
+        if self._changed is not None:
+            self._changed.update([channel.name for channel in connection.channels])
+            if client and self._others is not None:
+                self._others.enter(connection)
         return also
 
-    def leave(self, connection: Connection, channels: Iterable[Channel], *, may_return: bool) -> None:
+    def leave(self, connection: Connection, channels: Sequence[Channel], *, may_return: bool) -> None:
         """``may_return``: it is a poller that may come back on another connection."""
         client = connection.client
         until = self._timers.now + self._grace if may_return else 0
@@ -82,6 +103,10 @@ class Presence:
             if until:
                 self._absent.append((until, channel, client))
             self._history.discard_if_idle(channel)
+        if self._changed is not None:
+            self._changed.update([channel.name for channel in channels])
+            if client and self._others is not None:
+                self._others.leave(connection, channels, may_return)
         while len(self._absent) > _MAX_ABSENT:
             self._forget_absent()
 
@@ -89,6 +114,21 @@ class Presence:
         """Forgets the pollers whose grace period is over."""
         while self._absent and self._absent[0][0] <= self._timers.now:
             self._forget_absent()
+
+    def move(self, client: str, channels: Iterable[Channel], *, elsewhere: bool) -> None:
+        """The client counts in another process, or here again."""
+        for channel in channels:
+            known = None if channel.clients is None else channel.clients.get(client)
+            if channel.clients is None or known is None:
+                continue
+            if not isinstance(known, Named):
+                known = channel.clients[client] = Named(known)
+            channel.beyond -= known.beyond
+            known.elsewhere = elsewhere
+            channel.beyond += known.beyond
+            _simplify(channel, client)
+            if self._changed is not None:
+                self._changed.add(channel.name)
 
     # Named clients
 
@@ -104,6 +144,7 @@ class Presence:
             known = clients[client] = Named(known)
         channel.beyond -= known.beyond
         known.until = 0
+        known.elsewhere = False
         known.connections.append(connection)
         channel.beyond += known.beyond
         _simplify(channel, client)
@@ -138,6 +179,8 @@ class Presence:
             known.until = 0
             channel.beyond += known.beyond
             _simplify(channel, client)
+        if self._changed is not None:
+            self._changed.add(channel.name)
         self._history.discard_if_idle(channel)
 
 
@@ -156,7 +199,7 @@ def _simplify(channel: Channel, client: str) -> None:
     known = clients[client]
     if known.until:
         return
-    if len(known.connections) == 1:
+    if len(known.connections) == 1 and not known.elsewhere:
         clients[client] = known.connections[0]
     elif not known.connections:
         del clients[client]

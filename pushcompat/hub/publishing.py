@@ -172,11 +172,11 @@ class Publishing:
             if channel is not None and channel.dirty and history.needs_backpressure(channel):
                 self._wait(pending, channel)
                 return
-            subscribers[name] = history.subscribers(channel)
+            subscribers[name] = history.subscribers_everywhere(name, channel)
         pending.subscribers = subscribers
         if self._limits.refetch_rate is not None:
             for draft in pending.drafts:
-                draft.spread_ms = history.spread_ms([history.find(draft.channel)])
+                draft.spread_ms = history.spread_ms([draft.channel])
         self.queue.append(pending)
 
     # Waiting for a pass

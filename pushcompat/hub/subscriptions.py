@@ -16,6 +16,7 @@ from .. import logs
 from ..errors import Unavailable
 from ..logs import Event
 from ..message import EARLIEST, parse_cursor
+from ..store.presence import Board
 from ..wire.encoding import Encoding
 from ..wire.request import Request
 from .ahead import Ahead
@@ -25,6 +26,7 @@ from .ghosts import Ghosts
 from .history import UNKNOWN_POSITION
 from .presence import Presence
 from .reasons import CloseReason
+from .sharing import Sharing
 from .timers import NEVER
 
 _MAX_CLIENT_CHARACTERS = 64
@@ -32,7 +34,7 @@ _FULL_RETRY_S = 5  # as long as a usual wave of reconnections lasts
 
 
 class Subscriptions:
-    def __init__(self, context: Context, ahead: Ahead) -> None:
+    def __init__(self, context: Context, ahead: Ahead, board: Board | None = None) -> None:
         self._context = context
         self._ahead = ahead
         self._history = context.history
@@ -40,6 +42,7 @@ class Subscriptions:
         self._metrics = context.metrics
         self._presence = Presence(context)
         self.ghosts = Ghosts(context)
+        self.sharing = Sharing(context, self._presence, self.ghosts, board)
         context.sockets.on_end(self._ended)
 
     def join(
@@ -141,4 +144,5 @@ class Subscriptions:
     def tick(self) -> None:
         """A second has passed."""
         self._presence.tick()
+        self.sharing.tick()
         self.ghosts.tick()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from ..errors import ConfigError
 from ..limits import Retention
 from .base import Store
 from .memory import MemoryStore
+from .presence import Board
 from .redis.urls import without_password
 from .sqlite import SqliteStore
 
@@ -25,6 +27,16 @@ def open_store(url: str, retention: Retention, state_dir: Path) -> Store:
         return store(url, retention, state_dir)
     except ConfigError as error:
         raise ConfigError(f"--store {shown!r}: {error}") from None
+
+
+@runtime_checkable
+class _Shared(Protocol):
+    def board(self) -> Board: ...
+
+
+def board_of(store: Store) -> Board | None:
+    """Where the processes that share its log tell each other who subscribes. None: no other process can share it."""
+    return store.board() if isinstance(store, _Shared) else None
 
 
 def _memory(url: str, retention: Retention, _state_dir: Path) -> Store:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import socket
+import time
 from collections.abc import Callable, Sequence
 
 from pushcompat.hub.ahead import Ahead
@@ -19,6 +20,7 @@ from pushcompat.limits import Limits
 from pushcompat.message import Message
 from pushcompat.metrics import Metrics
 from pushcompat.store.memory import MemoryStore
+from pushcompat.store.presence import Board
 from pushcompat.wire.encoding import Encoding
 
 EPOCH = "aaaaaaaa"
@@ -62,7 +64,7 @@ class Answer(Lines):
 
 
 class Rig:
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, board: Board | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.now = 0.0
         self.metrics = Metrics()
         self.context = Context(limits, self.metrics)
@@ -74,8 +76,10 @@ class Rig:
         self.responses = Responses(self.context)
         self.fanout = Fanout(self.context, self.responses)
         self.subscriptions = Subscriptions(
-            self.context, Ahead(self.context, MemoryStore(limits.retention), self.fanout)
+            self.context, Ahead(self.context, MemoryStore(limits.retention), self.fanout), board
         )
+        if self.subscriptions.sharing.peers is not None:
+            self.subscriptions.sharing.peers._clock = clock
         self.lines = Lines()
         self._peers: dict[Connection, socket.socket] = {}
         self._sequence = 0

@@ -15,6 +15,7 @@ from ...limits import Retention
 from ...logs import Event
 from ..base import Done, Health, News, Publish, Retained, StoreError
 from . import snapshot
+from .board import RedisBoard
 from .entries import Place
 from .follower import Follower
 from .link import AWAY, Link, NotUsable, Server, State, state_from
@@ -152,6 +153,9 @@ class RedisStore:
         if self._loaded is not None and self._loaded[:2] == (epoch, after):
             place = self._loaded[2]
         await Follower(self._server, self._problems, self._look, epoch, news).run(after, place)
+
+    def board(self) -> RedisBoard:
+        return RedisBoard(self._server)
 
     async def _connected(self) -> Link:
         if self._link is None:

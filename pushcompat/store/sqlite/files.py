@@ -5,6 +5,7 @@
     log.sqlite.mark    how far the log had come when the last publish was answered, as a cursor; held (flock, shared) by
                        every process that has the log open
     log.sqlite.bells/  a FIFO for each follower; held (flock) by the process that trims
+    log.sqlite.presence    who subscribes in which process (``board``)
 
 SQLite's own way to wait for a lock is no queue: with four processes one of them got a tenth of the others' share, and
 the WAL grew to ten times its size. ``flock`` wakes the waiting one, and the kernel releases it when a process dies.

@@ -22,6 +22,7 @@ from ...message import Message
 from ..base import Done, Health, News, Publish, Retained, StoreError, retain
 from . import start
 from .bells import Bells
+from .board import SqliteBoard
 from .files import Files, Mark, max_bytes, transaction
 from .follower import Follower, message_of
 from .trimmer import trim
@@ -201,6 +202,9 @@ class SqliteStore:
         messages: list[Message] = [message_of(row) for row in rows]
         kept = retain(messages, self._retention, int(self._clocks[0]() * 1000), floor, floors, evicted)
         return Retained(kept.messages, kept.floor, head, epoch, kept.floors)
+
+    def board(self) -> SqliteBoard:
+        return SqliteBoard(self._files.beside(".presence"))
 
     # Trimming
 

@@ -1,0 +1,230 @@
+"""Presence over all processes that share the log: tells the others who subscribes here, and learns what they have.
+
+Changes are collected, and exchanged twice a second: a subscription costs the others nothing by itself. A named client
+is shared by a hash of its name and channels. It counts in the process that it came to last, and nowhere else; if it is
+gone from there (it was a transport that lost a race, or that process died) it counts again where it still is. Where it
+has a stream and has come to another process since, that stream may be a ghost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from hashlib import blake2b
+
+from .. import logs
+from ..logs import Event
+from ..store.base import StoreError
+from ..store.presence import Board, Changes, News, Peers
+from .connection import Connection
+from .context import Context
+from .ghosts import Ghosts, Group
+from .presence import Presence
+
+EXCHANGES_APART_S = 0.5
+_CLOSE_S = 2.0
+_PENDING = 1 << 62  # later than any note
+_MAX_AWAY = 10_000  # names of pollers between two connections
+
+
+class _Client:
+    """A named client here. ``note`` is the number of the note that said so; ``elsewhere`` the process that it has come
+    to since, or empty.
+    """
+
+    __slots__ = ("connections", "elsewhere", "group", "note", "told", "until")
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.connections = 0
+        self.until = 0
+        self.note = _PENDING
+        self.told = False  # the others may have heard of it
+        self.elsewhere = ""
+
+
+class Sharing:
+    """``on_change(names)`` is called with channels whose number of subscribers has changed, here or elsewhere."""
+
+    def __init__(
+        self,
+        context: Context,
+        presence: Presence,
+        ghosts: Ghosts,
+        board: Board | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._history = context.history
+        self._timers = context.timers
+        self._grace = int(context.limits.poll_grace_s)
+        self._presence = presence
+        self._ghosts = ghosts
+        self._board = board
+        self.process = secrets.token_hex(8)
+        self._clients: dict[bytes, _Client] = {}
+        self._away: deque[tuple[int, bytes]] = deque()
+        self._came: set[bytes] = set()
+        self._gone: set[bytes] = set()
+        self._changed: set[str] = set()
+        self._works = True
+        if board is not None:
+            self.peers: Peers | None = Peers(board, self.process, clock)
+            context.history.others = self.peers.others
+            presence.share(self._changed, self)
+            ghosts.on_alive(self._claim)
+        else:
+            self.peers = None
+
+    @property
+    def needed(self) -> bool:
+        """Whether ``run`` has anything to do."""
+        return self.peers is not None
+
+    def gauges(self) -> dict[str, float]:
+        if self.peers is None:
+            return {"presence_processes": 1, "subscribers": sum(map(self._history.subscribers, self._history))}
+        return {"presence_processes": len(self.peers), "subscribers": self.peers.total}
+
+    # What happens here
+
+    def enter(self, connection: Connection) -> None:
+        """A named client has subscribed."""
+        group = connection.client, frozenset(connection.channels)
+        name = _hash(group)
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = _Client(group)
+            self._come(name, client)
+        elif client.elsewhere:
+            self._come(name, client)
+        client.connections += 1
+        client.until = 0
+
+    def leave(self, connection: Connection, channels: Iterable[object], may_return: bool) -> None:
+        name = _hash((connection.client, frozenset(channels)))  # type: ignore[arg-type]
+        client = self._clients.get(name)
+        if client is None:
+            return
+        client.connections -= 1
+        if client.connections:
+            return
+        if not may_return:
+            self._go(name)
+            return
+        client.until = self._timers.now + self._grace
+        self._away.append((client.until, name))
+        if len(self._away) > _MAX_AWAY:
+            self._forget_away()
+
+    def tick(self) -> None:
+        while self._away and self._away[0][0] <= self._timers.now:
+            self._forget_away()
+
+    def _forget_away(self) -> None:
+        until, name = self._away.popleft()
+        client = self._clients.get(name)
+        if client is not None and client.until == until and not client.connections:
+            self._go(name)
+
+    def _come(self, name: bytes, client: _Client) -> None:
+        self._move(client, "")
+        client.note = _PENDING
+        self._came.add(name)
+        self._gone.discard(name)
+
+    def _go(self, name: bytes) -> None:
+        client = self._clients.pop(name)
+        self._ghosts.elsewhere.discard(client.group)
+        self._came.discard(name)
+        if client.told:
+            self._gone.add(name)
+
+    def _claim(self, group: Group) -> None:
+        """The client is alive here, although it has come to another process later."""
+        name = _hash(group)
+        client = self._clients.get(name)
+        if client is not None:
+            self._come(name, client)
+
+    # The exchange
+
+    async def run(self) -> None:
+        if self.peers is None or self._board is None:
+            return
+        await self._board.open()
+        try:
+            while True:
+                await self.exchange()
+                await asyncio.sleep(EXCHANGES_APART_S)
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._board.close(self.process)
+
+    async def exchange(self) -> None:
+        assert self.peers is not None
+        find, local = self._history.find, self._history.subscribers
+        changed, came, gone = set(self._changed), self._came, self._gone
+        self._changed.clear()
+        self._came, self._gone = set(), set()
+        for name in came:
+            self._clients[name].told = True
+        try:
+            news = await self.peers.exchange(Changes({name: local(find(name)) for name in changed}, came, gone))
+        except StoreError as error:
+            self._changed |= changed
+            self._came |= {name for name in came if name in self._clients}
+            self._gone |= gone - self._came
+            if self._works:
+                logs.event(Event.PRESENCE_TROUBLE, logging.WARNING, detail=str(error))
+            self._works = False
+            return
+        if not self._works:
+            logs.event(Event.PRESENCE_WORKS, logging.WARNING)
+        self._works = True
+        for name in came:
+            client = self._clients.get(name)
+            if client is not None and name not in self._came:
+                client.note = news.own
+        self._take(news)
+
+    def _take(self, news: News) -> None:
+        for number, process, name in news.came:
+            client = self._clients.get(name)
+            if client is not None and number > client.note:
+                client.note = number
+                self._move(client, process)
+        for process, name in news.gone:
+            client = self._clients.get(name)
+            if client is not None and client.elsewhere == process:
+                self._come(name, client)
+        if news.ended:
+            self._bring_back(news.ended)
+
+    def _bring_back(self, processes: Collection[str]) -> None:
+        for name, client in list(self._clients.items()):
+            if client.elsewhere in processes:
+                self._come(name, client)
+
+    def _move(self, client: _Client, process: str) -> None:
+        if client.elsewhere == process:
+            return
+        if bool(client.elsewhere) != bool(process):
+            name, channels = client.group
+            self._presence.move(name, channels, elsewhere=bool(process))
+        client.elsewhere = process
+        if process:
+            self._ghosts.watch_elsewhere(client.group)
+        else:
+            self._ghosts.elsewhere.discard(client.group)
+
+
+def _hash(group: Group) -> bytes:
+    client, channels = group
+    names = ",".join(sorted([channel.name for channel in channels]))
+    return blake2b(f"{client} {names}".encode(), digest_size=8).digest()

@@ -1,0 +1,217 @@
+"""Who subscribes in other processes: numbers by channel, and the names of clients, kept by leases.
+
+Processes that share a log also share a ``Board``. Each leaves notes there of what has changed with it, at most two a
+second, and reads those of the others. A note is small, and nobody's number rests on another's: what a process says of
+a channel is how many subscribers it has there now.
+
+- **Leases without a clock.** With each exchange a process moves a counter of its own on, its beat. Others count it for
+  as long as they see it move, and for ``LEASE_S`` by their own monotonic clocks when it stops: what any clock is set to
+  means nothing.
+- **Whole notes.** Notes are kept for a while only. Whoever is new, or has missed some, asks the others for all of their
+  numbers, and counts nobody before it has these. So what is left of processes that are gone is never counted.
+- **Names.** Boards number their notes, so all processes agree which of two came later: there a client is counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+LEASE_S = 5.0
+KEPT_NOTES = 256  # some seconds of 16 processes
+
+
+class Exchanged(NamedTuple):
+    """``number`` is the last note's on the board, ``own`` that of the note that was left (0: none), ``first`` that of
+    the oldest that is kept. ``notes``: number, process and text. ``beats``: of all processes.
+    """
+
+    number: int
+    own: int
+    first: int
+    beats: Mapping[str, int]
+    notes: Sequence[tuple[int, str, bytes]]
+
+
+class Board(Protocol):
+    async def open(self) -> None:
+        """Raises nothing: a board that does not work yet is tried again."""
+
+    async def exchange(self, process: str, note: bytes, after: int, gone: Mapping[str, int]) -> Exchanged:
+        """Moves the process's beat on, leaves a note (empty: none), takes the processes away that are ``gone``, if
+        their beats are still these, and reads what came after that note, its own included. Raises StoreError.
+        """
+
+    async def close(self, process: str) -> None:
+        """Takes the process away, if the board works."""
+
+
+class Changes(NamedTuple):
+    """``counts``: channels whose number of subscribers has changed, and the number. ``came`` and ``gone``: the names
+    (hashes) of clients that are here now, and are not any more.
+    """
+
+    counts: Mapping[str, int] = {}
+    came: Collection[bytes] = ()
+    gone: Collection[bytes] = ()
+
+
+class News(NamedTuple):
+    """``changed``: channels whose number elsewhere has changed. ``own``: the number of the note in which our own
+    ``came`` is. ``came``: number of the note, process, name; ``gone``: process, name. ``ended``: processes that
+    are gone.
+    """
+
+    own: int
+    changed: Collection[str]
+    came: Sequence[tuple[int, str, bytes]]
+    gone: Sequence[tuple[str, bytes]]
+    ended: Collection[str]
+
+
+class _Note(msgspec.Struct, array_like=True, omit_defaults=True):
+    counts: dict[str, int] = {}
+    came: list[bytes] = []
+    gone: list[bytes] = []
+    whole: bool = False  # there is nothing in other channels
+    asks: bool = False  # for whole notes
+
+
+class _Peer:
+    def __init__(self, beat: int, now: float) -> None:
+        self.beat = beat
+        self.moved = now
+        self.counts: dict[str, int] | None = None  # None: not known, so it is not counted
+
+
+_decode = msgspec.msgpack.Decoder(_Note).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Peers:
+    """What is known of the other processes. ``others``: their subscribers by channel, all together."""
+
+    def __init__(self, board: Board, process: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.others: dict[str, int] = {}
+        self._board = board
+        self._process = process
+        self._clock = clock
+        self._peers: dict[str, _Peer] = {}
+        self._own: dict[str, int] = {}  # what was said of our own channels
+        self._after = 0
+        self._beat = 0  # our own
+        self._exchanged = clock()
+        self._asks = True
+        self._asked = True  # by somebody; and whoever is new says what it has
+        self._changed: set[str] = set()
+        self._dead: dict[str, int] = {}  # and the last of their beats
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that does what only one should do."""
+        return all(self._process < name for name, peer in self._peers.items() if peer.counts is not None)
+
+    @property
+    def total(self) -> int:
+        """Subscribers of all channels, in all processes."""
+        return sum(self._own.values()) + sum(self.others.values())
+
+    def __len__(self) -> int:
+        """The processes that are counted, and this one."""
+        return 1 + sum(peer.counts is not None for peer in self._peers.values())
+
+    async def exchange(self, changes: Changes) -> News:
+        """Raises StoreError: what was to be said has to be said again."""
+        own = self._own
+        for channel, count in changes.counts.items():
+            if count:
+                own[channel] = count
+            else:
+                own.pop(channel, None)
+        whole = self._asked
+        counts = dict(own if whole else changes.counts)
+        note = _Note(counts, list(changes.came), list(changes.gone), whole, self._asks)
+        said = any((counts, note.came, note.gone, whole, note.asks))
+        dead, self._dead = self._dead, {}
+        found = await self._board.exchange(self._process, _encode(note) if said else b"", self._after, dead)
+        if whole:
+            self._asked = False
+        return self._take(found)
+
+    def _take(self, found: Exchanged) -> News:
+        beat = found.beats.get(self._process, 0)
+        self._asks = beat != self._beat + 1 or self._after < found.first - 1  # another board; or notes are gone
+        # What was left before we came may be of processes that are gone
+        notes = found.notes if self._beat else ()
+        self._after, self._beat = found.number, beat
+        ended = self._look_at(found.beats)
+        came: list[tuple[int, str, bytes]] = []
+        gone: list[tuple[str, bytes]] = []
+        for number, process, text in notes:
+            if process == self._process or process not in found.beats:
+                continue
+            try:
+                note = _decode(text)
+            except msgspec.DecodeError:
+                continue  # of another version
+            self._asked |= note.asks
+            self._read(process, note)
+            came += [(number, process, name) for name in note.came]
+            gone += [(process, name) for name in note.gone]
+        changed, self._changed = self._changed, set()
+        return News(found.own, changed, came, gone, ended)
+
+    def _read(self, process: str, note: _Note) -> None:
+        peer = self._peers[process]
+        if note.whole:
+            for channel in peer.counts or ():
+                if channel not in note.counts:
+                    note.counts[channel] = 0
+            if peer.counts is None:
+                peer.counts = {}
+        if peer.counts is None:
+            return
+        for channel, count in note.counts.items():
+            self._count(channel, count - peer.counts.get(channel, 0))
+            if count:
+                peer.counts[channel] = count
+            else:
+                peer.counts.pop(channel, None)
+
+    def _look_at(self, beats: Mapping[str, int]) -> list[str]:
+        """Renews leases, and ends those that are over; returns whose."""
+        now, peers = self._clock(), self._peers
+        if now > self._exchanged + LEASE_S / 2:  # we were away, and do not know who was meanwhile
+            for peer in peers.values():
+                peer.moved = now
+        self._exchanged = now
+        for process, beat in beats.items():
+            if process == self._process:
+                continue
+            known = peers.get(process)
+            if known is None:
+                peers[process] = _Peer(beat, now)
+                self._asks = True
+            elif known.beat != beat:
+                known.beat, known.moved = beat, now
+                self._asks |= known.counts is None
+        ended = [name for name, peer in peers.items() if name not in beats or peer.moved + LEASE_S <= now]
+        for name in ended:
+            for channel, count in (peers.pop(name).counts or {}).items():
+                self._count(channel, -count)
+            if name in beats:
+                self._dead[name] = beats[name]
+        return ended
+
+    def _count(self, channel: str, more: int) -> None:
+        if not more:
+            return
+        self._changed.add(channel)
+        count = self.others.get(channel, 0) + more
+        if count:
+            self.others[channel] = count
+        else:
+            del self.others[channel]

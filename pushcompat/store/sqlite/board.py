@@ -1,0 +1,103 @@
+"""The board of processes that share a log on one machine: a SQLite file of its own beside the log.
+
+Of its own, so that it never waits for the log's lock nor the log for its. Nothing in it outlives the processes, so it
+is never synced, and a file that is damaged or gone begins anew.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from ..base import StoreError
+from ..presence import KEPT_NOTES, Exchanged
+from .files import transaction
+from .worker import Worker
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS note (number INTEGER PRIMARY KEY AUTOINCREMENT, process TEXT NOT NULL, text BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS beat (process TEXT PRIMARY KEY, beat INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_BUSY_S = 1.0
+
+
+class SqliteBoard:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+
+    async def open(self) -> None:
+        self._worker = Worker("presence")  # a disk may stand still
+
+    async def exchange(self, process: str, note: bytes, after: int, gone: Mapping[str, int]) -> Exchanged:
+        try:
+            return await self._worker.do(partial(self._exchange, process, note, after, gone))
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self._path}: {error}") from error
+
+    async def close(self, process: str) -> None:
+        with suppress(sqlite3.Error, OSError):
+            await self._worker.do(partial(self._leave, process))
+        await self._worker.end()
+
+    # In the thread
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            with suppress(OSError):
+                if os.stat(self._path).st_ino == self._inode:
+                    return self._connection
+            self._hang_up()
+        self._path.touch(0o600)
+        connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        self._connection, self._inode = connection, os.stat(self._path).st_ino
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.executescript(_SCHEMA)
+        return connection
+
+    def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _exchange(self, process: str, note: bytes, after: int, gone: Mapping[str, int]) -> Exchanged:
+        try:
+            return self._exchange_in(self._connected(), process, note, after, gone)
+        except sqlite3.DatabaseError as error:
+            self._hang_up()
+            if not isinstance(error, sqlite3.OperationalError):  # damaged, or no database
+                self._path.unlink(missing_ok=True)
+                for suffix in ("-wal", "-shm"):
+                    self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            raise
+
+    def _exchange_in(
+        self, connection: sqlite3.Connection, process: str, note: bytes, after: int, gone: Mapping[str, int]
+    ) -> Exchanged:
+        execute = connection.execute
+        own: int | None = 0
+        with transaction(connection, "BEGIN IMMEDIATE"):
+            execute("INSERT INTO beat VALUES (?, 1) ON CONFLICT DO UPDATE SET beat = beat + 1", (process,))
+            for name_and_beat in gone.items():
+                execute("DELETE FROM beat WHERE process = ? AND beat = ?", name_and_beat)
+            if note:
+                own = execute("INSERT INTO note (process, text) VALUES (?, ?)", (process, note)).lastrowid
+                execute("DELETE FROM note WHERE number <= ?", ((own or 0) - KEPT_NOTES,))
+            (number,) = execute("SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'note'").fetchone()
+            (first,) = execute("SELECT ifnull(min(number), ?) FROM note", (number + 1,)).fetchone()
+            beats = dict(execute("SELECT process, beat FROM beat").fetchall())
+            notes = execute(
+                "SELECT number, process, text FROM note WHERE number > ? ORDER BY number", (after,)
+            ).fetchall()
+        return Exchanged(number, own or 0, first, beats, notes)
+
+    def _leave(self, process: str) -> None:
+        if self._connection is not None:
+            self._connection.execute("DELETE FROM beat WHERE process = ?", (process,))
+        self._hang_up()

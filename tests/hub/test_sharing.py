@@ -1,0 +1,320 @@
+"""Presence over several processes: hubs that share a log and a board, in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from pushcompat.hub import ghosts as ghosts_module
+from pushcompat.hub.connection import Connection
+from pushcompat.limits import Limits
+from pushcompat.message import Message
+from pushcompat.store.presence import LEASE_S
+
+from ..inprocess import LocalHub, running_hub
+from ..parity.lossy import LossyStore
+from ..store.board import LocalBoard
+from .rig import Answer, Lines, Rig
+from .stage import LocalClient
+from .test_ghosts import RACE_S, ended, pong
+
+
+class Node:
+    def __init__(self, hub: LocalHub, store: LossyStore) -> None:
+        self.hub = hub
+        self.store = store
+        self.clients: list[LocalClient] = []
+
+    async def subscribed(self, wire: str, names: str, **params: str) -> LocalClient:
+        client = LocalClient(self.hub, await self.hub.connect())
+        self.clients.append(client)
+        await client.subscribe(wire, names, **params)
+        await self.hub.until_subscribed(client.socket)
+        return client
+
+    def count(self, name: str) -> int:
+        """What a publisher is told here."""
+        history = self.hub.history
+        return history.subscribers_everywhere(name, history.find(name))
+
+    @property
+    def cursor(self) -> str:
+        return self.hub.history.cursor(self.hub.history.head)
+
+
+class Cluster:
+    def __init__(self, nodes: list[Node], board: LocalBoard) -> None:
+        self.nodes = nodes
+        self.board = board
+
+    async def exchange(self, rounds: int = 3) -> None:
+        for _ in range(rounds):
+            for node in self.nodes:
+                await node.hub._subscriptions.sharing.exchange()
+
+    async def let_pass(self, seconds: int, *alive: LocalClient) -> None:
+        """Seconds in all processes, in which these clients answer pings."""
+        for _ in range(seconds):
+            for node in self.nodes:
+                await node.hub.let_pass(1)
+            for client in alive:
+                await pong(client)
+            await self.exchange(1)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def started(number: int, limits: Limits) -> AsyncIterator[Cluster]:
+    board, store, nodes = LocalBoard(), LossyStore(limits.retention), list[Node]()
+    runs = [running_hub(store, limits, board=board) for _ in range(number)]
+    try:
+        for run in runs:
+            hub = await run.__aenter__()
+            sharing = hub._tasks.pop(0)  # exchanges are the test's
+            sharing.cancel()
+            await asyncio.gather(sharing, return_exceptions=True)
+            await hub.stop_clock()
+            await hub.let_pass(5)
+            nodes.append(Node(hub, store))
+        yield Cluster(nodes, board)
+    finally:
+        for node in nodes:
+            for client in node.clients:
+                client.socket.close()
+        for run in runs[: len(nodes)]:
+            await run.__aexit__(None, None, None)
+
+
+def play(scenario: Callable[[Cluster], Awaitable[None]], number: int = 2, limits: Limits | None = None) -> None:
+    async def played() -> None:
+        async with started(number, limits or Limits()) as cluster:
+            await cluster.exchange()
+            await scenario(cluster)
+
+    asyncio.run(played())
+
+
+def test_a_publisher_is_told_of_the_subscribers_of_all_processes() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        one, two, three = cluster.nodes
+        for node in (one, two, two):
+            await node.subscribed("websocket-json", "a")
+        await two.subscribed("longpoll-json", "b", wait="20")
+        await cluster.exchange()
+        assert [node.count("a") for node in cluster.nodes] == [3, 3, 3]
+        assert [node.count("b") for node in cluster.nodes] == [1, 1, 1]
+        assert [node.hub.gauges()["subscribers"] for node in cluster.nodes] == [4, 4, 4]
+        assert [node.hub.gauges()["presence_processes"] for node in cluster.nodes] == [3, 3, 3]
+        two.clients[0].socket.close()
+        await cluster.until(lambda: two.hub.subscribers == 2)
+        await cluster.exchange()
+        assert [node.count("a") for node in cluster.nodes] == [2, 2, 2]
+        assert three.hub.history.find("a") is None  # it need not know the channel
+
+    play(scenario, 3)
+
+
+def test_the_spread_is_for_the_subscribers_of_all_processes() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        one, two = cluster.nodes
+        for node in (one, two, two):
+            await node.subscribed("websocket-json", "a")
+        await cluster.exchange()
+        assert one.hub.history.spread_ms(["a"]) == 3000
+
+    play(scenario, limits=Limits(refetch_rate=1.0))
+
+
+def test_a_client_that_tries_transports_of_several_processes_counts_once() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        one, two = cluster.nodes
+        websocket = await one.subscribed("websocket-json", "a,b", client="tab")
+        await cluster.exchange()
+        stream = await two.subscribed("eventsource-json", "b,a", client="tab")
+        await cluster.exchange()
+        assert [node.count(name) for node in cluster.nodes for name in "ab"] == [1, 1, 1, 1]
+        stream.socket.close()  # it lost the race
+        await cluster.until(lambda: two.hub.subscribers == 0)
+        await cluster.exchange()
+        assert [node.count(name) for node in cluster.nodes for name in "ab"] == [1, 1, 1, 1]
+        websocket.socket.close()
+        await cluster.until(lambda: one.hub.subscribers == 0)
+        await cluster.exchange()
+        assert [node.count(name) for node in cluster.nodes for name in "ab"] == [0, 0, 0, 0]
+        assert [len(node.hub._subscriptions.sharing._clients) for node in cluster.nodes] == [0, 0]
+
+    play(scenario)
+
+
+def test_a_poller_whose_polls_reach_one_process_after_the_other_counts_once() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        for turn in range(8):
+            node = cluster.nodes[turn % 3]
+            client = LocalClient(node.hub, await node.hub.connect())
+            node.clients.append(client)
+            await client.subscribe("longpoll-json", "a", cursor=node.cursor, wait="0", client="tab")
+            await client.event()
+            await cluster.let_pass(1)
+            await cluster.exchange()
+            assert [node.count("a") for node in cluster.nodes] == [1, 1, 1]
+        await cluster.let_pass(12)
+        assert [node.count("a") for node in cluster.nodes] == [0, 0, 0]
+
+    play(scenario, 3)
+
+
+def test_a_client_counts_again_where_it_still_is_when_the_process_that_it_came_to_dies() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        one, two = cluster.nodes
+        await one.subscribed("websocket-json", "a", client="tab")
+        await cluster.exchange()
+        await two.subscribed("websocket-json", "a", client="tab")
+        await cluster.exchange()
+        assert one.hub.history.subscribers(one.hub.history.find("a")) == 0
+        await cluster.board.close(two.hub._subscriptions.sharing.process)
+        await one.hub._subscriptions.sharing.exchange()
+        assert one.count("a") == 1
+
+    play(scenario)
+
+
+def test_a_stream_is_ended_when_its_client_has_come_to_another_process() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        one, two = cluster.nodes
+        ghost = await one.subscribed("eventsource-json", "a", client="tab")
+        await cluster.let_pass(60)
+        living = await two.subscribed("eventsource-json", "a", client="tab")
+        await cluster.let_pass(RACE_S - 1)
+        assert one.hub.subscribers == 1
+        await cluster.let_pass(4)
+        await ended(ghost)
+        assert one.hub.metrics.unsubscribes == {"superseded": 1}
+        await cluster.let_pass(10 * RACE_S)
+        assert two.hub.subscribers == 1
+        await two.store.publish(Message("a", b"x"))
+        assert (await living.until("message")).data == "x"
+        assert not one.hub._subscriptions.ghosts.elsewhere
+
+    play(scenario)
+
+
+def test_a_websocket_that_answers_here_is_alive_and_the_stream_elsewhere_is_the_ghost() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        one, two = cluster.nodes
+        living = await one.subscribed("websocket-json", "a", client="tab")
+        await cluster.let_pass(20, living)
+        ghost = await two.subscribed("eventsource-json", "a", client="tab")
+        await cluster.let_pass(2 * RACE_S + ghosts_module._ANSWER_S, living)
+        await ended(ghost)
+        assert (one.hub.subscribers, two.hub.subscribers) == (1, 0)
+        assert [node.count("a") for node in cluster.nodes] == [1, 1]
+
+    play(scenario)
+
+
+def test_a_poller_that_stays_here_ends_the_stream_that_it_has_left_elsewhere() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        one, two = cluster.nodes
+        ghost = await one.subscribed("eventsource-json", "a", client="tab")
+        await cluster.let_pass(3)
+        poller = await two.subscribed("longpoll-json", "a", client="tab", cursor=two.cursor)
+        await cluster.let_pass(RACE_S + 2)
+        await ended(ghost)
+        assert [node.count("a") for node in cluster.nodes] == [1, 1]
+        poller.socket.close()
+
+    play(scenario)
+
+
+def test_what_changes_while_the_board_does_not_work_is_said_later() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        one, two = cluster.nodes
+        stays = await one.subscribed("websocket-json", "a", client="tab")
+        await cluster.exchange()
+        cluster.board.works = False
+        await two.subscribed("websocket-json", "a,b", client="other")
+        goes = await one.subscribed("websocket-json", "b", client="third")
+        await cluster.exchange()
+        stays.socket.close()
+        goes.socket.close()
+        await cluster.until(lambda: one.hub.subscribers == 0)
+        await cluster.exchange()
+        cluster.board.works = True
+        await cluster.exchange()
+        assert [node.count(name) for node in cluster.nodes for name in "ab"] == [1, 1, 1, 1]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_each_client_counts_once_in_all_processes_whatever_clients_do(seed: int) -> None:
+    async def scenario() -> None:
+        chance = random.Random(seed)
+        board, now = LocalBoard(), [0.0]
+        rigs = [Rig(replace(Limits(), poll_grace_s=3.0), board, lambda: now[0]) for _ in range(3)]
+        try:
+            await act(chance, rigs, now)
+        finally:
+            for rig in rigs:
+                rig.close()
+
+    asyncio.run(scenario())
+
+
+async def act(chance: random.Random, rigs: list[Rig], now: list[float]) -> None:
+    open_: list[tuple[Rig, Connection]] = []
+    for _ in range(400):
+        kind = chance.choice(["come", "come", "go", "exchange", "exchange", "exchange", "pass"])
+        rig = chance.choice(rigs)
+        if kind == "come":
+            names = sorted(chance.sample("ab", chance.randint(1, 2)))
+            connection = rig.connect()
+            channels = tuple(rig.history.channel(name) for name in names)
+            encoding = chance.choice([Lines(), Answer()])
+            connection.subscribe(channels, encoding, f"c{chance.randrange(3)}{''.join(names)}", rig.context.timers.now)
+            rig.subscriptions._presence.enter(connection)
+            open_.append((rig, connection))
+        elif kind == "go" and open_:
+            where, connection = open_.pop(chance.randrange(len(open_)))
+            channels = connection.channels
+            connection.unsubscribe()
+            where.subscriptions._presence.leave(connection, channels, may_return=chance.random() < 0.3)
+        elif kind == "exchange":
+            await rig.subscriptions.sharing.exchange()
+        else:
+            now[0] += 1.0
+            for each in rigs:
+                each.context.timers.now += 1
+                each.subscriptions._presence.tick()
+                each.subscriptions.sharing.tick()
+    for _ in range(int(LEASE_S) + 4):
+        now[0] += 1.0
+        for each in rigs:
+            each.context.timers.now += 1
+            each.subscriptions._presence.tick()
+            each.subscriptions.sharing.tick()
+            await each.subscriptions.sharing.exchange()
+    for name in "ab":
+        clients = {c.client for _, c in open_ if name in [channel.name for channel in c.channels]}
+        for each in rigs:
+            assert each.history.subscribers_everywhere(name, each.history.find(name)) == len(clients)
+    for where, connection in open_:
+        channels = connection.channels
+        connection.unsubscribe()
+        where.subscriptions._presence.leave(connection, channels, may_return=False)
+    for _ in range(3):
+        for each in rigs:
+            await each.subscriptions.sharing.exchange()
+    for each in rigs:
+        assert not each.subscriptions.sharing._clients
+        assert not each.history.others
+        assert len(each.history) == 0

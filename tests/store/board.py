@@ -1,0 +1,41 @@
+"""A board in this process, which tests can lose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pushcompat.store.base import StoreError
+from pushcompat.store.presence import KEPT_NOTES, Exchanged
+
+
+class LocalBoard:
+    def __init__(self) -> None:
+        self.works = True
+        self.lose()
+
+    def lose(self) -> None:
+        self._number = 0
+        self._beats: dict[str, int] = {}
+        self._notes: list[tuple[int, str, bytes]] = []
+
+    async def open(self) -> None:
+        pass
+
+    async def exchange(self, process: str, note: bytes, after: int, gone: Mapping[str, int]) -> Exchanged:
+        if not self.works:
+            raise StoreError("the board does not work")
+        self._beats[process] = self._beats.get(process, 0) + 1
+        for name, beat in gone.items():
+            if self._beats.get(name) == beat:
+                del self._beats[name]
+        own = 0
+        if note:
+            own = self._number = self._number + 1
+            self._notes = [*self._notes, (own, process, note)][-KEPT_NOTES:]
+        first = self._notes[0][0] if self._notes else self._number + 1
+        return Exchanged(
+            self._number, own, first, dict(self._beats), [entry for entry in self._notes if entry[0] > after]
+        )
+
+    async def close(self, process: str) -> None:
+        self._beats.pop(process, None)
