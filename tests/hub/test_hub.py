@@ -110,6 +110,8 @@ def test_what_is_measured_is_what_there_is() -> None:
         await stage.subscribed("websocket-json", "c")
         gauges = stage.hub.gauges()
         assert gauges == {
+            "subscribers": 1,
+            "presence_processes": 1,
             "connections": 1,
             "max_connections": 7,
             "channels": 3,
