@@ -73,5 +73,5 @@ async def retained_in(path: Path) -> Retained:
     retained = await store.retained()
     assert await store.head() == (retained.epoch, retained.head)
     await store.close()
-    assert path.with_name("log.sqlite.mark").read_text() == format_cursor(retained.epoch, retained.head)
+    assert path.with_name("log.sqlite.mark").read_text().startswith(format_cursor(retained.epoch, retained.head))
     return retained

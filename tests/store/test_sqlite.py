@@ -227,6 +227,7 @@ def test_a_follower_in_another_process_hears_a_new_epoch(path: Path) -> None:
         pytest.param("UPDATE log SET boot = 'another', clean = 0, synchronous = 'FULL'", False, id="FULL"),
         pytest.param("UPDATE log SET file = '1:2'", True, id="another file"),
         pytest.param("DELETE FROM message WHERE sequence = 3", True, id="an older copy"),
+        pytest.param("UPDATE log SET starts = starts - 1", True, id="a copy of before the last start"),
     ],
 )
 def test_the_epoch_is_new_if_what_was_acknowledged_may_be_missing_and_only_then(
@@ -259,7 +260,7 @@ def test_without_its_mark_the_log_goes_on_under_a_new_epoch(path: Path, content:
         async with opened(path) as store:
             assert store.epoch != epoch
             assert (await append(store, draft("a"))).sequence == 4
-            assert mark.read_text() == format_cursor(store.epoch, 4)
+            assert mark.read_text().startswith(format_cursor(store.epoch, 4))
 
     play(work())
 
@@ -289,7 +290,7 @@ def test_the_mark_is_written_before_the_publisher_is_answered(path: Path) -> Non
         async with opened(path) as store:
             for number in (1, 2, 3):
                 await append(store, draft("a"))
-                assert path.with_name("log.sqlite.mark").read_text() == format_cursor(store.epoch, number)
+                assert path.with_name("log.sqlite.mark").read_text().startswith(format_cursor(store.epoch, number))
 
     play(work())
 

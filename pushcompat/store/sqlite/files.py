@@ -2,8 +2,8 @@
 
     log.sqlite         the database, in WAL mode; ``-wal`` and ``-shm`` beside it are SQLite's
     log.sqlite.lock    held (flock) by the process that writes, from before BEGIN until the mark is written
-    log.sqlite.mark    how far the log had come when the last publish was answered, as a cursor; held (flock, shared) by
-                       every process that has the log open
+    log.sqlite.mark    how far the log had come when the last publish was answered; held (flock, shared) by every
+                       process that has the log open
     log.sqlite.bells/  a FIFO for each follower; held (flock) by the process that trims
     log.sqlite.presence    who subscribes in which process (``board``)
 
@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ...limits import Retention
 from ...message import CURSOR_WIDTH, format_cursor, parse_cursor
@@ -31,6 +32,7 @@ _WAL_BYTES = 4 * 1024 * 1024  # what the WAL is cut to after a checkpoint
 _ROOM_BYTES = 16 * 1024 * 1024  # for what is not messages, and for what a trim writes
 _BUSY_S = 10.0  # for programs that do not know our lock: the sqlite3 shell, a backup
 _LOCK_POLL_S = 0.01
+_MARK_BYTES = CURSOR_WIDTH + 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +98,31 @@ class WriteLock:
         os.close(self._descriptor)
 
 
+class Place(NamedTuple):
+    """How far the log had come: in numbers given, and in starts of processes."""
+
+    epoch: str
+    head: int
+    starts: int
+
+
 class Mark:
-    """The cursor in the file beside the log. Read, written and compared under the write lock."""
+    """The place in the file beside the log. Read, written and compared under the write lock."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def read(self) -> tuple[str, int] | None:
-        """The epoch and the sequence number. None where there is no such thing."""
-        return parse_cursor(os.pread(self._descriptor, CURSOR_WIDTH, 0).decode("latin-1"))
+    def read(self) -> Place | None:
+        """None where there is no such thing."""
+        text = os.pread(self._descriptor, _MARK_BYTES, 0).decode("latin-1")
+        cursor, starts = parse_cursor(text[:CURSOR_WIDTH]), text[CURSOR_WIDTH + 1 : -1]
+        if cursor is None or not starts.isdecimal():
+            return None
+        return Place(*cursor, int(starts))
 
-    def write(self, epoch: str, head: int) -> None:
-        os.pwrite(self._descriptor, format_cursor(epoch, head).encode(), 0)
+    def write(self, place: Place) -> None:
+        epoch, head, starts = place
+        os.pwrite(self._descriptor, f"{format_cursor(epoch, head)} {starts:010d}\n".encode(), 0)
 
     def sync(self) -> None:
         os.fsync(self._descriptor)

@@ -6,7 +6,7 @@ not. One batch is on its way to the loop at a time; what the loop has by then is
 
 All that a read sees is of one transaction: with the rows it reads the epoch and the highest number that was ever
 evicted. Below that the follower cannot know what it has missed, whatever its channels' floors say, and loads anew
-(``Lost``). tests/models/sqlite_floors.py shows the holes that are there otherwise.
+(``Lost``). tests/models/test_sqlite_floors.py shows the holes that are there otherwise.
 """
 
 from __future__ import annotations

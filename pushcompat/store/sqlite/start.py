@@ -7,14 +7,13 @@ may be missing under it. ``why_new_epoch`` says when that cannot be promised. Wh
   was started anew and the log was not stopped, there was a power cut or a crash of the kernel, and with NORMAL the last
   commits may be gone. With FULL none are.
 - the mark beside the file, written after each commit and before its publishers are answered. If it names another epoch,
-  or more than the file has, then the file is an older copy, put back. If it is missing nobody can say.
+  or more numbers or more starts than the file has, then the file is an older copy, put back. If it is missing nobody
+  can say. A start syncs its mark: so a start whose own commit was lost in a power cut is noticed too.
 - ``file``, the device and inode: another means that the whole directory was copied back, mark included.
 
 ``kill -9`` needs none of these: what was committed is in the kernel's hands.
 
-What a start writes is synced, whatever the option: were ``clean`` set back by a commit that a power cut takes away, the
-next start would believe that nothing is missing. The order is modelled in tests/models/sqlite_start.py, which uses
-``why_new_epoch`` itself.
+tests/models/test_sqlite_start.py explores all this with ``why_new_epoch`` itself, and shows what each part is for.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from typing import NamedTuple
 
 from ...errors import ConfigError
 from ...message import Message, new_epoch
-from .files import Files, Mark, WriteLock, transaction
+from .files import Files, Mark, Place, WriteLock, transaction
 
 APPLICATION_ID = int.from_bytes(b"push", "big")
 VERSION = 1
@@ -43,7 +42,8 @@ SCHEMA = (
     # ever evicted. The others: see why_new_epoch and trimmer
     """CREATE TABLE log (id INTEGER PRIMARY KEY CHECK (id = 1), epoch TEXT NOT NULL, head INTEGER NOT NULL,
        floor INTEGER NOT NULL, evicted INTEGER NOT NULL, trim_at INTEGER NOT NULL, trim_at_pages INTEGER NOT NULL,
-       boot TEXT NOT NULL, clean INTEGER NOT NULL, synchronous TEXT NOT NULL, file TEXT NOT NULL)""",
+       starts INTEGER NOT NULL, boot TEXT NOT NULL, clean INTEGER NOT NULL, synchronous TEXT NOT NULL,
+       file TEXT NOT NULL)""",
     "CREATE TABLE floor (channel TEXT PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID",
     # The answers to publishes with a key, under the sequence number of the publish's last message
     """CREATE TABLE receipt (sequence INTEGER PRIMARY KEY, publisher TEXT NOT NULL, key TEXT NOT NULL,
@@ -62,6 +62,7 @@ class State(NamedTuple):
 
     epoch: str
     head: int
+    starts: int
     boot: str
     clean: bool
     synchronous: str
@@ -77,14 +78,13 @@ class Started(NamedTuple):
     kept_as: Path | None
 
 
-def why_new_epoch(state: State, boot: str, file: str, mark: tuple[str, int] | None) -> str | None:
+def why_new_epoch(state: State, boot: str, file: str, mark: Place | None) -> str | None:
     """None: the epoch stays. ``boot`` and ``file`` are what they are now; ``boot`` is empty where it is not known."""
     if not state.clean and state.synchronous != FULL and (not boot or state.boot != boot):
         return "the machine was restarted without a clean stop of the server"
     if mark is None:
         return "the .mark file is missing"
-    epoch, head = mark
-    if epoch != state.epoch or head > state.head:
+    if mark.epoch != state.epoch or mark.head > state.head or mark.starts > state.starts:
         return "the file is an older copy, or belongs to another .mark file"
     if state.file != file:
         return "the file was copied or moved"
@@ -146,11 +146,11 @@ def _start(files: Files, mark: Mark) -> Started:
         kept_as = _set_aside(files)
         version = 0
     with closing(files.connect()) as connection:
-        epoch, head, renewed = _prepare(connection, files, mark, version, alone)
-    mark.write(epoch, head)
+        place, renewed = _prepare(connection, files, mark, version, alone)
+    mark.write(place)
     mark.sync()
     mark.share()
-    return Started(mark, epoch, renewed, kept_as)
+    return Started(mark, place.epoch, renewed, kept_as)
 
 
 class _Damaged(Exception):
@@ -204,11 +204,10 @@ def _set_aside(files: Files) -> Path:
 
 def _prepare(
     connection: sqlite3.Connection, files: Files, mark: Mark, version: int, alone: bool
-) -> tuple[str, int, str | None]:
-    """Returns the epoch, the head, and why the epoch is new, if it is the log's second."""
+) -> tuple[Place, str | None]:
+    """Returns the place of the log, and why its epoch is new, if it is."""
     if 0 < version < VERSION and not alone:
         raise ConfigError(f"the log {files.path} has an older format and is in use; stop the processes that use it")
-    connection.execute("PRAGMA synchronous = FULL")
     with transaction(connection, "BEGIN IMMEDIATE"):
         now = _boot(), _identity(files.path)
         if version == 0:
@@ -216,23 +215,23 @@ def _prepare(
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(
-                "INSERT INTO log VALUES (1, ?, 0, 0, 0, 0, 0, ?, 0, ?, ?)",
+                "INSERT INTO log VALUES (1, ?, 0, 0, 0, 0, 0, 0, ?, 0, ?, ?)",
                 (new_epoch(), now[0], files.synchronous, now[1]),
             )
         for older in range(version, VERSION) if version else ():
             for statement in MIGRATIONS[older]:
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {VERSION}")
-        row = connection.execute(f"SELECT epoch, {HEAD}, boot, clean, synchronous, file FROM log").fetchone()
+        row = connection.execute(f"SELECT epoch, {HEAD}, starts, boot, clean, synchronous, file FROM log").fetchone()
         state = State(*row)
         renewed = why_new_epoch(state, *now, mark.read()) if version else None
         epoch = new_epoch() if renewed else state.epoch
         synchronous = files.synchronous if alone else min(files.synchronous, state.synchronous, key=(FULL,).count)
         connection.execute(
-            "UPDATE log SET epoch = ?, boot = ?, clean = 0, synchronous = ?, file = ?",
+            "UPDATE log SET epoch = ?, starts = starts + 1, boot = ?, clean = 0, synchronous = ?, file = ?",
             (epoch, now[0], synchronous, now[1]),
         )
-    return epoch, state.head, renewed
+    return Place(epoch, state.head, state.starts + 1), renewed
 
 
 def _number(connection: sqlite3.Connection, statement: str) -> int:

@@ -25,7 +25,7 @@ from ...message import Message
 from ..base import Idempotency, Outcome, Publish, Receipt
 from ..receipts import Receipts, answer
 from .bells import Bells
-from .files import Files, Mark, WriteLock, pages_used, transaction
+from .files import Files, Mark, Place, WriteLock, pages_used, transaction
 from .start import COLUMNS, HEAD, primary_code
 
 _ROWS = 100  # in one INSERT: 900 values, of the 999 that every SQLite takes
@@ -34,7 +34,7 @@ _INSERTS = [
     f"INSERT INTO message ({COLUMNS}) VALUES " + ", ".join(["(" + ", ".join("?" * _WIDTH) + ")"] * rows)
     for rows in range(_ROWS + 1)
 ]
-_LOG = f"SELECT epoch, {HEAD} FROM log"
+_LOG = f"SELECT epoch, {HEAD}, starts FROM log"
 _RECEIPT = "sequence, publisher, key, digest, epoch, subscribers, time_ms"
 _INSERT_RECEIPT = f"INSERT INTO receipt ({_RECEIPT}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _SIZE_EVERY = 256  # messages; how often the size of the database is looked at
@@ -109,7 +109,7 @@ class Writer:
         execute = self._connection.execute
         time_ms, now = int(self._clock() * 1000), self._steady()
         with transaction(self._connection, "BEGIN IMMEDIATE"):
-            epoch, before = execute(_LOG).fetchone()
+            epoch, before, starts = execute(_LOG).fetchone()
             if before != self._known:
                 self._read_receipts()
             rows = self._rows(group, epoch, before, time_ms, now)
@@ -121,7 +121,7 @@ class Writer:
                 kept = [_receipt_row(*pair, time_ms) for pair in rows.receipts.values()]
                 self._connection.executemany(_INSERT_RECEIPT, kept)
         if rows.messages:
-            self._mark.write(epoch, head)
+            self._mark.write(Place(epoch, head, starts))
         for idempotency, receipt in rows.receipts.values():
             self.receipts.keep(idempotency, receipt, now)
         self._known = head
