@@ -63,9 +63,19 @@ def test_the_server_is_announced_once_and_each_line_of_the_log_has_its_worker(tm
         assert server.stop() == 0
 
 
-@pytest.mark.options("--max-connections", "5")
-def test_the_most_connections_are_shared_out(workers: Workers) -> None:
-    assert workers.metric("pushcompat_max_connections") == 5
+@pytest.mark.options("--max-connections", "20")
+def test_the_most_connections_are_of_all_workers(workers: Workers) -> None:
+    assert workers.metric("pushcompat_max_connections") == 20
+    with ExitStack() as stack:
+        taken = 0
+        for _ in range(80):
+            client = stack.enter_context(workers.connect())
+            client.request("GET", "/channels/chat", Accept="text/event-stream")
+            status, _ = client.head()
+            assert status in (200, 503)
+            taken += status == 200
+        assert 10 <= taken <= 20
+        workers.publish("chat")  # publishers have a reserve
 
 
 def test_a_log_in_memory_is_refused(tmp_path: Path) -> None:
@@ -324,6 +334,22 @@ def test_a_worker_that_stands_still_hangs_neither_metrics_nor_new_clients(worker
         workers.wait_for_metric("pushcompat_workers_silent", 0, 0)
 
 
+class Impatient(Workers):
+    module = "tests.impatient"
+
+
+def test_a_worker_that_stands_still_for_long_is_killed_and_replaced(tmp_path: Path) -> None:
+    server = Impatient(tmp_path)
+    try:
+        os.kill(server.pids()[1], signal.SIGSTOP)
+        server.wait_for_log(r" ERROR worker_stuck worker=1 pid=\d+$")
+        server.wait_for_pids(3)
+        server.wait_for_metric("pushcompat_workers_replaced_total", 1)
+        server.wait_for_metric("pushcompat_workers_silent", 0, 0)
+    finally:
+        assert server.stop() == 0
+
+
 # A rolling restart
 
 
@@ -384,3 +410,13 @@ def test_a_worker_that_is_replaced_sends_its_subscribers_away_without_a_long_wai
             told_of_the_stop(client)
             with workers.connect() as again:
                 assert again.upgrade("/channels/chat") == 101
+
+
+def test_a_stop_in_the_middle_of_a_rolling_restart_ends_all(tmp_path: Path) -> None:
+    server = Workers(tmp_path)
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_pids(3)
+    server.process.terminate()
+    assert server.process.wait(PATIENCE_S) == 0
+    server.stop()
+    assert not any(alive(pid) for _, pid in server.started())

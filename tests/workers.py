@@ -24,13 +24,14 @@ class Workers(Server):
     def pids(self) -> dict[int, int]:
         """The process of each worker, by its number: the last that was started."""
         self.wait_for_log(" worker_started worker=2 ")
-        return dict(self._started())
+        return dict(self.started())
 
     def wait_for_pids(self, count: int) -> None:
         """Until so many workers have been started in all."""
-        self.wait_for(lambda: len(self._started()) >= count)
+        self.wait_for(lambda: len(self.started()) >= count)
 
-    def _started(self) -> list[tuple[int, int]]:
+    def started(self) -> list[tuple[int, int]]:
+        """The number and the process of each worker that was started, in this order."""
         found = [re.search(r" worker_started worker=(\d+) pid=(\d+)", line) for line in list(self.log)]
         return [(int(match[1]), int(match[2])) for match in found if match]
 
