@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,11 +17,11 @@ import pytest
 
 from pushcompat.errors import StoreFull, Unavailable
 from pushcompat.limits import Retention
-from pushcompat.store.base import Receipt
+from pushcompat.store.base import Publish, Receipt
 from pushcompat.store.redis import follower, link, writer
 from pushcompat.store.redis.store import RedisStore
 
-from .contract import ALL
+from .contract import ALL, draft, fill, shown
 from .engines import Engine, Relay, Sentinels, running, sentinels, until
 from .nodes import Log, Node, following
 
@@ -158,6 +159,26 @@ def test_a_copy_of_a_command_that_arrives_late_is_not_stored_again(engine: Engin
             for node in (a, b):
                 await node.seen("1", "2", "3")
                 assert node.data == ["1", "2", "3"]
+
+    asyncio.run(scenario())
+
+
+def test_a_group_whose_fence_has_gone_is_not_stored_again(engine: Engine) -> None:
+    async def scenario() -> None:
+        store = RedisStore(engine.url(), ALL)
+        await store.open()
+        await fill(store, "c", "1")
+        sending = store._writer
+        request = writer._Request([Publish([draft("c", "2")])], int(time.time() * 1000))
+        sending._number += 1
+        await sending._attempt(request)
+        engine.ask("DEL", sending.fence)
+        request.unanswered = True  # as if the answer had been lost
+        with pytest.raises(Unavailable, match="may have stored it"):
+            await sending._attempt(request)
+        await fill(store, "c", "3")
+        assert shown((await store.retained()).messages) == ["c:1", "c:2", "c:3"]
+        await store.close()
 
     asyncio.run(scenario())
 
@@ -338,10 +359,15 @@ def test_the_first_replica_of_a_server_is_no_new_epoch(engine: Engine, tmp_path:
             epoch = a.epoch
             with running(tmp_path / "replica", "redis", "--replicaof", "127.0.0.1", str(engine.port)):
                 await until(lambda: "state=online" in engine.ask("INFO", "replication"), "the replica is there")
+                found = re.search(r"master_replid:(\w+)", engine.ask("INFO", "replication"))
+                assert found is not None
+                identity = found[1]
+                await until(
+                    lambda: engine.ask("HGET", "{pushcompat}:state", "ident").endswith(identity), "it was noticed"
+                )
                 await a.publish("2")
-                await until(lambda: a.store.health().problem is None, "all is well")
-                await a.publish("3")
-                await b.seen("1", "2", "3")
+                await b.seen("1", "2")
+                await healthy(a, b)
                 assert (a.epoch, b.epoch) == (epoch, epoch)
 
     asyncio.run(scenario())

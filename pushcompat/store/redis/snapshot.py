@@ -139,7 +139,7 @@ def due(state: State, retention: Retention) -> bool:
     return entries > 0 and state.size - state.snapshot_size > retention.bytes
 
 
-async def write(link: Link, keys: Keys, retention: Retention, now_ms: int, tail: int = _TAIL_ENTRIES) -> str:
+async def write(link: Link, keys: Keys, retention: Retention, now_ms: int, tail: int | None = None) -> str:
     """Makes a snapshot, unless somebody is making one. Returns why not, or nothing. Raises Damaged, or one of ``AWAY``.
 
     ``tail``: the most entries before its place that stay in the stream.
@@ -149,7 +149,7 @@ async def write(link: Link, keys: Keys, retention: Retention, now_ms: int, tail:
     if not taken:
         return "somebody else makes one"
     log = await load(link, keys)
-    refused = await _write(link, keys, token, log, retention, now_ms, tail)
+    refused = await _write(link, keys, token, log, retention, now_ms, _TAIL_ENTRIES if tail is None else tail)
     await link.run(RELEASE, [keys.lease], token)
     return refused
 
