@@ -87,6 +87,16 @@ class Access:
             refused.cors = self._origins.cors(request)
             raise
 
+    def admit_listing(self, request: Request) -> Grant:
+        """The same for the list of channels, which only publishers may see. Raises RequestError."""
+        cors = self._origins.cors(request)
+        try:
+            self._origins.check(request)
+            return Grant(self._keys.check(request, "listing channels"), cors)
+        except RequestError as refused:
+            refused.cors = cors
+            raise
+
     def preflight(self, request: Request) -> Grant:
         """What OPTIONS is answered with; it asks whether a request would be allowed, and may be asked by anyone."""
         return Grant(cors=self._origins.cors(request))

@@ -13,11 +13,11 @@ class PublishKeys:
     def __init__(self, keys: Iterable[bytes]) -> None:
         self._keys = list(keys)
 
-    def check(self, request: Request) -> str:
-        """The name of the publisher. Raises Unauthorized."""
+    def check(self, request: Request, what: str = "publishing") -> str:
+        """The name of the publisher. ``what`` needs the key. Raises Unauthorized."""
         given = _bearer(request)
         if not given:
-            raise Unauthorized("publishing needs the publish key: send “Authorization: Bearer KEY”")
+            raise Unauthorized(f"{what} needs the publish key: send “Authorization: Bearer KEY”")
         known = False
         for key in self._keys:  # all of them, whatever the first says: the time must not tell which one
             known |= hmac.compare_digest(given, key)

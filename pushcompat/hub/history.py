@@ -63,6 +63,10 @@ class History:
     def __len__(self) -> int:
         return len(self._channels)
 
+    @property
+    def names(self) -> Iterable[str]:
+        return self._channels.keys()
+
     def __iter__(self) -> Iterator[Channel]:
         return iter(self._channels.values())
 

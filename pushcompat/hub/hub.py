@@ -32,6 +32,7 @@ from .connection import Connection, State
 from .context import Context
 from .fanout import Fanout
 from .listener import Listener
+from .listing import Listing
 from .loop import Loop
 from .polls import Polls
 from .publishing import Publishing
@@ -83,7 +84,7 @@ class Hub:
         streams = Streams(context, subscriptions, fanout)
         polls = Polls(context, subscriptions, fanout, responses)
         publishing = Publishing(context, store, fanout, responses)
-        requests = Requests(context, hand_over, responses, streams, polls, publishing)
+        requests = Requests(context, hand_over, responses, streams, polls, publishing, Listing(context, responses))
         self._context = context
         self._store = store
         self._metrics = metrics

@@ -1,6 +1,6 @@
 """Requests: waits for each complete head, asks who it is from, and gives the request to the part that it is for.
 
-    GET      subscribe              HEAD     what GET would say of itself
+    GET      subscribe; or list     HEAD     what GET would say of itself
     POST     publish                OPTIONS  what a page of another origin may do
 
 Everything that is not under /channels is Tornado's. A slow or endless head costs a buffer of at most ``head_bytes`` for
@@ -24,6 +24,7 @@ from ..wire.negotiation import transport
 from ..wire.request import HEAD_END, NOT_HTTP, Request, may_be_http, parse_head
 from .connection import Connection, State
 from .context import Context
+from .listing import Listing
 from .polls import Polls
 from .publishing import Publishing
 from .reasons import CloseReason
@@ -32,6 +33,7 @@ from .streams import Streams
 
 HandOver = Callable[[socket.socket, object, bytes], None]
 
+_SUBSCRIBES = frozenset(("transport", "cursor", "lastEventId", "wait", "format", "client", "token"))
 _BARE_LF_END = b"\n\n"  # of a head whose lines end in a bare LF: the parser will say so
 
 
@@ -44,6 +46,7 @@ class Requests:
         streams: Streams,
         polls: Polls,
         publishing: Publishing,
+        listing: Listing,
     ) -> None:
         self._sockets = context.sockets
         self._timers = context.timers
@@ -56,6 +59,7 @@ class Requests:
         self._streams = streams
         self._polls = polls
         self._publishing = publishing
+        self._listing = listing
         self._token_seen = False
         self._methods = {"GET": self._get, "HEAD": self._head, "POST": self._post, "OPTIONS": self._options}
 
@@ -157,13 +161,26 @@ class Requests:
             raise NotFound(f"no channel given; use GET {self._base}/NAME[,NAME…]")
         return names
 
+    def _asks_for_list(self, request: Request) -> bool:
+        """No channel is named, and nothing says that the client meant to subscribe to one."""
+        if len(request.path) > len(self._below) or not _SUBSCRIBES.isdisjoint(request.params):
+            return False
+        return transport(request) == LONGPOLL
+
     # Methods
 
     def _get(self, connection: Connection, request: Request, head: bytes) -> None:
-        connection.grant = self._access.admit(request)
-        names = self._named(request)
+        if self._asks_for_list(request):
+            connection.grant = self._access.admit_listing(request)
+            names: Sequence[str] = ()
+        else:
+            connection.grant = self._access.admit(request)
+            names = self._named(request)
         if request.has_body:
             raise BadRequest("GET must not have a body; use POST to publish")
+        if not names:
+            self._listing.start(connection, request)
+            return
         if not self._token_seen and _has_token(request):
             self._token_seen = True  # once per process, or clients could fill the log
             logs.event(Event.TOKEN_IGNORED, logging.WARNING, detail="tokens are not checked yet: anyone may subscribe")
@@ -174,8 +191,11 @@ class Requests:
             self._streams.start(connection, request, names, asked)
 
     def _head(self, connection: Connection, request: Request, head: bytes) -> None:
-        connection.grant = self._access.admit(request)
-        self._named(request)
+        if self._asks_for_list(request):
+            connection.grant = self._access.admit_listing(request)
+        else:
+            connection.grant = self._access.admit(request)
+            self._named(request)
         kind = CONTENT_TYPES[transport(request)]
         self._responses.send_empty(connection, request, 200, [("Content-Type", kind)])
 

@@ -207,8 +207,10 @@ class Sharing:
             self._bring_back(news.ended)
 
     def _bring_back(self, processes: Collection[str]) -> None:
-        for name, client in list(self._clients.items()):
-            if client.elsewhere in processes:
+        for group in list(self._ghosts.elsewhere):
+            name = _hash(group)
+            client = self._clients.get(name)
+            if client is not None and client.elsewhere in processes:
                 self._come(name, client)
 
     def _move(self, client: _Client, process: str) -> None:

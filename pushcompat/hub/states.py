@@ -3,7 +3,7 @@
     READING_HEAD  waits for a request head, or for the rest of one. A long-poller between two polls is here too, and
                   keeps its subscription for a while, so that it counts as a subscriber and its next poll is cheap.
     READING_BODY  waits for the rest of the body of a publish
-    PUBLISHING    waits for the log to store the publish
+    PUBLISHING    waits for the log to store the publish, or for the list of channels
     POLLING       a long-poll is held
     STREAMING     a WebSocket or an event stream is open
     CLOSING       the last bytes go out, then the client's FIN or Close frame is awaited

@@ -14,6 +14,7 @@ a channel is how many subscribers it has there now.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -21,6 +22,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 LEASE_S = 5.0
+_SLICE = 1024  # channels that are counted before others have their turn
 KEPT_NOTES = 256  # some seconds of 16 processes
 
 
@@ -139,9 +141,9 @@ class Peers:
         found = await self._board.exchange(self._process, _encode(note) if said else b"", self._after, dead)
         if whole:
             self._asked = False
-        return self._take(found)
+        return await self._take(found)
 
-    def _take(self, found: Exchanged) -> News:
+    async def _take(self, found: Exchanged) -> News:
         beat = found.beats.get(self._process, 0)
         self._asks = beat != self._beat + 1 or self._after < found.first - 1  # another board; or notes are gone
         # What was left before we came may be of processes that are gone
@@ -158,23 +160,23 @@ class Peers:
             except msgspec.DecodeError:
                 continue  # of another version
             self._asked |= note.asks
-            self._read(process, note)
+            await self._read(process, note)
             came += [(number, process, name) for name in note.came]
             gone += [(process, name) for name in note.gone]
         changed, self._changed = self._changed, set()
         return News(found.own, changed, came, gone, ended)
 
-    def _read(self, process: str, note: _Note) -> None:
+    async def _read(self, process: str, note: _Note) -> None:
         peer = self._peers[process]
         if note.whole:
-            for channel in peer.counts or ():
-                if channel not in note.counts:
-                    note.counts[channel] = 0
+            note.counts.update(dict.fromkeys((peer.counts or {}).keys() - note.counts, 0))
             if peer.counts is None:
                 peer.counts = {}
         if peer.counts is None:
             return
-        for channel, count in note.counts.items():
+        for done, (channel, count) in enumerate(note.counts.items()):
+            if done % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)  # there may be 100,000 of them
             self._count(channel, count - peer.counts.get(channel, 0))
             if count:
                 peer.counts[channel] = count

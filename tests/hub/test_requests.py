@@ -64,7 +64,7 @@ def test_64_channels_are_followed_and_65_are_not(shared_client: Client) -> None:
     assert shared_client.poll("requests")["messages"] == []
 
 
-@pytest.mark.parametrize("target", ["/channels", "/channels/", "/channels?cursor=earliest"])
+@pytest.mark.parametrize("target", ["/channels?transport=longpoll", "/channels/?wait=1", "/channels?cursor=earliest"])
 def test_following_nothing_is_refused_with_an_example(shared_client: Client, target: str) -> None:
     shared_client.request("GET", target)
     status, _, detail = shared_client.problem()
