@@ -187,12 +187,12 @@ class _Thread:
             self._empty()
 
     def _empty(self) -> None:
-        together = b""
+        together = bytearray()
         while self._queue:
             line = self._encoded(self._queue.popleft())
             if together and len(together) + len(line) > _WRITE_BYTES:
                 self._send(together)
-                together = self._missing()
+                together = bytearray(self._missing())
             together += line
         self._send(together)
         self._send(self._missing())
@@ -208,7 +208,7 @@ class _Thread:
     def _encoded(self, entry: Entry) -> bytes:
         return f"{self._lines.line(entry)}\n".encode(errors="backslashreplace")
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes | bytearray) -> None:
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]
@@ -304,23 +304,26 @@ def _json_line(created: float, level: str, fields: Fields) -> str:
     return json.dumps({name: _json_value(value) for name, value in line.items()}, separators=(",", ":"))
 
 
-_second = -1, ""  # the second that was formatted last, and its text
+_last = -1, ""  # the millisecond that was formatted last, and its text
 
 
 def _timestamp(seconds: float) -> str:
-    global _second
-    milliseconds = int(seconds * 1000)
-    second, text = _second
-    if milliseconds // 1000 != second:
-        second = milliseconds // 1000
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        _second = second, text
-    return f"{text}.{milliseconds % 1000:03d}Z"
+    global _last
+    millisecond = int(seconds * 1000)
+    last, text = _last
+    if millisecond != last:
+        if millisecond // 1000 != last // 1000:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(millisecond // 1000))
+        text = f"{text[:20]}{millisecond % 1000:03d}Z"
+        _last = millisecond, text
+    return text
 
 
 def _text_value(value: object) -> str:
     if isinstance(value, str):
         text = value
+    elif isinstance(value, tuple):
+        text = ",".join(map(str, value))
     elif isinstance(value, bool):
         return "true" if value else "false"
     elif isinstance(value, _NUMBER):
