@@ -65,19 +65,6 @@ class Follower:
                     answered = isinstance(wire, LongPoll) and wire.answered
 
 
-class Counting(Publisher):
-    """Counts what an answer, or a kept connection that has ended meanwhile, does not explain."""
-
-    faults: Counter[str]
-
-    async def _publish(self, channel: str, data: str, key: str) -> str:
-        try:
-            return await super()._publish(channel, data, key)
-        except ConnectionRefusedError as error:
-            self.faults[f"publisher: {error!r}"] += 1
-            raise
-
-
 async def roll(folder: Path, subscribers: int, rolls: int = 1, options: Sequence[str] = ()) -> tuple[list[str], str]:
     """What went wrong, and a line about all."""
     faults: Counter[str] = Counter()
@@ -88,9 +75,7 @@ async def roll(folder: Path, subscribers: int, rolls: int = 1, options: Sequence
         Follower(node.address, _CHANNELS[number % len(_CHANNELS)], CURSOR_WIRES[number % 3], faults)
         for number in range(subscribers)
     ]
-    publishers = [Counting(lambda: [node.address], ledger, f"p{number}", _CHANNELS, 20) for number in range(2)]
-    for publisher in publishers:
-        publisher.faults = faults
+    publishers = [Publisher(lambda: [node.address], ledger, f"p{number}", _CHANNELS, 20) for number in range(2)]
     tasks = [asyncio.ensure_future(one.run()) for one in (*followers, *publishers)]
     try:
         await _until(lambda: all(follower.opened for follower in followers))
@@ -109,8 +94,9 @@ async def roll(folder: Path, subscribers: int, rolls: int = 1, options: Sequence
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await node.terminate()
+    faults["publishers: no answer"] = sum(publisher.unanswered for publisher in publishers)
     verdict = ledger.judge([follower.record for follower in followers], loses=False)
-    wrong = [f"{count} × {fault}" for fault, count in faults.items()] + node.complaints + verdict.examples[:20]
+    wrong = [f"{count} × {fault}" for fault, count in faults.items() if count] + node.complaints + verdict.examples[:20]
     if verdict.resets:
         wrong.append(f"{verdict.resets} resets")
     return wrong, (

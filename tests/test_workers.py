@@ -406,7 +406,7 @@ def test_a_worker_that_is_replaced_sends_its_subscribers_away_without_a_long_wai
             assert json.loads(client.frame()[1])["control"] == "open"
             rotate = json.loads(client.frame()[1])
             assert rotate["control"] == "rotate"
-            assert 500 <= rotate["retry"] <= 3000
+            assert 50 <= rotate["retry"] <= 300
             told_of_the_stop(client)
             with workers.connect() as again:
                 assert again.upgrade("/channels/chat") == 101

@@ -18,6 +18,7 @@ from .sockets import Sockets
 from .timers import TimerWheel
 
 _RETRY_MS = (500, 3000)  # when a stream may come back, at random, so that many clients do not come at once
+_RETRY_AT_SUCCESSOR_MS = (50, 300)  # who accepts already; the drain has spread them
 _RETRY_AFTER_STOP_MS = (2000, 5000)  # longer than a usual restart takes
 
 
@@ -87,5 +88,8 @@ class Context:
 
     def retry_ms(self) -> int:
         """When a stream that ended should come back."""
-        least, most = _RETRY_AFTER_STOP_MS if self.draining and not self.replaced else _RETRY_MS
+        if self.replaced:
+            least, most = _RETRY_AT_SUCCESSOR_MS
+        else:
+            least, most = _RETRY_AFTER_STOP_MS if self.draining else _RETRY_MS
         return int(random.uniform(least, most))  # a third of randint's time

@@ -164,9 +164,12 @@ class Hub:
         await self._until_closed()
 
     async def retire(self) -> None:
-        """Drains where another process accepts on the same sockets already: accepts no more, from the beginning."""
-        self._context.replaced = True
+        """Drains where another process accepts on the same sockets already. Answers end their connections, and clients
+        that poll or publish all the time have a second for one: no request of theirs meets a connection that is closed.
+        """
+        self._context.replaced = self._context.draining = True
         self.listener.close()
+        await asyncio.sleep(_GOODBYE_S)
         await self.drain()
 
     async def _until_closed(self) -> None:

@@ -35,7 +35,7 @@ class Polls:
         if request.params.get("format"):
             text_format(request.params, "json")
         hold = self._ticks(hold_s(request.params, self._window_s))
-        encoding = self._encoding(connection, request)
+        encoding = self._encoding(connection, request.keep_alive)
         cursor = requested_cursor(request, self._history.epoch)
         if not cursor and (hold < 1 or not request.params.get("wait")):
             # It only asks for a cursor. No subscription, so that made-up names leave nothing behind.
@@ -86,32 +86,31 @@ class Polls:
         """Answers a poll with no messages."""
         encoding = connection.encoding
         assert encoding is not None
-        self._answer(connection, encoding.ping(self._subscriptions.cursor(connection)))
+        self._answer(connection, encoding.ping(self._subscriptions.cursor(connection)), encoding.keep_alive)
 
     def rotate(self, connection: Connection) -> None:
         """Answers a poll with when to come back."""
         encoding = connection.encoding
         assert encoding is not None
+        encoding = self._encoding(connection, encoding.keep_alive and not self._context.replaced)
         cursor = self._subscriptions.cursor(connection)
-        self._answer(connection, encoding.rotate(cursor, self._context.retry_ms()))
+        self._answer(connection, encoding.rotate(cursor, self._context.retry_ms()), encoding.keep_alive)
 
     def leave(self, connection: Connection, *, may_return: bool = False) -> None:
         """Ends the subscription of a poller between two polls. ``may_return``: it may poll again, on any connection."""
         self._subscriptions.leave(connection, CloseReason.LEFT, may_return=may_return)
 
-    def _answer(self, connection: Connection, data: bytes) -> None:
-        encoding = connection.encoding
-        assert encoding is not None
+    def _answer(self, connection: Connection, data: bytes, keep_alive: bool) -> None:
         self._context.sockets.write_later(connection, data)
-        self._responses.sent(connection, encoding.keep_alive)
+        self._responses.sent(connection, keep_alive)
 
     def _ticks(self, seconds: float) -> int:
         """A hold in ticks, with 10 % jitter: polls that came together must not end together."""
         return max(1, int(seconds * random.uniform(0.9, 1.0))) if seconds >= 1 else 0
 
-    def _encoding(self, connection: Connection, request: Request) -> PollEncoding:
+    def _encoding(self, connection: Connection, keep_alive: bool) -> PollEncoding:
         cors = b"" if connection.grant is None else connection.grant.cors
-        key = cors, request.keep_alive
+        key = cors, keep_alive
         encoding = self._encodings.get(key)
         if encoding is None:
             encoding = self._encodings[key] = PollEncoding(*key)

@@ -45,6 +45,7 @@ _JSON = "application/json"
 class Publishing:
     def __init__(self, context: Context, store: Store, fanout: Fanout, responses: Responses) -> None:
         limits = context.limits
+        self._context = context
         self._timers = context.timers
         self._sockets = context.sockets
         self._history = context.history
@@ -287,12 +288,13 @@ class Publishing:
 
     def _fail(self, pending: Pending, refused: RequestError) -> None:
         if self._waits(pending):
-            self._responses.fail(pending.connection, refused, pending.keep_alive, pending.grant.cors)
+            keep_alive = pending.keep_alive and not self._context.replaced
+            self._responses.fail(pending.connection, refused, keep_alive, pending.grant.cors)
 
     def _succeed(self, pending: Pending, receipt: Receipt) -> None:
         connection = pending.connection
         if self._waits(pending):
-            keep_alive = pending.keep_alive
+            keep_alive = pending.keep_alive and not self._context.replaced
             response = http.published(
                 receipt.epoch, receipt.sequence, receipt.subscribers,
                 keep_alive=keep_alive, extra=pending.grant.cors, replicas=receipt.replicas,
