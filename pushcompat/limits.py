@@ -33,7 +33,6 @@ class Limits:
     body_s: float = 20.0
     idle_s: float = 620.0  # load balancers keep their idle connections for up to 600 s
     poll_grace_s: float = 10.0  # how long a poller between two polls still counts as a subscriber
-    race_s: float = 15.0  # for how long a client may try several transports: ours give one up after 10 s
     stall_s: float = 120.0  # a client that reads nothing for this long is disconnected
     close_s: float = 5.0  # how long the client's half of a closing handshake may take
     drain_s: float = 5.0

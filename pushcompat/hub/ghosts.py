@@ -2,11 +2,11 @@
 
 They are found when the same ``client`` follows the same channels on another connection. Which of the two is the ghost?
 Clients try several transports at once, and close those that lose; they also look for a better transport beside the one
-that works. So nothing is done for ``race_s``, which is longer than a client waits for a transport. Then:
+that works. So nothing is done for ``RACE_S``, which is longer than a client waits for a transport. Then:
 
 - A WebSocket that has answered a ping since is alive, and the client's other streams are ghosts. One that has not is
   asked, and waited for: it is a ghost if it does not answer.
-- A poll that came ``race_s`` after a stream began speaks for itself: its client would not poll if it had the stream.
+- A poll that came ``RACE_S`` after a stream began speaks for itself: its client would not poll if it had the stream.
 - Else the connection that came last is alive: an event stream cannot answer.
 
 Where that is wrong, what is ended is a living stream. It is told ``rotate``, so its client comes back, without loss,
@@ -27,6 +27,7 @@ from .connection import Connection
 from .context import Context
 from .presence import connections_of
 
+RACE_S = 15  # for how long a client may try several transports: ours give one up after 10 s
 _ANSWER_S = 10  # for an answer to a ping: as long as clients wait for a transport
 _CHECKS_PER_S = 256
 _PATIENT_S = 3600  # the longest wait for clients that share a name
@@ -46,7 +47,7 @@ class Ghosts:
     def __init__(self, context: Context) -> None:
         self._sockets = context.sockets
         self._timers = context.timers
-        self._race = max(1, int(context.limits.race_s))
+        self._race = RACE_S
         self.elsewhere: set[Group] = set()  # clients that have come to another process since
         self._alive: Callable[[Group], None] | None = None
         self._end: Callable[[Connection], None] | None = None

@@ -9,14 +9,13 @@ import pytest
 
 from pushcompat import logs
 from pushcompat.hub import ghosts as module
-from pushcompat.limits import Limits
 
 from ..harness import PATIENCE_S, client_frame
 from ..inprocess import LocalHub
 from ..parity.wires import Event
 from .stage import LocalClient, Stage, play
 
-RACE_S = int(Limits().race_s) + 1  # and it is looked at in the second after
+RACE_S = module.RACE_S + 1  # and it is looked at in the second after
 STREAMS = ["websocket-json", "websocket-text", "eventsource-json", "eventsource-text"]
 
 
