@@ -11,6 +11,7 @@ from pushcompat.store.base import Publish, Store, weight
 from pushcompat.store.memory import MemoryStore
 
 from .contract import ALL, Clock, Contract, Follower, Open, append_group, draft
+from .machine import SETTINGS, StoreMachine
 
 
 class TestMemoryStore(Contract):
@@ -23,6 +24,15 @@ class TestMemoryStore(Contract):
 
     async def trim(self, store: Store) -> None:
         await append_group(store, [Publish([draft("a", str(n)) for n in range(10_000)])])
+
+
+class MemoryMachine(StoreMachine):
+    async def open(self, retention: Retention, clock: Clock) -> Store:
+        return MemoryStore(retention, clock, clock)
+
+
+TestMemoryMachine = MemoryMachine.TestCase
+TestMemoryMachine.settings = SETTINGS
 
 
 def test_each_start_is_another_log() -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -23,6 +24,7 @@ from pushcompat.store.sqlite.trimmer import trim
 
 from ..harness import PATIENCE_S
 from .contract import ALL, Clock, Contract, Follower, Open, append, append_group, draft, fill, kept, shown
+from .machine import SETTINGS, StoreMachine
 
 Work = Callable[[SqliteStore], Coroutine[None, None, None]]
 
@@ -46,6 +48,31 @@ class TestSqliteStore(Contract):
         assert isinstance(store, SqliteStore)
         await append_group(store, [Publish([draft("a", str(n)) for n in range(1000)])])
         await trimmed(store, urgent=True)
+
+
+class SqliteMachine(StoreMachine):
+    restarts = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._directory = TemporaryDirectory()
+
+    def teardown(self) -> None:
+        super().teardown()
+        self._directory.cleanup()
+
+    async def open(self, retention: Retention, clock: Clock) -> Store:
+        store = SqliteStore(Path(self._directory.name, "log.sqlite"), retention, clock=clock, steady=clock)
+        await store.open()
+        return store
+
+    async def trim(self, store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        await trimmed(store, urgent=True)
+
+
+TestSqliteMachine = SqliteMachine.TestCase
+TestSqliteMachine.settings = SETTINGS
 
 
 @pytest.fixture

@@ -164,9 +164,7 @@ def message_of(row: tuple[Any, ...]) -> Message:
 
 def _bell(files: Files) -> Bell | None:
     """None where the file system has no FIFOs: then the follower looks every now and then."""
-    directory = files.beside(".bells")
     try:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        return Bell(directory)
+        return Bell(files.beside(".bells"))
     except OSError:
         return None

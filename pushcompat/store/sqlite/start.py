@@ -98,6 +98,7 @@ def start(files: Files) -> Started:
     try:
         with closing(WriteLock(files.beside(".lock"))) as lock, lock.within(_LOCK_S):
             mark = Mark(files.beside(".mark"))
+            files.beside(".bells").mkdir(mode=0o700, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite would let everybody read it
             try:
                 return _start(files, mark)

@@ -132,9 +132,7 @@ def _outline_of(row: tuple[Any, ...]) -> Message:
 @contextmanager
 def _alone(files: Files) -> Iterator[bool]:
     """Whether no other process trims; it does not until this is over."""
-    directory = files.beside(".bells")
-    directory.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(files.beside(".bells"), os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
