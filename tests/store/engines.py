@@ -74,7 +74,7 @@ class Engine:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                if self.ask("PING") == "PONG":
+                if self.ask("PING").startswith(("PONG", "-NOAUTH")):
                     return
             except OSError:
                 assert self._process.poll() is None, self.output()

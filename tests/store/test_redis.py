@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import aclosing
 from itertools import count
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("redis")
 
+from pushcompat.errors import ConfigError
 from pushcompat.limits import Retention
 from pushcompat.store.base import Store
 from pushcompat.store.redis.store import RedisStore
 
-from .contract import Clock, Contract, Open, append, draft
-from .engines import ENGINES, Engine, running
+from .contract import ALL, Clock, Contract, Follower, Open, append, draft, fill, shown
+from .engines import ENGINES, Engine, free_port, running
 
 PREFIXES = map("test{}".format, count())
 
@@ -41,3 +45,139 @@ class TestRedisStore(Contract):
         for number in range(3):
             await append(store, draft("a", str(number)), draft("a"))
         assert await store.trim(tail=0) == ""
+
+
+TLS = Path(__file__).parents[1] / "tls.pem"  # a certificate for localhost, and its key
+
+
+@pytest.mark.parametrize(
+    ("options", "url"),
+    [
+        pytest.param((), "redis://127.0.0.1:{port}/5", id="another database"),
+        pytest.param(("--requirepass", "s@c/ret"), "redis://:s%40c%2Fret@127.0.0.1:{port}", id="password"),
+        pytest.param(
+            ("--user", "push", "on", ">pw", "~{pushcompat}:*", "+@all", "-@dangerous", "+info"),
+            "redis://push:pw@127.0.0.1:{port}",
+            id="user",
+        ),
+        pytest.param(("--unixsocket", "{folder}/socket"), "redis+unix://{folder}/socket?db=1", id="socket"),
+        pytest.param(
+            (
+                "--tls-port",
+                "{other}",
+                "--tls-cert-file",
+                str(TLS),
+                "--tls-key-file",
+                str(TLS),
+                "--tls-auth-clients",
+                "no",
+            ),
+            f"rediss://localhost:{{other}}?ssl_ca_certs={TLS}",
+            id="tls",
+        ),
+    ],
+)
+def test_every_way_to_a_server_leads_to_the_log(tmp_path: Path, options: tuple[str, ...], url: str) -> None:
+    other = str(free_port())
+    folder = tmp_path / "engine"
+
+    def filled(text: str) -> str:
+        return text.replace("{folder}", str(folder)).replace("{other}", other)
+
+    with running(folder, "redis", *map(filled, options)) as server:
+
+        async def scenario() -> None:
+            store = RedisStore(filled(url).replace("{port}", str(server.port)), ALL)
+            await store.open()
+            await fill(store, "a", "1")
+            assert shown((await store.retained()).messages) == ["a:1"]
+            assert await store.trim(tail=0) == ""
+            async with aclosing(Follower(store)) as follower:
+                assert shown(await follower.read(1)) == ["a:1"]
+            await store.close()
+
+        asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("redis://:s3cret@127.0.0.1:{port}", "without any password configured"),
+        ("redis://me:s3cret@127.0.0.1:{port}", "invalid username-password pair"),
+        ("redis://:s3cret@127.0.0.1:{port}/99", "DB index is out of range"),
+    ],
+)
+def test_a_server_that_refuses_us_is_said_at_the_start_without_the_password(
+    tmp_path: Path, url: str, advice: str
+) -> None:
+    async def scenario(server: Engine) -> None:
+        store = RedisStore(url.format(port=server.port), ALL)
+        with pytest.raises(ConfigError, match=advice) as refusal:
+            await store.open()
+        assert "s3cret" not in str(refusal.value)
+        await store.close()
+
+    with running(tmp_path / "engine", "redis") as server:
+        if "99" in url:
+            server.ask("CONFIG", "SET", "requirepass", "s3cret")
+        asyncio.run(scenario(server))
+
+
+def test_a_server_that_is_not_there_is_said_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushcompat.store.redis.store._OPEN_S", 0.1)
+
+    async def scenario() -> None:
+        store = RedisStore(f"redis://127.0.0.1:{free_port()}", ALL)
+        with pytest.raises(ConfigError, match=r"^--store redis://127.0.0.1:\d+: .*Connect call failed"):
+            await store.open()
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_comes_a_little_later_is_waited_for(tmp_path: Path) -> None:
+    async def scenario(server: Engine) -> None:
+        store = RedisStore(server.url(), ALL)
+        opening = asyncio.ensure_future(store.open())
+        await asyncio.to_thread(server.start)
+        await opening
+        await store.close()
+
+    with running(tmp_path / "engine", "redis") as server:
+        server.stop()
+        asyncio.run(scenario(server))
+
+
+def test_a_replica_is_refused(tmp_path: Path) -> None:
+    async def scenario(server: Engine) -> None:
+        store = RedisStore(server.url(), ALL)
+        with pytest.raises(ConfigError, match="the server is a replica; name its master, or the Sentinels"):
+            await store.open()
+        await store.close()
+
+    with running(tmp_path / "engine", "redis", "--replicaof", "127.0.0.1", "1") as server:
+        asyncio.run(scenario(server))
+
+
+@pytest.mark.parametrize(
+    ("options", "detail"),
+    [
+        (("--appendonly", "no"), "appendonly is no"),
+        (("--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"), "maxmemory-policy is allkeys-lru"),
+        (("--appendonly", "yes", "--rename-command", "CONFIG", ""), "cannot be checked"),
+        (("--appendonly", "yes"), None),
+    ],
+)
+def test_a_configuration_that_may_lose_messages_is_logged_at_the_start(
+    tmp_path: Path, options: tuple[str, ...], detail: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(server: Engine) -> None:
+        store = RedisStore(server.url(), ALL)
+        await store.open()
+        await store.close()
+
+    with running(tmp_path / "engine", "redis", *options) as server:
+        asyncio.run(scenario(server))
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == (0 if detail is None else 1)
+    assert all(str(detail) in line for line in lines)

@@ -88,7 +88,7 @@ class Follower:
         *replies, fields = await link.call(*commands, self._keys.read_state)
         state = state_from(fields)
         if not state.epoch:
-            await link.renew(self._keys, "")
+            await link.renew(self._keys, "", "the log has been deleted")
         if state.epoch != self._epoch:
             raise Lost
         return [state, *replies]
@@ -113,7 +113,7 @@ class Follower:
     async def _lose(self, link: Link, place: Place, state: State) -> None:
         """Raises Lost, after it made a new epoch unless the entries after ``place`` were only cut away."""
         if place.order >= state.base.order:
-            await link.renew(self._keys, self._epoch)
+            await link.renew(self._keys, self._epoch, "the server has other entries than were read from it")
         raise Lost
 
     async def _find(self, link: Link, after: int) -> Place:

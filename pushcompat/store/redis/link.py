@@ -14,6 +14,7 @@ it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 import time
@@ -27,6 +28,8 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from ... import logs
+from ...logs import Event
 from ...message import new_epoch
 from .entries import NONCE_BYTES, Place
 from .scripts import MOVE, RENEW, Script
@@ -167,13 +170,15 @@ class Link:
             if state.epoch and first_replica and state.ident.partition(":")[0] == server.get("run_id"):
                 await self.run(MOVE, [keys.state], state.epoch, state.ident, self.ident)
             else:
-                await self.renew(keys, state.epoch)
+                await self.renew(keys, state.epoch, "the server was restarted or replaced" if state.epoch else None)
         raise NotUsable("the log's epoch changes all the time")
 
-    async def renew(self, keys: Keys, epoch: str, *, discard: bool = False) -> None:
-        """Makes a new epoch, if the log's is this one ("": it has no state)."""
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        await self.run(RENEW, [keys.state, keys.log], epoch, self.ident, new_epoch(), nonce, int(discard))
+    async def renew(self, keys: Keys, epoch: str, why: str | None, *, discard: bool = False) -> None:
+        """Makes a new epoch, if the log's is this one ("": it has no state). ``why``: for the log line, if any."""
+        nonce, new = secrets.token_bytes(NONCE_BYTES), new_epoch()
+        (now,) = await self.run(RENEW, [keys.state, keys.log], epoch, self.ident, new, nonce, int(discard))
+        if now == new.encode() and why is not None:
+            logs.event(Event.LOG_RENEWED, logging.WARNING, epoch=new, detail=why)
 
     def is_same(self, replication: bytes) -> bool:
         """Whether the server is what it was: not demoted, and of the same history. ``replication``: its INFO."""
@@ -219,7 +224,6 @@ class Server:
         options = {
             **self.address.options,
             "protocol": 2,
-            "client_name": "pushcompat",
             "retry": Retry(NoBackoff(), 0),
             "socket_timeout": None,  # ``Link.call`` has its own
             "socket_connect_timeout": _CONNECT_S,

@@ -38,8 +38,8 @@ _ATTEMPTS = 5
 _PAUSE_S = 0.05
 _LEASE_MS = 60_000
 _LEAST_ENTRIES = 8192  # a stream that is shorter is not worth a snapshot
-_TAIL_ENTRIES = 10_000  # that stay in the stream for followers that are a little behind
-_TAIL_BYTES = 1024 * 1024
+_TAIL_ENTRIES = 50_000  # that stay in the stream for followers that are a little behind: half a second at full speed
+_TAIL_BYTES = 16 * 1024 * 1024
 
 
 class Damaged(Exception):

@@ -25,7 +25,7 @@ from .writer import Writer
 
 _OPEN_S = 5.0  # the server may start at the same time as we do
 _PAUSE_S = 0.2
-_TRIM_APART_S = 5.0
+_TRIM_APART_S = 2.0
 _READING = "reading"
 _DAMAGED = "parts of the log are missing, and what was left is discarded"
 
@@ -119,7 +119,8 @@ class RedisStore:
         except AWAY as error:
             raise StoreError(self._problems.note(_READING, error)) from error
         self._problems.clear(_READING)
-        kept = log.retain(self._retention, int(self._clock() * 1000))
+        now_ms = int(self._clock() * 1000)
+        kept = await asyncio.to_thread(log.retain, self._retention, now_ms)  # 1 µs a message
         head = log.place.sequence
         self.epoch = log.state.epoch
         self._loaded = self.epoch, head, log.place
@@ -131,7 +132,7 @@ class RedisStore:
         except snapshot.Damaged:
             logs.event(Event.LOG_DAMAGED, logging.ERROR, detail=f"{self._server.address.shown}: {_DAMAGED}")
             state = await link.identify(self._keys)
-            await link.renew(self._keys, state.epoch, discard=True)
+            await link.renew(self._keys, state.epoch, None, discard=True)
             return await snapshot.load(link, self._keys)
 
     async def head(self) -> tuple[str, int]:
