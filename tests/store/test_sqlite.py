@@ -117,6 +117,10 @@ def content(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def move(path: Path, to: Path) -> None:
+    path.rename(to)
+
+
 def publish(key: str = "k", channel: str = "a") -> list[Publish]:
     return [Publish([draft(channel)], {channel: 2}, Idempotency("me", key, b"digest"))]
 
@@ -502,13 +506,18 @@ def test_of_a_group_that_fails_nothing_is_stored_and_the_next_one_is_whole(
     play(work())
 
 
+class _Unwritable:
+    def write(self, place: object) -> None:
+        raise OSError(5, "Input/output error")
+
+
 def test_a_publish_that_was_stored_though_its_answer_was_an_error_is_not_stored_again(path: Path) -> None:
     async def work() -> None:
         async with opened(path) as store:
-            mark = store._mark
-            store._writer._mark = None  # type: ignore[assignment]
-            with pytest.raises(AttributeError):
-                store._writer.append(publish())
+            mark = store._writer._mark
+            store._writer._mark = _Unwritable()  # type: ignore[assignment]
+            (outcome,) = await append_group(store, publish())
+            assert isinstance(outcome, Unavailable)
             store._writer._mark = mark
             (again,) = await append_group(store, publish())
             assert (again.sequence, again.repeated) == (1, True)
@@ -545,8 +554,46 @@ def test_where_the_log_cannot_be_read_the_store_says_so(path: Path) -> None:
         async with opened(path) as store:
             store._connection.close()
             for ask in (store.retained, store.head):
-                with pytest.raises((StoreError, sqlite3.ProgrammingError)):
+                with pytest.raises(StoreError):
                     await ask()
+
+    play(work())
+
+
+def test_what_cannot_be_stored_for_a_reason_nobody_thought_of_is_refused_and_the_next_is_not(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        async with opened(path) as store:
+            group = [Publish([draft("a", type="\ud800")]), Publish([draft("a", "x")])]
+            assert {type(outcome) for outcome in await append_group(store, group)} == {Unavailable}
+            assert "BUG" in caplog.text
+            caplog.clear()
+            assert (await append(store, draft("a"))).sequence == 1
+
+    play(work())
+
+
+@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "removed"])
+def test_nothing_is_acknowledged_any_more_once_the_file_was_taken_away(path: Path, replaced: bool) -> None:
+    async def work() -> None:
+        async with opened(path) as store:
+            follower = Follower(store)
+            await fill(store, "a", "1")
+            await follower.batch()
+            move(path, path.with_name("moved"))
+            if replaced:
+                edit(path, "PRAGMA user_version = 1")
+            while store.health().problem is None:
+                await asyncio.sleep(0)
+            assert "removed or replaced" in str(store.health().problem)
+            (outcome,) = await append_group(store, publish())
+            assert isinstance(outcome, Unavailable)
+            move(path.with_name("moved"), path)
+            while store.health().problem is not None:
+                await asyncio.sleep(0)
+            assert (await append(store, draft("a"))).sequence == 2
+            await follower.aclose()
 
     play(work())
 

@@ -88,10 +88,11 @@ def test_at_twice_the_byte_budget_what_is_young_goes_too(path: Path, clock: Cloc
     play(work())
 
 
-def test_a_log_that_is_published_to_is_trimmed_by_itself(path: Path) -> None:
+def test_a_log_that_is_published_to_is_trimmed_by_itself(path: Path, clock: Clock) -> None:
     async def work() -> None:
-        async with opened(path, Retention(count=10, bytes=64 * 1024)) as store:
+        async with opened(path, Retention(count=10, bytes=64 * 1024), clock) as store:
             for _ in range(60):
+                clock.now += 1
                 await append_group(store, [Publish([draft("a", "x" * 1000)]) for _ in range(10)])
             await store._trims.do(lambda: None)
             assert len(rows(path)) < 300

@@ -44,6 +44,13 @@ class Files:
     def beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
 
+    def inode(self) -> int | None:
+        """Of the file that has this name now. None: there is none."""
+        try:
+            return os.stat(self.path).st_ino
+        except FileNotFoundError:
+            return None
+
     def connect(self) -> sqlite3.Connection:
         """A connection that begins no transactions by itself. It may be used in one thread at a time."""
         connection = sqlite3.connect(

@@ -27,7 +27,8 @@ from .files import Files, transaction
 from .start import COLUMNS, HEAD
 
 _LOOK_S = 0.25
-_ROWS = 1000  # read at once, and taken in one turn of the loop
+_ROWS = 256  # read at once, and taken in one turn of the loop
+_REPLACED = "the file of the log was removed or replaced while the server runs: restart the server"
 _GLANCE = f"SELECT epoch, {HEAD}, evicted FROM log"
 _READ = f"SELECT {COLUMNS} FROM message WHERE sequence > ? ORDER BY sequence LIMIT {_ROWS}"
 
@@ -48,6 +49,7 @@ class Follower:
     def __init__(self, files: Files, after: int, epoch: str, news: News) -> None:
         self.position = after
         self.problem: str | None = None
+        self.replaced = False  # the file is not the log's any more: whatever is appended now would be lost
         self._files = files
         self._epoch = epoch
         self._news = news
@@ -108,13 +110,14 @@ class Follower:
     # The thread
 
     def _run(self) -> None:
-        bell, connection = self._bell, None
+        bell, connection, inode = self._bell, None, self._files.inode()
         try:
             while not self._closed:
                 try:
                     connection = connection or self._files.connect()
                     self._read_on(connection)
-                    self.problem = None
+                    self.replaced = self._files.inode() != inode
+                    self.problem = _REPLACED if self.replaced else None
                 except sqlite3.Error as error:
                     self.problem = f"the log cannot be read: {error}"
                 if bell is None:

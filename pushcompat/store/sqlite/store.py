@@ -32,6 +32,7 @@ from .writer import Appended, Writer, unavailable
 FILE = "log.sqlite"  # in the state directory, if no other is named
 _SYNCHRONOUS = {"normal": "NORMAL", "full": start.FULL}
 _CLOSE_S = 10.0  # a disk that stands still does not hold the process for longer
+_TRIM_EVERY_S = 1.0  # at most: a pass over the log costs all threads time
 _SWITCH_S = 0.0005  # see ``open``
 
 _Result = TypeVar("_Result")
@@ -55,6 +56,7 @@ class SqliteStore:
         self._bells = Bells(self._files.beside(".bells"))
         self._followers: set[Follower] = set()
         self._trimming = False
+        self._trimmed_at = -_TRIM_EVERY_S
         self._trouble: str | None = None  # of the writer
         self._full = False
         self._closed = False
@@ -125,7 +127,7 @@ class SqliteStore:
     # Appending
 
     def append(self, group: Sequence[Publish], done: Done) -> None:
-        if self._closed:
+        if self._closed or any(follower.replaced for follower in self._followers):
             done([unavailable] * len(group))
         else:
             self._writes.put(partial(self._append, group, done))
@@ -209,9 +211,10 @@ class SqliteStore:
     # Trimming
 
     def _trim_soon(self, urgent: bool) -> None:
-        """From the writing thread; not while it is under way."""
-        if not self._trimming:
-            self._trimming = True
+        """From the writing thread; not while it is under way, or was just now."""
+        now = self._clocks[1]()
+        if not self._trimming and now >= self._trimmed_at + _TRIM_EVERY_S:
+            self._trimming, self._trimmed_at = True, now
             self._trims.put(partial(self._trim, urgent))
 
     def _trim(self, urgent: bool) -> None:

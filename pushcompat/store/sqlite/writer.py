@@ -19,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import astuple
 
+from ... import logs
 from ...errors import RequestError, StoreFull, Unavailable
 from ...limits import Retention
 from ...message import Message
@@ -95,11 +96,15 @@ class Writer:
         self._lock.close()
 
     def append(self, group: Sequence[Publish]) -> Appended:
+        """Raises nothing."""
         try:
             with self._lock:
                 appended, head = self._append(group)
         except (sqlite3.Error, OSError) as error:
             return self._failed(group, error)
+        except Exception:
+            logs.log.exception("BUG: a group of %d publishes could not be stored", len(group))
+            return Appended([unavailable] * len(group))
         if appended.messages:
             self._bells.ring()
             self._trim_if_due(head)
