@@ -159,6 +159,9 @@ class Worker(Server):
 
     def _bind(self) -> listening.Sockets:
         worker.check(self._config, self._place.settled)
+        if self._config.workers != self._place.workers:
+            detail = f"--workers {self._config.workers} takes effect when the server is restarted"
+            logs.event(Event.RELOAD, logging.WARNING, detail=detail)
         return self._inherited[self._place.number - 1]
 
     def _own_limits(self) -> Limits:

@@ -94,7 +94,6 @@ def settled(config: Config) -> dict[str, str]:
         "--host": config.host,
         "--port": str(config.port),
         "--unix-socket": str(config.unix_socket or ""),
-        "--workers": str(config.workers),
         "--store": config.store,
         "--state-dir": str(config.state_dir),
     }

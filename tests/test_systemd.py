@@ -34,7 +34,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 def command(state_dir: Path, *options: str) -> list[str]:
-    words = ["--publish-key", KEY, "--state-dir", str(state_dir), "--store", "sqlite:", *options]
+    words = ["--publish-key", KEY, "--state-dir", str(state_dir), *options]
     return [sys.executable, "-m", "pushcompat", *words]
 
 

@@ -86,13 +86,13 @@ def test_a_log_in_memory_is_refused(tmp_path: Path) -> None:
 
 def test_what_no_worker_can_start_with_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "demo.sqlite").mkdir()
-    code, told = run(tmp_path, "--workers", "3", "--store", "sqlite:", "--port", "0", "--demo")
+    code, told = run(tmp_path, "--workers", "3", "--port", "0", "--demo")
     assert (code, told.count("\n")) == (2, 1)
     assert told.startswith("pushcompat: cannot create the demo's database")
 
 
 def test_a_port_that_another_server_has_is_not_shared_with_it(tmp_path: Path, workers: Workers) -> None:
-    code, told = run(tmp_path, "--workers", "2", "--store", "sqlite:", "--port", str(workers.port))
+    code, told = run(tmp_path, "--workers", "2", "--port", str(workers.port))
     assert code == 2
     assert f"cannot listen on 127.0.0.1:{workers.port}: Address already in use" in told
 
@@ -100,7 +100,7 @@ def test_a_port_that_another_server_has_is_not_shared_with_it(tmp_path: Path, wo
 def test_a_unix_socket_is_shared_and_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "s"
     command = [sys.executable, "-m", "pushcompat", "--publish-key", KEY, "--state-dir", str(tmp_path), "--workers", "2"]
-    command += ["--store", "sqlite:", "--unix-socket", str(path)]
+    command += ["--unix-socket", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             assert process.stdout is not None
@@ -155,7 +155,7 @@ def test_clients_of_a_killed_worker_resume_without_a_reset(workers: Workers) -> 
 
 def test_two_servers_on_one_file_are_one_log(tmp_path: Path) -> None:
     """Started by hand, and killed by hand."""
-    servers = [Server(tmp_path, "--store", "sqlite:") for _ in range(2)]
+    servers = [Server(tmp_path) for _ in range(2)]
     try:
         with servers[0].connect() as client, servers[1].connect() as other:
             for each in (client, other):
@@ -167,7 +167,7 @@ def test_two_servers_on_one_file_are_one_log(tmp_path: Path) -> None:
             servers[0].stop(signal.SIGKILL)
             last = servers[1].publish("chat", "from the other")["id"]
             assert said(other)["id"] == last
-        servers[0] = Server(tmp_path, "--store", "sqlite:")
+        servers[0] = Server(tmp_path)
         with servers[0].connect() as client:
             assert client.upgrade(f"/channels/chat?format=json&cursor={ids[0]}") == 101
             assert [said(client).get("id") for _ in range(3)] == [None, ids[1], last]
@@ -353,6 +353,12 @@ def test_a_worker_that_stands_still_for_long_is_killed_and_replaced(tmp_path: Pa
 # A rolling restart
 
 
+class Configured(Workers):
+    """How many is in a file."""
+
+    count = ()
+
+
 def test_sighup_replaces_each_worker_and_takes_up_the_configuration(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text("max-connections = 10\n")
@@ -369,6 +375,20 @@ def test_sighup_replaces_each_worker_and_takes_up_the_configuration(tmp_path: Pa
     finally:
         assert server.stop() == 0
     assert server.complaints() == []
+
+
+def test_another_number_of_workers_waits_for_a_restart(tmp_path: Path) -> None:
+    """It may be another one because the container was given more cores, which must not keep a worker from its start."""
+    config = tmp_path / "config.toml"
+    config.write_text("workers = 2\n")
+    server = Configured(tmp_path, "--config", str(config))
+    try:
+        config.write_text("workers = 3\n")
+        server.roll()
+        server.wait_for_log(' WARNING reload detail="--workers 3 takes effect when the server is restarted" worker=1')
+        assert server.metric("pushcompat_workers") == 2
+    finally:
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize(

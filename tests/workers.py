@@ -14,12 +14,12 @@ from .harness import MS, PATIENCE_S, Client, Server
 
 
 class Workers(Server):
-    """With a store that they share; two of them unless ``--workers`` is among the options."""
+    """Of two workers, which have the log in the state directory."""
+
+    count: tuple[str, ...] = ("--workers", "2")
 
     def __init__(self, state_dir: Path, *options: str, env: dict[str, str] | None = None) -> None:
-        store = [] if "--store" in options else ["--store", "sqlite:"]
-        count = [] if "--workers" in options else ["--workers", "2"]
-        super().__init__(state_dir, *store, *count, *options, env=env)
+        super().__init__(state_dir, *self.count, *options, env=env)
 
     def pids(self) -> dict[int, int]:
         """The process of each worker, by its number: the last that was started."""
