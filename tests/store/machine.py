@@ -12,7 +12,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from pushcompat.limits import Retention
 from pushcompat.message import Message
@@ -142,7 +142,7 @@ class StoreMachine(RuleBasedStateMachine):
         for message in self._published[place:]:
             assert message.sequence in numbers or self._is_over(message), message
         for message in seen:
-            assert repr(message) == repr(self._published[message.sequence - 1])
+            assert astuple(message) == astuple(self._published[message.sequence - 1])
 
     async def _up_to(self, follower: Follower, number: int) -> list[Message]:
         messages: list[Message] = []
@@ -164,7 +164,7 @@ class StoreMachine(RuleBasedStateMachine):
         for message in self._published:
             number = message.sequence
             if number in kept:
-                assert repr(kept[number]) == repr(message)
+                assert astuple(kept[number]) == astuple(message)
             else:
                 floor = max(retained.floor, retained.floors.get(message.channel, 0))
                 assert number <= floor or self._is_over(message), message

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from contextlib import aclosing
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -15,10 +17,12 @@ pytest.importorskip("redis")
 from pushcompat.errors import ConfigError
 from pushcompat.limits import Retention
 from pushcompat.store.base import Store
+from pushcompat.store.redis.link import Link
 from pushcompat.store.redis.store import RedisStore
 
 from .contract import ALL, Clock, Contract, Follower, Open, append, draft, fill, shown
 from .engines import ENGINES, Engine, free_port, running
+from .machine import SETTINGS, StoreMachine
 
 PREFIXES = map("test{}".format, count())
 
@@ -45,6 +49,46 @@ class TestRedisStore(Contract):
         for number in range(3):
             await append(store, draft("a", str(number)), draft("a"))
         assert await store.trim(tail=0) == ""
+
+
+class RedisMachine(StoreMachine):
+    restarts = True
+    engine: Engine
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._url = self.engine.url(next(PREFIXES))
+
+    async def open(self, retention: Retention, clock: Clock) -> Store:
+        store = RedisStore(self._url, retention, clock, clock)
+        connect = store._server.connect
+
+        async def connect_at_the_tests_time() -> Link:
+            link = await connect()
+            link.ahead_s = 0.0
+            return link
+
+        store._server.connect = connect_at_the_tests_time  # type: ignore[method-assign]
+        await store.open()
+        return store
+
+    async def trim(self, store: Store) -> None:
+        assert isinstance(store, RedisStore)
+        assert await store.trim(tail=0) == ""
+
+
+class TestRedisMachine(RedisMachine.TestCase):  # type: ignore[misc, name-defined]
+    settings = SETTINGS
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls._folder = TemporaryDirectory()
+        RedisMachine.engine = Engine(Path(cls._folder.name, "engine"))
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        RedisMachine.engine.stop(signal.SIGKILL)
+        cls._folder.cleanup()
 
 
 TLS = Path(__file__).parents[1] / "tls.pem"  # a certificate for localhost, and its key
