@@ -114,9 +114,10 @@ class Follower:
         try:
             while not self._closed:
                 try:
-                    connection = connection or self._files.connect()
-                    self._read_on(connection)
                     self.replaced = self._files.inode() != inode
+                    if not self.replaced:
+                        connection = connection or self._files.connect()
+                        self._read_on(connection)
                     self.problem = _REPLACED if self.replaced else None
                 except sqlite3.Error as error:
                     self.problem = f"the log cannot be read: {error}"
