@@ -7,6 +7,7 @@ import json
 import random
 import socket
 from collections.abc import Callable, Sequence
+from math import inf
 
 from ..harness import KEY
 from ..parity.wires import WIRES, LongPoll
@@ -104,15 +105,19 @@ class Publisher:
         self._name = name
         self._channels = channels
         self._pause_s = 1 / rate
-        self._stop = False
+        self._most: float = inf
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     def stop(self) -> None:
-        self._stop = True
+        """Once the publish under way is answered."""
+        self._most = 0
+
+    def stop_after(self, publishes: int) -> None:
+        self._most = publishes
 
     async def run(self) -> None:
         number = 0
-        while not self._stop:
+        while number < self._most:
             number += 1
             channel, data = random.choice(self._channels), f"{self._name}-{number}"
             data += "." * random.choice((0, 0, 0, 500, 5000))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .redis import Redis
+from .redis import Redis, WithSentinel
 from .world import Scenario
 
 SCENARIOS = [
@@ -10,4 +10,5 @@ SCENARIOS = [
     Scenario("SQLite", ["--store", "sqlite:log.sqlite"]),
     Scenario("SQLite, two workers", ["--store", "sqlite:log.sqlite"], workers=2),
     Scenario("Redis, three nodes", nodes=3, engine=Redis, loses=True),
+    Scenario("Redis with Sentinel, three nodes", nodes=3, engine=WithSentinel, loses=True),
 ]
