@@ -20,6 +20,7 @@ from pushcompat.message import Message, format_cursor
 from pushcompat.store.base import Idempotency, Lost, Publish, Receipt, Store, StoreError
 from pushcompat.store.sqlite import SqliteStore, start
 from pushcompat.store.sqlite.files import max_bytes
+from pushcompat.store.sqlite.follower import Follower as SqliteFollower
 from pushcompat.store.sqlite.trimmer import trim
 
 from ..harness import PATIENCE_S
@@ -504,6 +505,32 @@ def test_of_a_group_that_fails_nothing_is_stored_and_the_next_one_is_whole(
             assert store.health().problem is None
 
     play(work())
+
+
+def test_a_follower_waits_for_a_log_that_cannot_be_read_and_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with opened(path) as one, opened(path) as other:
+            follower = Follower(one)
+            await fill(other, "a", "1")
+            await follower.batch()
+            with monkeypatch.context() as trouble:
+                trouble.setattr(SqliteFollower, "_read", _unreadable)
+                await fill(other, "a", "2")
+                while one.health().problem is None:
+                    await asyncio.sleep(0)
+                assert one.health().problem == "the log cannot be read: disk I/O error"
+            assert shown(await follower.read(1)) == ["a:2"]
+            while one.health().problem is not None:
+                await asyncio.sleep(0)
+            await follower.aclose()
+
+    play(work())
+
+
+def _unreadable(follower: SqliteFollower, connection: sqlite3.Connection, position: int) -> None:
+    raise sqlite3.OperationalError("disk I/O error")
 
 
 class _Unwritable:
