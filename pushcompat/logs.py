@@ -320,10 +320,10 @@ def _timestamp(seconds: float) -> str:
 
 
 def _text_value(value: object) -> str:
+    if isinstance(value, tuple) and len(value) == 1:
+        value = value[0]  # nearly always there is one channel
     if isinstance(value, str):
         text = value
-    elif isinstance(value, tuple):
-        text = ",".join(map(str, value))
     elif isinstance(value, bool):
         return "true" if value else "false"
     elif isinstance(value, _NUMBER):
