@@ -49,6 +49,8 @@ class Config:
     log_format: str = "text"
     log_level: str = "info"
     demo: bool = False
+    presence_webhook: str | None = None
+    presence_secret: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         checked_key(self.publish_key, "--publish-key")
@@ -57,6 +59,8 @@ class Config:
         _check_limits(self.limits)
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port {self.port}: a port is a number from 0 (any free one) to 65535")
+        if self.presence_webhook is not None:
+            _check_webhook(self.presence_webhook, self.presence_secret)
         if self.unix_socket is not None:
             _check_socket_path(self.unix_socket)
         if self.workers > 1 and self.store == "memory:":
@@ -156,6 +160,20 @@ def _check_limits(limits: Limits) -> None:
         raise ConfigError("--batch-limit must be at least --message-limit, or a batch could not hold one message")
     if limits.message_bytes > limits.retention.bytes:
         raise ConfigError("--history-bytes must be at least --message-limit, or a message could not be kept")
+
+
+def _check_webhook(url: str, secret: str | None) -> None:
+    """The secret itself is checked where it is used."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigError(f"--presence-webhook {url!r}: must be a URL like https://app.example/hooks/presence")
+    if not secret:
+        made = "whsec_$(openssl rand -base64 32)"
+        raise ConfigError(f"--presence-webhook needs --presence-secret, which signs what is sent; make one: {made}")
 
 
 def _check_socket_path(path: Path) -> None:

@@ -33,6 +33,7 @@ class Limits:
     body_s: float = 20.0
     idle_s: float = 620.0  # load balancers keep their idle connections for up to 600 s
     poll_grace_s: float = 10.0  # how long a poller between two polls still counts as a subscriber
+    presence_delay_s: float = 5.0  # how long a channel must be occupied, or vacated, before the webhook says so
     stall_s: float = 120.0  # a client that reads nothing for this long is disconnected
     close_s: float = 5.0  # how long the client's half of a closing handshake may take
     drain_s: float = 5.0

@@ -58,6 +58,8 @@ FAMILIES: Mapping[str, Family] = {
     "resumes": Family(_C, "Subscriptions resumed from a cursor"),
     "resets": Family(_C, "Reset messages sent because history was lost"),
     "stripped_upgrades": Family(_C, "WebSocket handshakes received without an Upgrade header"),
+    "webhooks": Family(_C, "Changes that the receiver of --presence-webhook has taken"),
+    "webhook_failures": Family(_C, "Attempts to send it a change that failed"),
     "accept_pauses": Family(_C, "Times accept() was paused because file descriptors ran out"),
     "delivery_pass_duration_seconds": Family(_H, "Time from an update to the end of its delivery pass"),
 }
@@ -101,6 +103,8 @@ class Metrics:
         self.resumes = 0
         self.resets = 0
         self.stripped_upgrades = 0
+        self.webhooks = 0
+        self.webhook_failures = 0
         self.accept_pauses = 0
         self.delivery_pass_duration_seconds = Durations()
 

@@ -268,6 +268,23 @@ _WINDOWS = (
     ),
 )
 
+_PRESENCE = (
+    Setting(
+        "presence-webhook",
+        "URL that is told when a channel gets its first subscriber, and loses its last.",
+        metavar="URL",
+    ),
+    Setting(
+        "presence-secret",
+        "Secret that signs these (Standard Webhooks): whsec_ and base64. Visible to other users in ps; prefer the "
+        "environment.",
+        metavar="SECRET",
+    ),
+    _limit(
+        "presence-delay", SECONDS, "presence_delay_s", 0, "How long such a change must last before the webhook is sent."
+    ),
+)
+
 _HISTORY = (
     Setting(
         "store",
@@ -366,6 +383,7 @@ SERVER: Groups = {
     "Listening": _LISTENING,
     "Access control": _ACCESS,
     "Timing": _WINDOWS,
+    "Presence": _PRESENCE,
     "History": _HISTORY,
     "Limits": _LIMITS,
     "Demo": _PAGES,

@@ -28,6 +28,7 @@ from .supervisor import Supervisor
 from .web import demo
 from .web.app import Views, make_application
 from .web.handover import Handover
+from .web.webhook import Webhook, signing_key
 
 
 def run(config: Config) -> None:
@@ -68,9 +69,12 @@ class Server:
             config.prefix,
             listening.on_loopback(self._sockets),
         )
+        webhook = _webhook(config, self._metrics)
         views = Views(__version__, config.prefix, self._expose, lambda: hub.not_ready, config.demo)
         handover = Handover(make_application(views, *pages), limits)
-        self._hub = hub = Hub(store, settings, self._metrics, handover.hand_over, self._selector, board_of(store))
+        self._hub = hub = Hub(
+            store, settings, self._metrics, handover.hand_over, self._selector, board_of(store), webhook
+        )
         handover.take_back = hub.take_back
         await hub.start()
         _settle_down()
@@ -83,6 +87,8 @@ class Server:
         hub.listener.close()
         await handover.close()
         await hub.close()
+        if webhook is not None:
+            await webhook.close()
         await store.close()
         await self._end()
         if hub.failed.is_set():
@@ -222,6 +228,12 @@ def _within_descriptors(limits: Limits) -> Limits:
     most = connections_within(descriptors, limits.max_connections)
     logs.event(Event.DESCRIPTORS, limit=descriptors, max_connections=most)
     return replace(limits, max_connections=most)
+
+
+def _webhook(config: Config, metrics: Metrics) -> Webhook | None:
+    if config.presence_webhook is None:
+        return None
+    return Webhook(config.presence_webhook, signing_key(config.presence_secret or ""), metrics)
 
 
 def _demo_pages(config: Config, listener: socket.socket) -> list[URLSpec]:

@@ -34,6 +34,7 @@ from .fanout import Fanout
 from .listener import Listener
 from .listing import Listing
 from .loop import Loop
+from .occupancy import Occupancy, Teller
 from .polls import Polls
 from .publishing import Publishing
 from .reasons import CloseReason
@@ -63,7 +64,7 @@ class Settings:
 class Hub:
     """``hand_over(socket, address, received)`` receives connections whose request is not under /channels.
     ``selector``: the event loop's, if it was made for a hub. ``board``: where the processes that share the log tell
-    each other who subscribes.
+    each other who subscribes. ``teller``: tells an application which channels are occupied.
     """
 
     def __init__(
@@ -74,13 +75,15 @@ class Hub:
         hand_over: HandOver,
         selector: LoopSelector | None = None,
         board: Board | None = None,
+        teller: Teller | None = None,
     ) -> None:
         access = Access(settings.publish_keys, settings.cors_origins, loopback=settings.loopback)
         context = Context(settings.limits, metrics, access, settings.prefix, selector)
         responses = Responses(context)
         fanout = Fanout(context, responses)
         ahead = Ahead(context, store, fanout)
-        subscriptions = Subscriptions(context, ahead, board)
+        occupancy = None if teller is None else Occupancy(context.history, settings.limits.presence_delay_s, teller)
+        subscriptions = Subscriptions(context, ahead, board, occupancy)
         streams = Streams(context, subscriptions, fanout)
         polls = Polls(context, subscriptions, fanout, responses)
         publishing = Publishing(context, store, fanout, responses)

@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 
@@ -24,6 +24,7 @@ from ..store.presence import Board, Changes, News, Peers
 from .connection import Connection
 from .context import Context
 from .ghosts import Ghosts, Group
+from .occupancy import Occupancy
 from .presence import Presence
 
 EXCHANGES_APART_S = 0.5
@@ -49,7 +50,7 @@ class _Client:
 
 
 class Sharing:
-    """``on_change(names)`` is called with channels whose number of subscribers has changed, here or elsewhere."""
+    """``occupancy`` learns of each channel whose number of subscribers has changed, here or elsewhere."""
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Sharing:
         presence: Presence,
         ghosts: Ghosts,
         board: Board | None,
+        occupancy: Occupancy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._history = context.history
@@ -64,7 +66,9 @@ class Sharing:
         self._grace = int(context.limits.poll_grace_s)
         self._presence = presence
         self._ghosts = ghosts
+        self._context = context
         self._board = board
+        self._occupancy = occupancy
         self.process = secrets.token_hex(8)
         self._clients: dict[bytes, _Client] = {}
         self._away: deque[tuple[int, bytes]] = deque()
@@ -72,18 +76,18 @@ class Sharing:
         self._gone: set[bytes] = set()
         self._changed: set[str] = set()
         self._works = True
+        self.peers: Peers | None = None
         if board is not None:
-            self.peers: Peers | None = Peers(board, self.process, clock)
+            self.peers = Peers(board, self.process, clock)
             context.history.others = self.peers.others
-            presence.share(self._changed, self)
             ghosts.on_alive(self._claim)
-        else:
-            self.peers = None
+        if self.needed:
+            presence.share(self._changed, None if board is None else self)
 
     @property
     def needed(self) -> bool:
         """Whether ``run`` has anything to do."""
-        return self.peers is not None
+        return self.peers is not None or self._occupancy is not None
 
     def gauges(self) -> dict[str, float]:
         if self.peers is None:
@@ -154,28 +158,53 @@ class Sharing:
     # The exchange
 
     async def run(self) -> None:
-        if self.peers is None or self._board is None:
-            return
-        await self._board.open()
+        if self._board is not None:
+            await self._board.open()
+        if self._occupancy is not None:
+            self._occupancy.start()
         try:
             while True:
                 await self.exchange()
                 await asyncio.sleep(EXCHANGES_APART_S)
         finally:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_S):
-                    await self._board.close(self.process)
+            if self._board is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_CLOSE_S):
+                        await self._board.close(self.process)
 
     async def exchange(self) -> None:
+        """Tells the others what has changed here, takes what they say, and has the application told of both."""
+        marks = {} if self._occupancy is None else self._occupancy.settle()
+        changed = await self._exchange(marks) if self.peers is not None else self._take_changed()
+        if self._occupancy is None:
+            return
+        if changed is None:
+            self._occupancy.failed(marks)
+            return
+        self._occupancy.saved()
+        self._occupancy.look(changed)
+        first = not self._context.draining and (self.peers is None or self.peers.first)
+        if self._occupancy.may_lead(first=first, alone=self.peers is None):
+            try:
+                await self._occupancy.lead({} if self._board is None else await self._board.marks())
+            except StoreError:
+                pass  # in the next round
+
+    def _take_changed(self) -> set[str]:
+        changed = set(self._changed)
+        self._changed.clear()
+        return changed
+
+    async def _exchange(self, marks: Mapping[str, str]) -> set[str] | None:
+        """Returns the channels whose number of subscribers has changed. None: the board does not work."""
         assert self.peers is not None
         find, local = self._history.find, self._history.subscribers
-        changed, came, gone = set(self._changed), self._came, self._gone
-        self._changed.clear()
+        changed, came, gone = self._take_changed(), self._came, self._gone
         self._came, self._gone = set(), set()
         for name in came:
             self._clients[name].told = True
         try:
-            news = await self.peers.exchange(Changes({name: local(find(name)) for name in changed}, came, gone))
+            news = await self.peers.exchange(Changes({name: local(find(name)) for name in changed}, came, gone, marks))
         except StoreError as error:
             self._changed |= changed
             self._came |= {name for name in came if name in self._clients}
@@ -183,7 +212,7 @@ class Sharing:
             if self._works:
                 logs.event(Event.PRESENCE_TROUBLE, logging.WARNING, detail=str(error))
             self._works = False
-            return
+            return None
         if not self._works:
             logs.event(Event.PRESENCE_WORKS, logging.WARNING)
         self._works = True
@@ -192,6 +221,7 @@ class Sharing:
             if client is not None and name not in self._came:
                 client.note = news.own
         self._take(news)
+        return changed.union(news.changed)
 
     def _take(self, news: News) -> None:
         for number, process, name in news.came:

@@ -24,6 +24,7 @@ from .connection import Connection
 from .context import Context
 from .ghosts import Ghosts
 from .history import UNKNOWN_POSITION
+from .occupancy import Occupancy
 from .presence import Presence
 from .reasons import CloseReason
 from .sharing import Sharing
@@ -34,7 +35,9 @@ _FULL_RETRY_S = 5  # as long as a usual wave of reconnections lasts
 
 
 class Subscriptions:
-    def __init__(self, context: Context, ahead: Ahead, board: Board | None = None) -> None:
+    def __init__(
+        self, context: Context, ahead: Ahead, board: Board | None = None, occupancy: Occupancy | None = None
+    ) -> None:
         self._context = context
         self._ahead = ahead
         self._history = context.history
@@ -42,7 +45,7 @@ class Subscriptions:
         self._metrics = context.metrics
         self._presence = Presence(context)
         self.ghosts = Ghosts(context)
-        self.sharing = Sharing(context, self._presence, self.ghosts, board)
+        self.sharing = Sharing(context, self._presence, self.ghosts, board, occupancy)
         context.sockets.on_end(self._ended)
 
     def join(

@@ -42,10 +42,16 @@ class Board(Protocol):
     async def open(self) -> None:
         """Raises nothing: a board that does not work yet is tried again."""
 
-    async def exchange(self, process: str, note: bytes, after: int, gone: Mapping[str, int]) -> Exchanged:
+    async def exchange(
+        self, process: str, note: bytes, after: int, gone: Mapping[str, int], marks: Mapping[str, str]
+    ) -> Exchanged:
         """Moves the process's beat on, leaves a note (empty: none), takes the processes away that are ``gone``, if
-        their beats are still these, and reads what came after that note, its own included. Raises StoreError.
+        their beats are still these, sets ``marks`` of channels (empty: takes them away), and reads what came after that
+        note, its own included. Raises StoreError.
         """
+
+    async def marks(self) -> Mapping[str, str]:
+        """The marks of all channels: they outlive the processes. Raises StoreError."""
 
     async def close(self, process: str) -> None:
         """Takes the process away, if the board works."""
@@ -53,12 +59,13 @@ class Board(Protocol):
 
 class Changes(NamedTuple):
     """``counts``: channels whose number of subscribers has changed, and the number. ``came`` and ``gone``: the names
-    (hashes) of clients that are here now, and are not any more.
+    (hashes) of clients that are here now, and are not any more. ``marks``: see ``Board``.
     """
 
     counts: Mapping[str, int] = {}
     came: Collection[bytes] = ()
     gone: Collection[bytes] = ()
+    marks: Mapping[str, str] = {}
 
 
 class News(NamedTuple):
@@ -113,8 +120,8 @@ class Peers:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that does what only one should do."""
-        return all(self._process < name for name, peer in self._peers.items() if peer.counts is not None)
+        """Whether this process is the one that does what only one should do, as far as it can know."""
+        return self._beat > 0 and all(self._process < name for name in self._peers)
 
     @property
     def total(self) -> int:
@@ -138,7 +145,9 @@ class Peers:
         note = _Note(counts, list(changes.came), list(changes.gone), whole, self._asks)
         said = any((counts, note.came, note.gone, whole, note.asks))
         dead, self._dead = self._dead, {}
-        found = await self._board.exchange(self._process, _encode(note) if said else b"", self._after, dead)
+        found = await self._board.exchange(
+            self._process, _encode(note) if said else b"", self._after, dead, changes.marks
+        )
         if whole:
             self._asked = False
         return await self._take(found)

@@ -16,18 +16,26 @@ class LocalBoard:
     def lose(self) -> None:
         self._number = 0
         self._beats: dict[str, int] = {}
+        self._marks: dict[str, str] = {}
         self._notes: list[tuple[int, str, bytes]] = []
 
     async def open(self) -> None:
         pass
 
-    async def exchange(self, process: str, note: bytes, after: int, gone: Mapping[str, int]) -> Exchanged:
+    async def marks(self) -> Mapping[str, str]:
+        return dict(self._marks)
+
+    async def exchange(
+        self, process: str, note: bytes, after: int, gone: Mapping[str, int], marks: Mapping[str, str]
+    ) -> Exchanged:
         if not self.works:
             raise StoreError("the board does not work")
         self._beats[process] = self._beats.get(process, 0) + 1
         for name, beat in gone.items():
             if self._beats.get(name) == beat:
                 del self._beats[name]
+        self._marks.update(marks)
+        self._marks = {channel: mark for channel, mark in self._marks.items() if mark}
         own = 0
         if note:
             own = self._number = self._number + 1

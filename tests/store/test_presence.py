@@ -194,7 +194,7 @@ def test_what_is_left_of_processes_that_were_killed_is_never_counted(make_board:
             late.now += 1
             await late.say()
             assert late.others == {}
-        found = await late.board.exchange("look", b"", 0, {})
+        found = await late.board.exchange("look", b"", 0, {}, {})
         assert set(found.beats) == {"p1", "look"}
         await late.board.close("look")
         await late.board.open()
@@ -274,6 +274,19 @@ def test_sums_are_right_whatever_happens(make_board: MakeBoard, seed: int) -> No
                 if other is not process:
                     sums.update(has[other])
             assert process.others == +sums
+
+    play(make_board, scenario)
+
+
+def test_marks_of_channels_outlive_the_processes(make_board: MakeBoard) -> None:
+    async def scenario(stage: Stage) -> None:
+        one = await stage.start()
+        await one.say(Changes(marks={"a": "occupied", "b": "vacated msg_1", "c": "x"}))
+        await one.say(Changes(marks={"c": "", "d": ""}))
+        await one.board.close(one.name)
+        late = await stage.start()
+        assert await late.board.marks() == {"a": "occupied", "b": "vacated msg_1"}
+        await one.board.open()
 
     play(make_board, scenario)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ..base import StoreError
@@ -10,14 +10,19 @@ from ..presence import KEPT_NOTES, Exchanged
 from .link import AWAY, Link, Server
 from .scripts import Script
 
-# KEYS   notes (stream), beats (hash), number of the last note
-# ARGV   process, note, after, how many notes are kept, for how many s all of this lives; processes that are gone, with
-#        their beats
+# KEYS   notes (stream), beats (hash), number of the last note, marks (hash)
+# ARGV   process, note, after, how many notes are kept, for how many s all but the marks lives, number of processes that
+#        are gone; these, with their beats; channels, with their marks
 # Returns number of the last note, of the own one (0: none), of the oldest, beats, notes.
 EXCHANGE = Script("""
 redis.call('HINCRBY', KEYS[2], ARGV[1], 1)
-for i = 6, #ARGV, 2 do
+local marks = 7 + 2 * ARGV[6]
+for i = 7, marks - 1, 2 do
   if redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[2], ARGV[i]) end
+end
+for i = marks, #ARGV, 2 do
+  if ARGV[i + 1] ~= '' then redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
+  else redis.call('HDEL', KEYS[4], ARGV[i]) end
 end
 local number, own = tonumber(redis.call('GET', KEYS[3]) or '0'), 0
 if ARGV[2] ~= '' then
@@ -39,22 +44,35 @@ class RedisBoard:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._link: Link | None = None
-        self._keys = [server.keys(f"presence:{name}") for name in ("notes", "beats", "number")]
+        self._keys = [server.keys(f"presence:{name}") for name in ("notes", "beats", "number", "marks")]
 
     async def open(self) -> None:
         """The connection is made when it is needed."""
 
-    async def exchange(self, process: str, note: bytes, after: int, gone: Mapping[str, int]) -> Exchanged:
+    async def exchange(
+        self, process: str, note: bytes, after: int, gone: Mapping[str, int], marks: Mapping[str, str]
+    ) -> Exchanged:
+        own = process, note, after, KEPT_NOTES, _LIVES_S, len(gone)
+        more: list[str | int] = []
+        for process_and_beat in gone.items():
+            more += process_and_beat
+        for channel_and_mark in marks.items():
+            more += channel_and_mark
+        return _exchanged(await self._ask(lambda link: link.run(EXCHANGE, self._keys, *own, *more)))
+
+    async def marks(self) -> Mapping[str, str]:
+        found = await self._ask(lambda link: link.call(("HGETALL", self._keys[3])))
+        return {name.decode(): mark.decode() for name, mark in zip(found[::2], found[1::2], strict=True)}
+
+    async def _ask(self, question: Callable[[Link], Awaitable[list[Any]]]) -> Any:
         try:
             if self._link is None:
                 self._link = await self._server.connect()
-            ended = [part for name_and_beat in gone.items() for part in name_and_beat]
-            own = process, note, after, KEPT_NOTES, _LIVES_S
-            (reply,) = await self._link.run(EXCHANGE, self._keys, *own, *ended)
+            (reply,) = await question(self._link)
         except AWAY as error:
             await self._hang_up()
             raise StoreError(f"{self._server.address.shown}: {error or 'no answer'}") from error
-        return _exchanged(reply)
+        return reply
 
     async def close(self, process: str) -> None:
         if self._link is not None:

@@ -1,17 +1,18 @@
 """The board of processes that share a log on one machine: a SQLite file of its own beside the log.
 
-Of its own, so that it never waits for the log's lock nor the log for its. Nothing in it outlives the processes, so it
-is never synced, and a file that is damaged or gone begins anew.
+Of its own, so that it never waits for the log's lock nor the log for its. What is lost with it is soon said again, but
+for what was told of channels (``mark``): so it is never synced, and a file that is damaged or gone begins anew.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from ..base import StoreError
 from ..presence import KEPT_NOTES, Exchanged
@@ -21,8 +22,11 @@ from .worker import Worker
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS note (number INTEGER PRIMARY KEY AUTOINCREMENT, process TEXT NOT NULL, text BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS beat (process TEXT PRIMARY KEY, beat INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mark (channel TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
 """
 _BUSY_S = 1.0
+
+_Result = TypeVar("_Result")
 
 
 class SqliteBoard:
@@ -34,9 +38,17 @@ class SqliteBoard:
     async def open(self) -> None:
         self._worker = Worker("presence")  # a disk may stand still
 
-    async def exchange(self, process: str, note: bytes, after: int, gone: Mapping[str, int]) -> Exchanged:
+    async def exchange(
+        self, process: str, note: bytes, after: int, gone: Mapping[str, int], marks: Mapping[str, str]
+    ) -> Exchanged:
+        return await self._ask(lambda connection: _exchange(connection, process, note, after, gone, marks))
+
+    async def marks(self) -> Mapping[str, str]:
+        return await self._ask(lambda connection: dict(connection.execute("SELECT channel, text FROM mark").fetchall()))
+
+    async def _ask(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         try:
-            return await self._worker.do(partial(self._exchange, process, note, after, gone))
+            return await self._worker.do(partial(self._do, work))
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._path}: {error}") from error
 
@@ -66,9 +78,9 @@ class SqliteBoard:
         if connection is not None:
             connection.close()
 
-    def _exchange(self, process: str, note: bytes, after: int, gone: Mapping[str, int]) -> Exchanged:
+    def _do(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         try:
-            return self._exchange_in(self._connected(), process, note, after, gone)
+            return work(self._connected())
         except sqlite3.DatabaseError as error:
             self._hang_up()
             if not isinstance(error, sqlite3.OperationalError):  # damaged, or no database
@@ -77,27 +89,36 @@ class SqliteBoard:
                     self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
             raise
 
-    def _exchange_in(
-        self, connection: sqlite3.Connection, process: str, note: bytes, after: int, gone: Mapping[str, int]
-    ) -> Exchanged:
-        execute = connection.execute
-        own: int | None = 0
-        with transaction(connection, "BEGIN IMMEDIATE"):
-            execute("INSERT INTO beat VALUES (?, 1) ON CONFLICT DO UPDATE SET beat = beat + 1", (process,))
-            for name_and_beat in gone.items():
-                execute("DELETE FROM beat WHERE process = ? AND beat = ?", name_and_beat)
-            if note:
-                own = execute("INSERT INTO note (process, text) VALUES (?, ?)", (process, note)).lastrowid
-                execute("DELETE FROM note WHERE number <= ?", ((own or 0) - KEPT_NOTES,))
-            (number,) = execute("SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'note'").fetchone()
-            (first,) = execute("SELECT ifnull(min(number), ?) FROM note", (number + 1,)).fetchone()
-            beats = dict(execute("SELECT process, beat FROM beat").fetchall())
-            notes = execute(
-                "SELECT number, process, text FROM note WHERE number > ? ORDER BY number", (after,)
-            ).fetchall()
-        return Exchanged(number, own or 0, first, beats, notes)
-
     def _leave(self, process: str) -> None:
         if self._connection is not None:
             self._connection.execute("DELETE FROM beat WHERE process = ?", (process,))
         self._hang_up()
+
+
+def _exchange(
+    connection: sqlite3.Connection,
+    process: str,
+    note: bytes,
+    after: int,
+    gone: Mapping[str, int],
+    marks: Mapping[str, str],
+) -> Exchanged:
+    execute = connection.execute
+    own: int | None = 0
+    with transaction(connection, "BEGIN IMMEDIATE"):
+        execute("INSERT INTO beat VALUES (?, 1) ON CONFLICT DO UPDATE SET beat = beat + 1", (process,))
+        for name_and_beat in gone.items():
+            execute("DELETE FROM beat WHERE process = ? AND beat = ?", name_and_beat)
+        for channel, mark in marks.items():
+            if mark:
+                execute("INSERT OR REPLACE INTO mark VALUES (?, ?)", (channel, mark))
+            else:
+                execute("DELETE FROM mark WHERE channel = ?", (channel,))
+        if note:
+            own = execute("INSERT INTO note (process, text) VALUES (?, ?)", (process, note)).lastrowid
+            execute("DELETE FROM note WHERE number <= ?", ((own or 0) - KEPT_NOTES,))
+        (number,) = execute("SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'note'").fetchone()
+        (first,) = execute("SELECT ifnull(min(number), ?) FROM note", (number + 1,)).fetchone()
+        beats = dict(execute("SELECT process, beat FROM beat").fetchall())
+        notes = execute("SELECT number, process, text FROM note WHERE number > ? ORDER BY number", (after,)).fetchall()
+    return Exchanged(number, own or 0, first, beats, notes)
