@@ -192,6 +192,23 @@ def test_a_server_that_comes_a_little_later_is_waited_for(tmp_path: Path) -> Non
         asyncio.run(scenario(server))
 
 
+def test_a_log_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    async def scenario(server: Engine) -> None:
+        for version in (1, 2):
+            store = RedisStore(server.url(), ALL)
+            if version == 1:
+                await store.open()
+                assert server.ask("HGET", "{pushcompat}:state", "version") == "1"
+                server.ask("HSET", "{pushcompat}:state", "version", "2")
+            else:
+                with pytest.raises(ConfigError, match="written by a newer version of pushcompat; upgrade this one"):
+                    await store.open()
+            await store.close()
+
+    with running(tmp_path / "engine", "redis") as server:
+        asyncio.run(scenario(server))
+
+
 def test_a_replica_is_refused(tmp_path: Path) -> None:
     async def scenario(server: Engine) -> None:
         store = RedisStore(server.url(), ALL)

@@ -21,7 +21,7 @@ from pushcompat.store.base import Publish, Receipt
 from pushcompat.store.redis import follower, link, writer
 from pushcompat.store.redis.store import RedisStore
 
-from .contract import ALL, draft, fill, shown
+from .contract import ALL, append_group, draft, fill, shown
 from .engines import Engine, Relay, Sentinels, running, sentinels, until
 from .nodes import Log, Node, following
 
@@ -178,6 +178,37 @@ def test_a_group_whose_fence_has_gone_is_not_stored_again(engine: Engine) -> Non
             await sending._attempt(request)
         await fill(store, "c", "3")
         assert shown((await store.retained()).messages) == ["c:1", "c:2", "c:3"]
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_that_was_closed_while_it_was_idle_is_replaced_without_a_problem(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        store = RedisStore(engine.url(), ALL)
+        await store.open()
+        for number in range(3):
+            await fill(store, "c", str(number))
+            engine.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert shown((await store.retained()).messages) == ["c:0", "c:1", "c:2"]
+        assert store.health().problem is None
+        await store.close()
+
+    asyncio.run(scenario())
+    assert not caplog.records
+
+
+def test_a_large_group_is_stored_in_parts_each_publish_in_one_piece(engine: Engine) -> None:
+    async def scenario() -> None:
+        store = RedisStore(engine.url(), Retention(count=10_000))
+        await store.open()
+        group = [Publish([draft("c", f"{n}.{part}") for part in range(300)]) for n in range(10)]
+        outcomes = await append_group(store, [*group, Publish([draft("c", "y" * 2**20)]), *group])
+        sequences = [outcome.sequence for outcome in outcomes if isinstance(outcome, Receipt)]
+        assert sequences == [*range(300, 3001, 300), 3001, *range(3301, 6002, 300)]
+        assert (await store.head())[1] == 6001
         await store.close()
 
     asyncio.run(scenario())

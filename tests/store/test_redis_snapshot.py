@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pushcompat.limits import Retention
-from pushcompat.store.base import Lost
+from pushcompat.store.base import Lost, StoreError
 from pushcompat.store.redis import snapshot
 from pushcompat.store.redis.link import State
 from pushcompat.store.redis.store import RedisStore
@@ -191,6 +191,50 @@ def test_a_writer_whose_lease_is_over_does_not_switch(
         assert shown((await store.retained()).messages) == ["a:4", "a:5"]
         for each in (store, other):
             await each.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_epoch_that_began_behind_the_snapshot_is_not_trimmed_away(engine: Engine, prefix: str) -> None:
+    async def scenario() -> None:
+        store = await opened(engine, prefix)
+        await fill(store, "a", *"123")
+        epochs = set()
+        for _ in range(3):
+            assert await store.trim(tail=0) == ""
+            retained = await store.retained()
+            assert (shown(retained.messages), retained.floors) == (["a:2", "a:3"], {"a": 1})
+            epochs.add(retained.epoch)
+            engine.ask("HSET", f"{{{prefix}}}:state", "ident", "another server")
+            await store.retained()
+        assert len(epochs) == 3
+        await fill(store, "a", "4")
+        assert shown((await store.retained()).messages) == ["a:3", "a:4"]
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_ours_in_the_log_is_a_problem_or_the_end_of_it_and_nothing_dies(
+    engine: Engine, prefix: str
+) -> None:
+    async def scenario() -> None:
+        store = await opened(engine, prefix)
+        await fill(store, "a", "1")
+        async with aclosing(Follower(store, 1)) as follower:
+            reading = asyncio.ensure_future(follower.batch())
+            await asyncio.sleep(0)
+            engine.ask("XADD", f"{{{prefix}}}:log", "2-0", "d", "something else")
+            with pytest.raises(Lost):
+                await reading
+        epoch = store.epoch
+        assert (await store.retained()).epoch != epoch
+        assert (await append(store, draft("a", "3"))).sequence == 3
+        engine.ask("DEL", f"{{{prefix}}}:log")
+        engine.ask("SET", f"{{{prefix}}}:log", "text")
+        with pytest.raises(StoreError, match="wrong kind of value"):
+            await store.retained()
+        await store.close()
 
     asyncio.run(scenario())
 

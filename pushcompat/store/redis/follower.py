@@ -7,6 +7,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from ..base import Lost, News
 from .entries import Broken, Place, messages, nonce_of, place_of, read
 from .link import AWAY, Command, Link, NotUsable, Server, State, state_from
@@ -53,7 +55,7 @@ class Follower:
                         before = place
                         place = await self._read(link, place)
                         idle = place is before
-            except AWAY as error:
+            except (*AWAY, msgspec.DecodeError) as error:
                 self._problems.note(_PART, error)
             finally:
                 if link is not None:

@@ -48,6 +48,9 @@ class NotUsable(RedisError):
     """A server that answers, but cannot be used: a replica, too old, without rights. The message is a sentence."""
 
 
+VERSION = 1
+
+
 class State(NamedTuple):
     """What the state hash holds."""
 
@@ -63,6 +66,7 @@ class State(NamedTuple):
     snapshot_count: int = 0  # messages in it
     snapshot_size: int = 0  # ``size``, there
     floor: int = 0  # where there is no snapshot
+    version: int = VERSION  # of what all keys hold
 
     @property
     def base(self) -> Place:
@@ -70,7 +74,7 @@ class State(NamedTuple):
         return Place(self.snapshot, self.snapshot_nonce)
 
 
-_NUMBERS = {"head", "size", "snapshot_chunks", "snapshot_count", "snapshot_size", "floor"}
+_NUMBERS = {"head", "size", "snapshot_chunks", "snapshot_count", "snapshot_size", "floor", "version"}
 _BINARY = {"nonce", "snapshot", "snapshot_nonce"}
 
 
@@ -117,16 +121,19 @@ class Link:
             raise ConnectionError("the connection is closed")
         replies: list[Any] = []
         refused: ResponseError | None = None
-        async with asyncio.timeout(timeout_s or _CALL_S):
-            if len(commands) == 1:
-                await connection.send_packed_command(connection.pack_command(*commands[0]), check_health=False)
-            else:
-                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            for _ in commands:
-                try:
-                    replies.append(await connection.read_response())
-                except ResponseError as error:
-                    refused = refused or error
+        try:
+            async with asyncio.timeout(timeout_s or _CALL_S):
+                if len(commands) == 1:
+                    await connection.send_packed_command(connection.pack_command(*commands[0]), check_health=False)
+                else:
+                    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                for _ in commands:
+                    try:
+                        replies.append(await connection.read_response())
+                    except ResponseError as error:
+                        refused = refused or error
+        except TimeoutError:
+            raise TimeoutError("no answer in time") from None
         if refused is not None:
             raise refused
         return replies
@@ -148,7 +155,11 @@ class Link:
             return await self.call(command, *behind, timeout_s=timeout_s)
 
     async def close(self) -> None:
-        await self._connection.disconnect(nowait=True)
+        connection = self._connection
+        try:
+            await connection.disconnect(nowait=not isinstance(connection, SSLConnection))  # TLS says goodbye first
+        except RedisError:
+            pass  # it did not, in time
 
     # Whose log it is
 
@@ -164,6 +175,8 @@ class Link:
             self.ahead_s = int(clock[0]) + int(clock[1]) / 1e6 - self._steady()
             self.ident = f"{server.get('run_id', '')}:{role.get('master_replid', '')}"
             self.state = state = state_from(fields)
+            if state.version > VERSION:
+                raise NotUsable("the log was written by a newer version of pushcompat; upgrade this one")
             if state.epoch and state.ident == self.ident:
                 return state
             first_replica = not role.get("master_replid2", "").strip("0")
@@ -176,7 +189,7 @@ class Link:
     async def renew(self, keys: Keys, epoch: str, why: str | None, *, discard: bool = False) -> None:
         """Makes a new epoch, if the log's is this one ("": it has no state). ``why``: for the log line, if any."""
         nonce, new = secrets.token_bytes(NONCE_BYTES), new_epoch()
-        (now,) = await self.run(RENEW, [keys.state, keys.log], epoch, self.ident, new, nonce, int(discard))
+        (now,) = await self.run(RENEW, [keys.state, keys.log], epoch, self.ident, new, nonce, int(discard), VERSION)
         if now == new.encode() and why is not None:
             logs.event(Event.LOG_RENEWED, logging.WARNING, epoch=new, detail=why)
 

@@ -107,7 +107,7 @@ return {'stored', answer}
 # follower meets the entry without a message. Where the state is gone, or does not belong to the log, nothing is known
 # of what the log holds, and it starts empty, but never gives a number twice.
 # KEYS   state, log
-# ARGV   epoch seen, ident, new epoch, nonce, whether to discard what is there
+# ARGV   epoch seen, ident, new epoch, nonce, whether to discard what is there, version of what is written
 RENEW = Script("""
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'head', 'nonce', 'snapshot_key')
 if (state[1] or '') ~= ARGV[1] then return state[1] or '' end
@@ -132,9 +132,9 @@ if discard then
 end
 redis.call('XADD', KEYS[2], place, 'd', (state[3] or ARGV[4]) .. ARGV[4])
 if discard then
-  redis.call('HSET', KEYS[1], 'head', string.format('%.0f', head), 'size', '0', 'receipt_bytes', '0',
-    'snapshot', place, 'snapshot_nonce', ARGV[4], 'snapshot_key', '', 'snapshot_chunks', '0',
-    'snapshot_count', '0', 'snapshot_size', '0', 'floor', string.format('%.0f', head))
+  redis.call('HSET', KEYS[1], 'version', ARGV[6], 'head', string.format('%.0f', head), 'size', '0',
+    'receipt_bytes', '0', 'snapshot', place, 'snapshot_nonce', ARGV[4], 'snapshot_key', '',
+    'snapshot_chunks', '0', 'snapshot_count', '0', 'snapshot_size', '0', 'floor', string.format('%.0f', head))
 end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'ident', ARGV[2], 'nonce', ARGV[4])
 return ARGV[3]

@@ -32,7 +32,7 @@ from .scripts import PUSH, RELEASE, SWITCH, TAKE_LEASE
 
 _CHUNK_BYTES = 256 * 1024
 _CHUNKS_AT_ONCE = 8
-_ENTRIES_AT_ONCE = 1000
+_ENTRIES_AT_ONCE = 500
 _READ_S = 5.0  # for one such reply
 _ATTEMPTS = 5
 _PAUSE_S = 0.05
@@ -156,9 +156,8 @@ async def write(link: Link, keys: Keys, retention: Retention, now_ms: int, tail:
 
 async def _write(link: Link, keys: Keys, token: str, log: Log, retention: Retention, now_ms: int, tail: int) -> str:
     state = log.state
-    stays_from = f"{_stays_from(log, tail)}-0"
-    if not log.stream:
-        await link.call(("XTRIM", keys.log, "MINID", stays_from))
+    if not log.stream:  # but maybe the beginning of an epoch, which the snapshot does not have
+        await link.call(("XTRIM", keys.log, "MINID", state.snapshot))
         return ""
     chunks, count = await asyncio.to_thread(_chunks, log, retention, now_ms)
     key = keys(f"snapshot:{log.place.sequence}:{token}")
@@ -171,7 +170,7 @@ async def _write(link: Link, keys: Keys, token: str, log: Log, retention: Retent
         SWITCH,
         [keys.state, keys.log, keys.lease, key, before or key],
         state.epoch, state.ident, token, len(chunks), log.place.id, log.place.sequence, log.place.nonce, count,
-        state.size, stays_from, key, before, _LEASE_MS,
+        state.size, f"{_stays_from(log, tail)}-0", key, before, _LEASE_MS,
     )  # fmt: skip
     return str(refused.decode())
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
 from redis.exceptions import AuthenticationError, ResponseError
 
 from ... import logs
@@ -66,9 +67,10 @@ class RedisStore:
                 await self._warn()
                 break
             except AWAY as error:
-                temporary = not isinstance(error, AuthenticationError | NotUsable | ResponseError)
+                refused = isinstance(error, AuthenticationError | ResponseError)
+                wrong = isinstance(error, NotUsable) and self._server.address.service is None  # else a fail-over
                 sentence = self._problems.note("opening", error)
-                if not temporary or loop.time() > until:
+                if refused or wrong or loop.time() > until:
                     raise ConfigError(f"--store {sentence}") from None
                 await self._hang_up()
                 await asyncio.sleep(_PAUSE_S)
@@ -116,11 +118,11 @@ class RedisStore:
                 log = await self._load(link)
             finally:
                 await link.close()
-        except AWAY as error:
+            now_ms = int(self._clock() * 1000)
+            kept = await asyncio.to_thread(log.retain, self._retention, now_ms)  # 1 µs a message
+        except (*AWAY, msgspec.DecodeError) as error:
             raise StoreError(self._problems.note(_READING, error)) from error
         self._problems.clear(_READING)
-        now_ms = int(self._clock() * 1000)
-        kept = await asyncio.to_thread(log.retain, self._retention, now_ms)  # 1 µs a message
         head = log.place.sequence
         self.epoch = log.state.epoch
         self._loaded = self.epoch, head, log.place
@@ -139,9 +141,9 @@ class RedisStore:
         async with self._asking:
             try:
                 link = await self._connected()
-                (fields,) = await link.call(self._keys.read_state)
+                replication, fields = await link.call(("INFO", "replication"), self._keys.read_state)
                 state = state_from(fields)
-                if not state.epoch:
+                if not state.epoch or not link.is_same(replication):
                     state = await link.identify(self._keys)
             except AWAY as error:
                 await self._hang_up()

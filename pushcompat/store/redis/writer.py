@@ -16,12 +16,13 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ... import logs
@@ -29,17 +30,20 @@ from ...errors import KeyReused, RequestError, StoreFull, Unavailable
 from ...limits import Retention
 from ..base import Done, Idempotency, Outcome, Publish, Receipt
 from .entries import NONCE_BYTES, pack
-from .link import AWAY, Link, Server
+from .link import AWAY, Link, NotUsable, Server
 from .problems import Problems
 from .scripts import APPEND
 
 FENCE_S = 3600  # how long a fence outlives its process
 _PAUSE_S = (0.05, 1.0)
 _PROBE_S = 1.0
+_TRIES = 5  # on one connection
 _CALL_S = 2.0
 _WAIT_MS = 1000  # for replicas
 _RETRY_S = 2
 _KEY_BYTES = 16
+_MOST_MESSAGES = 1000
+_MOST_BYTES = 4 * 1024 * 1024
 _PART = "publishing"
 _BUG = "the server failed; retry with the same Idempotency-Key"
 _NO_ROOM = "the log has no room left; retry later"
@@ -102,12 +106,9 @@ class Writer:
             await self._probe()  # so that the first publish need not wait for a connection
             while True:
                 group, done = await self._next()
-                try:
-                    outcomes = await self._store(group)
-                except Exception:
-                    logs.log.exception("BUG: %d publishes were not stored", len(group))
-                    outcomes = [Unavailable(_BUG, _RETRY_S)] * len(group)
-                    await self._drop()  # a reply may be left in it
+                outcomes: list[Outcome] = []
+                for part in _parts(group):
+                    outcomes += await self._store_or_fail(part)
                 done(outcomes)
         finally:
             await self._drop()
@@ -155,18 +156,31 @@ class Writer:
         if link is not None:
             await link.close()
 
+    async def _store_or_fail(self, group: Sequence[Publish]) -> Sequence[Outcome]:
+        try:
+            return await self._store(group)
+        except Exception:
+            logs.log.exception("BUG: %d publishes were not stored", len(group))
+            await self._drop()  # a reply may be left in it
+            return [Unavailable(_BUG, _RETRY_S)] * len(group)
+
     async def _store(self, group: Sequence[Publish]) -> Sequence[Outcome]:
         request = _Request(group, int(self._wall() * 1000))
         self._number += 1
         now = asyncio.get_running_loop().time
         patient_until = (self._away_since or now()) + self._patience_s
         pause_s, most_s = _PAUSE_S
+        idle = self._link is not None  # a server may close connections that were idle, which is no problem yet
         while True:
             try:
                 outcomes = await self._attempt(request)
             except RequestError as refused:
                 return [refused] * len(group)
             except AWAY as error:
+                if idle and isinstance(error, RedisConnectionError):
+                    idle = False
+                    await self._drop()
+                    continue
                 await self._fail(error)
                 if _is_full(error):
                     return [_unavailable(request) if request.unanswered else StoreFull(_NO_ROOM)] * len(group)
@@ -183,7 +197,7 @@ class Writer:
         link = self._link
         if link is None:
             link = self._link = await self._server.connect()
-        while True:
+        for _ in range(_TRIES):
             if not self.fence:
                 await self._register(link)
             answer = await self._send(link, request)
@@ -195,6 +209,7 @@ class Writer:
             self.fence = ""
             if request.unanswered:  # it may have been stored before its fence was lost
                 raise _unavailable(request)
+        raise NotUsable("the log has another epoch each time that it is appended to")
 
     async def _register(self, link: Link) -> None:
         fence = self._keys(f"writer:{secrets.token_hex(8)}")
@@ -274,6 +289,19 @@ class _Request:
                 head += _field(idempotency), answer, len(packed) + 1, len(packed) + len(publish.drafts)
             packed += [pack(draft, time_ms) for draft in publish.drafts]
         self.arguments = [len(self.keyed), *head, *packed]
+
+
+def _parts(group: Sequence[Publish]) -> Iterator[Sequence[Publish]]:
+    """The group in parts that a server stores within a few milliseconds."""
+    start = messages = size = 0
+    for index, publish in enumerate(group):
+        messages += len(publish.drafts)
+        size += sum([len(draft.data) for draft in publish.drafts])
+        if messages >= _MOST_MESSAGES or size >= _MOST_BYTES:
+            yield group[start : index + 1]
+            start, messages, size = index + 1, 0, 0
+    if start < len(group):
+        yield group[start:]
 
 
 def _field(idempotency: Idempotency) -> bytes:
