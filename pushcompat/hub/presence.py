@@ -52,7 +52,7 @@ class Others(Protocol):
 
     def enter(self, connection: Connection) -> None: ...
 
-    def leave(self, connection: Connection, channels: Iterable[Channel], may_return: bool) -> None: ...
+    def leave(self, connection: Connection, channels: Sequence[Channel], may_return: bool) -> None: ...
 
 
 class Presence:
@@ -64,21 +64,20 @@ class Presence:
         self._others: Others | None = None
         self._absent: deque[tuple[int, Channel, str]] = (
             deque()
-        )  # pollers between two connections: until when, and where
+        )  # pollers between two connections: until when, where, who
 
     def share(self, changed: set[str], others: Others | None) -> None:
         """``changed`` is to have the names of the channels whose number of subscribers changes."""
         self._changed, self._others = changed, others
 
     def enter(self, connection: Connection) -> bool:
-        """Counts it in its channels. Returns whether its client has another connection in the first of them."""
+        """Counts it in its channels. Returns whether its client has another connection in one of them."""
         client, also = connection.client, False
-        once = connection.encoding is not None and connection.encoding.single_response
         for channel in connection.channels:
             channel.subscribers.add(connection)
             if client:
-                also = self._enter_named(channel, connection, client)
-            elif once and channel.absent:
+                also = self._enter_named(channel, connection, client) or also
+            elif channel.absent and connection.encoding is not None and connection.encoding.single_response:
                 del channel.absent[0]  # a poller that was between two connections is back
                 channel.beyond -= 1
         if self._changed is not None:
@@ -87,28 +86,31 @@ class Presence:
                 self._others.enter(connection)
         return also
 
-    def leave(self, connection: Connection, channels: Sequence[Channel], *, may_return: bool) -> None:
+    def leave(self, connection: Connection, channels: Sequence[Channel], may_return: bool) -> None:
         """``may_return``: it is a poller that may come back on another connection."""
         client = connection.client
-        until = self._timers.now + self._grace if may_return else 0
         for channel in channels:
             channel.subscribers.discard(connection)
             if client:
-                self._leave_named(channel, connection, client, until)
-            elif until:
-                if channel.absent is None:
-                    channel.absent = []
-                channel.absent.append(until)
-                channel.beyond += 1
-            if until:
-                self._absent.append((until, channel, client))
+                self._leave_named(channel, connection, client, self._timers.now + self._grace if may_return else 0)
+            if may_return:
+                self._note_absent(channel, client)
             self._history.discard_if_idle(channel)
         if self._changed is not None:
             self._changed.update([channel.name for channel in channels])
             if client and self._others is not None:
                 self._others.leave(connection, channels, may_return)
-        while len(self._absent) > _MAX_ABSENT:
+        while may_return and len(self._absent) > _MAX_ABSENT:
             self._forget_absent()
+
+    def _note_absent(self, channel: Channel, client: str) -> None:
+        until = self._timers.now + self._grace
+        self._absent.append((until, channel, client))
+        if not client:
+            if channel.absent is None:
+                channel.absent = []
+            channel.absent.append(until)
+            channel.beyond += 1
 
     def tick(self) -> None:
         """Forgets the pollers whose grace period is over."""
@@ -153,6 +155,11 @@ class Presence:
     def _leave_named(self, channel: Channel, connection: Connection, client: str, until: int) -> None:
         clients = channel.clients
         known = None if clients is None else clients.get(client)
+        if clients is not None and known is connection and not until:
+            del clients[client]
+            if not clients:
+                channel.clients = None
+            return
         if known is connection:
             known = Named(connection)
         if clients is None or known is None or connection not in known.connections:

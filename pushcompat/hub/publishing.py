@@ -167,13 +167,13 @@ class Publishing:
     def _enqueue(self, pending: Pending) -> None:
         """Collects the publish for the log, unless one of its channels needs backpressure: then it waits."""
         history = self._history
-        subscribers = {}
+        subscribers, others = {}, history.others
         for name in pending.names:
             channel = history.find(name)
             if channel is not None and channel.dirty and history.needs_backpressure(channel):
                 self._wait(pending, channel)
                 return
-            subscribers[name] = history.subscribers_everywhere(name, channel)
+            subscribers[name] = history.subscribers(channel) + (others.get(name, 0) if others else 0)
         pending.subscribers = subscribers
         if self._limits.refetch_rate is not None:
             for draft in pending.drafts:

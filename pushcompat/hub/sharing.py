@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 
@@ -21,6 +21,7 @@ from .. import logs
 from ..logs import Event
 from ..store.base import StoreError
 from ..store.presence import Board, Changes, News, Peers
+from .channel import Channel
 from .connection import Connection
 from .context import Context
 from .ghosts import Ghosts, Group
@@ -38,15 +39,20 @@ class _Client:
     to since, or empty.
     """
 
-    __slots__ = ("connections", "elsewhere", "group", "note", "told", "until")
+    __slots__ = ("channels", "client", "connections", "elsewhere", "note", "told", "until")
 
-    def __init__(self, group: Group) -> None:
-        self.group = group
+    def __init__(self, client: str, channels: Sequence[Channel]) -> None:
+        self.client = client
+        self.channels = channels
         self.connections = 0
         self.until = 0
         self.note = _PENDING
         self.told = False  # the others may have heard of it
         self.elsewhere = ""
+
+    @property
+    def group(self) -> Group:
+        return self.client, frozenset(self.channels)
 
 
 class Sharing:
@@ -98,19 +104,18 @@ class Sharing:
 
     def enter(self, connection: Connection) -> None:
         """A named client has subscribed."""
-        group = connection.client, frozenset(connection.channels)
-        name = _hash(group)
+        name = _hash(connection.client, connection.channels)
         client = self._clients.get(name)
         if client is None:
-            client = self._clients[name] = _Client(group)
+            client = self._clients[name] = _Client(connection.client, connection.channels)
             self._come(name, client)
         elif client.elsewhere:
             self._come(name, client)
         client.connections += 1
         client.until = 0
 
-    def leave(self, connection: Connection, channels: Iterable[object], may_return: bool) -> None:
-        name = _hash((connection.client, frozenset(channels)))  # type: ignore[arg-type]
+    def leave(self, connection: Connection, channels: Sequence[Channel], may_return: bool) -> None:
+        name = _hash(connection.client, channels)
         client = self._clients.get(name)
         if client is None:
             return
@@ -136,21 +141,23 @@ class Sharing:
             self._go(name)
 
     def _come(self, name: bytes, client: _Client) -> None:
-        self._move(client, "")
+        if client.elsewhere:
+            self._move(client, "")
         client.note = _PENDING
         self._came.add(name)
         self._gone.discard(name)
 
     def _go(self, name: bytes) -> None:
         client = self._clients.pop(name)
-        self._ghosts.elsewhere.discard(client.group)
+        if client.elsewhere:
+            self._ghosts.elsewhere.discard(client.group)
         self._came.discard(name)
         if client.told:
             self._gone.add(name)
 
     def _claim(self, group: Group) -> None:
         """The client is alive here, although it has come to another process later."""
-        name = _hash(group)
+        name = _hash(group[0], tuple(group[1]))
         client = self._clients.get(name)
         if client is not None:
             self._come(name, client)
@@ -238,7 +245,7 @@ class Sharing:
 
     def _bring_back(self, processes: Collection[str]) -> None:
         for group in list(self._ghosts.elsewhere):
-            name = _hash(group)
+            name = _hash(group[0], tuple(group[1]))
             client = self._clients.get(name)
             if client is not None and client.elsewhere in processes:
                 self._come(name, client)
@@ -247,8 +254,7 @@ class Sharing:
         if client.elsewhere == process:
             return
         if bool(client.elsewhere) != bool(process):
-            name, channels = client.group
-            self._presence.move(name, channels, elsewhere=bool(process))
+            self._presence.move(client.client, client.channels, elsewhere=bool(process))
         client.elsewhere = process
         if process:
             self._ghosts.watch_elsewhere(client.group)
@@ -256,7 +262,7 @@ class Sharing:
             self._ghosts.elsewhere.discard(client.group)
 
 
-def _hash(group: Group) -> bytes:
-    client, channels = group
-    names = ",".join(sorted([channel.name for channel in channels]))
+def _hash(client: str, channels: Sequence[Channel]) -> bytes:
+    """The name under which other processes know a client that follows just these channels."""
+    names = channels[0].name if len(channels) == 1 else ",".join(sorted([channel.name for channel in channels]))
     return blake2b(f"{client} {names}".encode(), digest_size=8).digest()

@@ -127,7 +127,7 @@ class Subscriptions:
         if not channels or encoding is None:
             return
         connection.unsubscribe()
-        self._presence.leave(connection, channels, may_return=may_return and encoding.single_response)
+        self._presence.leave(connection, channels, may_return and encoding.single_response)
         self._metrics.subscriptions[encoding.transport] -= 1
         self._metrics.unsubscribes[reason] += 1
         if logs.enabled():
