@@ -173,7 +173,7 @@ def poll(rig: Rig, client: str, *names: str, may_return: bool | None = None) -> 
 def leave(rig: Rig, connection: Connection, may_return: bool) -> None:
     channels = connection.channels
     connection.unsubscribe()
-    rig.subscriptions._presence.leave(connection, channels, may_return=may_return)
+    rig.subscriptions._presence.leave(connection, channels, may_return)
 
 
 def count(rig: Rig, name: str) -> int:

@@ -255,6 +255,33 @@ def test_what_changes_while_the_board_does_not_work_is_said_later() -> None:
     play(scenario)
 
 
+def test_a_client_that_leaves_while_the_others_are_told_of_it_counts_where_it_still_is() -> None:
+    async def scenario() -> None:
+        board = LocalBoard()
+        rigs = [Rig(Limits(), board) for _ in range(2)]
+        try:
+            for _ in range(3):
+                for rig in rigs:
+                    await rig.subscriptions.sharing.exchange()
+            subscribe(rigs[0], "tab", Lines(), "a")
+            await rigs[0].subscriptions.sharing.exchange()
+            loser = subscribe(rigs[1], "tab", Lines(), "a")
+            exchange = asyncio.create_task(rigs[1].subscriptions.sharing.exchange())
+            await asyncio.sleep(0)
+            leave(rigs[1], loser, may_return=False)
+            await exchange
+            for _ in range(3):
+                for rig in rigs:
+                    await rig.subscriptions.sharing.exchange()
+            for rig in rigs:
+                assert rig.history.subscribers_everywhere("a", rig.history.find("a")) == 1
+        finally:
+            for rig in rigs:
+                rig.close()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_each_client_counts_once_in_all_processes_whatever_clients_do(seed: int) -> None:
     async def scenario() -> None:
@@ -272,45 +299,41 @@ def test_each_client_counts_once_in_all_processes_whatever_clients_do(seed: int)
 
 async def act(chance: random.Random, rigs: list[Rig], now: list[float]) -> None:
     open_: list[tuple[Rig, Connection]] = []
+
+    def come(rig: Rig) -> None:
+        names = sorted(chance.sample("ab", chance.randint(1, 2)))
+        client = f"c{chance.randrange(3)}{''.join(names)}"
+        open_.append((rig, subscribe(rig, client, chance.choice([Lines(), Answer()]), *names)))
+
+    def go() -> None:
+        if open_:
+            leave(*open_.pop(chance.randrange(len(open_))), may_return=chance.random() < 0.3)
+
     for _ in range(400):
         kind = chance.choice(["come", "come", "go", "exchange", "exchange", "exchange", "pass"])
         rig = chance.choice(rigs)
         if kind == "come":
-            names = sorted(chance.sample("ab", chance.randint(1, 2)))
-            connection = rig.connect()
-            channels = tuple(rig.history.channel(name) for name in names)
-            encoding = chance.choice([Lines(), Answer()])
-            connection.subscribe(channels, encoding, f"c{chance.randrange(3)}{''.join(names)}", rig.context.timers.now)
-            rig.subscriptions._presence.enter(connection)
-            open_.append((rig, connection))
-        elif kind == "go" and open_:
-            where, connection = open_.pop(chance.randrange(len(open_)))
-            channels = connection.channels
-            connection.unsubscribe()
-            where.subscriptions._presence.leave(connection, channels, may_return=chance.random() < 0.3)
+            come(rig)
+        elif kind == "go":
+            go()
         elif kind == "exchange":
-            await rig.subscriptions.sharing.exchange()
+            exchange = asyncio.create_task(rig.subscriptions.sharing.exchange())
+            await asyncio.sleep(0)
+            for _ in range(chance.randrange(3)):  # meanwhile
+                chance.choice([lambda rig=rig: come(rig), go])()  # type: ignore[misc]
+            await exchange
         else:
-            now[0] += 1.0
-            for each in rigs:
-                each.context.timers.now += 1
-                each.subscriptions._presence.tick()
-                each.subscriptions.sharing.tick()
+            pass_second(rigs, now)
     for _ in range(int(LEASE_S) + 4):
-        now[0] += 1.0
+        pass_second(rigs, now)
         for each in rigs:
-            each.context.timers.now += 1
-            each.subscriptions._presence.tick()
-            each.subscriptions.sharing.tick()
             await each.subscriptions.sharing.exchange()
     for name in "ab":
         clients = {c.client for _, c in open_ if name in [channel.name for channel in c.channels]}
         for each in rigs:
             assert each.history.subscribers_everywhere(name, each.history.find(name)) == len(clients)
     for where, connection in open_:
-        channels = connection.channels
-        connection.unsubscribe()
-        where.subscriptions._presence.leave(connection, channels, may_return=False)
+        leave(where, connection, may_return=False)
     for _ in range(3):
         for each in rigs:
             await each.subscriptions.sharing.exchange()
@@ -318,3 +341,24 @@ async def act(chance: random.Random, rigs: list[Rig], now: list[float]) -> None:
         assert not each.subscriptions.sharing._clients
         assert not each.history.others
         assert len(each.history) == 0
+
+
+def subscribe(rig: Rig, client: str, encoding: Lines, *names: str) -> Connection:
+    connection = rig.connect()
+    connection.subscribe(tuple(map(rig.history.channel, names)), encoding, client, rig.context.timers.now)
+    rig.subscriptions._presence.enter(connection)
+    return connection
+
+
+def leave(rig: Rig, connection: Connection, may_return: bool) -> None:
+    channels = connection.channels
+    connection.unsubscribe()
+    rig.subscriptions._presence.leave(connection, channels, may_return)
+
+
+def pass_second(rigs: list[Rig], now: list[float]) -> None:
+    now[0] += 1.0
+    for rig in rigs:
+        rig.context.timers.now += 1
+        rig.subscriptions._presence.tick()
+        rig.subscriptions.sharing.tick()
