@@ -28,6 +28,7 @@ _CONFIG_PATH = "pushcompat.config"  # where click's context keeps the path of th
 _IGNORED = "pushcompat.ignored"  # and the names of variables that are not for this server
 # Kubernetes sets NAME_PORT=tcp://10.0.0.1:8888 for a Service of that name, in every container of its namespace
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
+_WORKERS_PER_CORE = 16  # more would only take memory, and keep the machine busy with starting them
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
 
@@ -129,7 +130,12 @@ def _port(value: str | int) -> int:
 
 
 def _workers(value: str | int) -> int:
-    return cores.usable() if value == "auto" else int(COUNT.parse(value, 1))
+    usable = cores.usable()
+    workers = usable if value == "auto" else int(COUNT.parse(value, 1))
+    if workers > _WORKERS_PER_CORE * usable:
+        most = f"the maximum is {_WORKERS_PER_CORE * usable}, {_WORKERS_PER_CORE} for each core that it may use"
+        raise click.BadParameter(f"{value} is too many; {most}.")
+    return workers
 
 
 def _measure(flag: str, unit: Unit, default: Any, least: float, help: str, **attributes: Any) -> Setting:

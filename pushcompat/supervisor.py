@@ -237,8 +237,11 @@ class Supervisor:
         self._systemd.stopping()
         self._to_roll.clear()
         for worker in self._workers:
-            worker.process.terminate()
-            worker.dies_at = time.monotonic() + self._config.limits.drain_s + _STOP_S
+            self._end(worker)
+
+    def _end(self, worker: _Worker) -> None:
+        worker.process.terminate()
+        worker.dies_at = time.monotonic() + self._config.limits.drain_s + _STOP_S
 
     def _kill_all(self, number: int) -> NoReturn:
         """The second signal: the end, at once."""
@@ -293,12 +296,12 @@ class Supervisor:
         """A worker ended that was not to end."""
         if self._stopping:
             return
+        if worker.ready:
+            self._replaced += 1
         if self._successor is not None and self._successor.number == slot.number:
             slot.worker, self._successor = self._successor, None
             return
         now = time.monotonic()
-        if worker.ready:
-            self._replaced += 1
         slot.failures = 0 if worker.ready and now - worker.started >= _STEADY_S else slot.failures + 1
         least, most = _RETRY_S
         slot.start_at = now + (min(most, least * 2 ** (slot.failures - 1)) if slot.failures > 1 else 0)
@@ -366,14 +369,14 @@ class Supervisor:
     def _take_over(self, worker: _Worker) -> None:
         slot = self._slots[worker.number - 1]
         worker.ready = True
+        worker.dies_at = None
         if worker is self._successor:
-            worker.dies_at = None
             self._leaving, slot.worker, self._successor = slot.worker, worker, None
             if self._leaving is not None:
                 self._leaving.dies_at = time.monotonic() + self._config.limits.drain_s + _STOP_S
                 self._leaving.say(Retire())
         if self._stopping:
-            worker.process.terminate()
+            self._end(worker)
 
     def _question(self, asker: _Worker) -> None:
         others = [worker for worker in self._workers if worker.ready and worker is not asker]

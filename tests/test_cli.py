@@ -573,3 +573,16 @@ def test_a_reader_that_has_had_enough_ends_listen_quietly(served: Server) -> Non
     assert started.wait(PATIENCE_S) == 0
     assert started.stderr.read() == ""
     started.stderr.close()
+
+
+def test_workers_are_as_many_as_cores_or_up_to_sixteen_for_each(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pushcompat.cores.usable", lambda: 3)
+    assert command.config().workers == 1
+    assert command.config("--workers", "auto").workers == 3
+    assert command.config("--workers", "48").workers == 48
+    for wrong in ("0", "49", "500000000", "many"):
+        code, _, err = command("--workers", wrong)
+        assert (code, err.count("\n")) == (2, 1)
+    assert "49 is too many; the maximum is 48, 16 for each core" in command("--workers", "49")[2]

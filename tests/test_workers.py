@@ -432,6 +432,17 @@ def test_a_worker_that_is_replaced_sends_its_subscribers_away_without_a_long_wai
                 assert again.upgrade("/channels/chat") == 101
 
 
+def test_a_worker_that_dies_while_its_successor_starts_is_succeeded_by_it(workers: Workers) -> None:
+    before = workers.pids()
+    workers.process.send_signal(signal.SIGHUP)
+    workers.wait_for_pids(3)
+    os.kill(before[1], signal.SIGKILL)
+    workers.wait_for_pids(4)  # the other one's successor
+    workers.wait_for(lambda: not any(alive(pid) for pid in before.values()))
+    workers.wait_for_metric("pushcompat_workers", 2, 2)
+    assert workers.metric("pushcompat_workers_replaced_total") == 1
+
+
 def test_a_stop_in_the_middle_of_a_rolling_restart_ends_all(tmp_path: Path) -> None:
     server = Workers(tmp_path)
     server.process.send_signal(signal.SIGHUP)
