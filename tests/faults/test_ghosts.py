@@ -40,6 +40,21 @@ class KeepingProxy(Proxy):
             pass
 
 
+class HoldingProxy(KeepingProxy):
+    """Holds back event streams as well, as lighttpd's default does: pages fall back to long-poll."""
+
+    def pump(self, source: socket.socket, sink: socket.socket) -> None:
+        if source.getpeername()[1] != self.target:
+            super().pump(source, sink)
+            return
+        try:
+            while data := source.recv(65536):
+                if b"text/event-stream" not in data and b"event: control" not in data:
+                    sink.sendall(data)
+        except OSError:
+            pass
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     yield from running(tmp_path / "state", "--heartbeat", "1", kind=QuickServer)
@@ -88,6 +103,25 @@ def test_a_websocket_that_lives_is_never_ended_for_a_stream_that_came_later(serv
     server.publish("ghosts", "two")
     page.wait_for("seen.length >= 2")
     assert page.evaluate("states") == ["open"]
+
+
+@needed
+def test_streams_that_a_page_gave_up_for_polls_are_ended_and_the_page_misses_nothing(
+    server: Server, chromium: Profile
+) -> None:
+    page = chromium.open(f"{server.url}/healthz")
+    page.evaluate(f"{CLIENT}; 0")
+    with HoldingProxy(server.port) as proxy:
+        follow(page, proxy.url, "page", 'transports: ["eventsource", "longpoll"], stagger: 50, upgradeAfter: [100],')
+        server.wait_for_metric('pushcompat_subscriptions{transport="eventsource"}', 1)
+        sent = []
+        while server.metric(ENDED) < 1:  # each message makes the page poll anew
+            sent.append(f"page {len(sent)}")
+            answer = server.publish("ghosts", sent[-1].removeprefix("page "))
+            assert answer["channels"]["ghosts"]["subscribers"] == 1
+            page.wait_for(f"seen.length >= {len(sent)}")
+        assert page.evaluate("seen") == sent
+        assert page.evaluate("page.transport") == "longpoll"
 
 
 @needed
