@@ -164,28 +164,28 @@ shutdown_lifetime 0 seconds
 
 
 INTERMEDIARIES = (
-    Intermediary("none", "pages of another origin, which the server is told to trust", None, None, TRANSPORTS),
+    Intermediary("none", "pages of another origin, allowed with `--cors-origin`", None, None, TRANSPORTS),
     Intermediary(
         "nginx, defaults", "nothing but `proxy_pass`",
         "nginx", "nginx", (EVENTSOURCE, LONGPOLL), _nginx_plain, routes=True,
     ),
     Intermediary(
-        "nginx, buffering", "told to ignore `X-Accel-Buffering` as well",
+        "nginx, buffering", "also ignores `X-Accel-Buffering`",
         "nginx", "nginx", (LONGPOLL,), _nginx_deaf, routes=True,
     ),
-    Intermediary("nginx, tuned", "as the README says", "nginx", "nginx", TRANSPORTS, _nginx_tuned, routes=True),
-    Intermediary("HAProxy", "as the README says", "haproxy", "haproxy", TRANSPORTS, _haproxy, routes=True),
-    Intermediary("Apache", "as the README says", "apache2", "apache2", TRANSPORTS, _apache, routes=True),
+    Intermediary("nginx, tuned", "configured as in the README", "nginx", "nginx", TRANSPORTS, _nginx_tuned, routes=True),
+    Intermediary("HAProxy", "configured as in the README", "haproxy", "haproxy", TRANSPORTS, _haproxy, routes=True),
+    Intermediary("Apache", "configured as in the README", "apache2", "apache2", TRANSPORTS, _apache, routes=True),
     Intermediary(
-        "Varnish, defaults", "its own VCL, which lets no WebSocket through; pages of another origin",
+        "Varnish, defaults", "the default VCL, which blocks WebSocket; pages of another origin",
         "varnish", "varnishd", (EVENTSOURCE, LONGPOLL), _varnish_plain,
     ),
     Intermediary(
-        "Varnish, tuned", "as the README says; pages of another origin",
+        "Varnish, tuned", "configured as in the README; pages of another origin",
         "varnish", "varnishd", TRANSPORTS, _varnish_tuned,
     ),
     Intermediary(
-        "Squid", "forward proxy with Debian's rules, which refuse WebSocket; pages of another origin",
+        "Squid", "forward proxy with Debian's rules, which block WebSocket; pages of another origin",
         "squid", "squid", (EVENTSOURCE, LONGPOLL), _squid, forward=True,
     ),
 )  # fmt: skip

@@ -3,7 +3,7 @@
     python -m tests.reach.matrix                   all, in about 20 minutes
     python -m tests.reach.matrix --only Firefox    what matches in "browser | proxy | network"; the rest stays as it was
 
-Exit code 0: every cell holds; 1: one does not; 2: something is not installed.
+Exit code 0: every cell passes; 1: one fails; 2: something is not installed.
 """
 
 from __future__ import annotations
@@ -118,31 +118,32 @@ def _machine() -> str:
 _INTRODUCTION = """\
 # Reach
 
-Written by `make reach`: {held} of {cells} cells hold.
+Written by `make reach`: {held} of {cells} cells pass.
 
-Each cell is a real browser with a profile of its own, behind a real proxy, on a network that a relay between the two
-plays (`tests/reach`). The browser opens a page that subscribes with the client's defaults, and reports everything that
-it is told, straight to the test. Meanwhile a publisher sends numbered updates, four a second, from before the page
-begins until the end. A cell holds when
+Each cell is a real browser with its own profile, behind a real proxy; a relay between the two simulates the network
+(`tests/reach`). The browser opens a page that subscribes with the client's defaults, and reports everything that it
+receives directly to the test. A publisher sends four numbered updates a second, from before the page opens until the end.
+A cell passes if
 
-- the page was told each number exactly once and in order, or, where history was lost on purpose, `reset` in place of
-  what is missing, and nowhere else;
-- the first update came within 6 s of subscribing;
-- when the network's play is over, the page catches up without being reloaded, and gets back to the best transport that
-  gets through there;
-- from then on no update is more than 2 s late. Where the network interrupts nothing, none ever is.
+- the page received each number exactly once and in order, or, if history was lost on purpose, `reset` in place of what
+  is missing, and nowhere else;
+- the first update arrived within 6 s of subscribing;
+- after the network scenario ends, the page catches up without a reload, and returns to the best transport that works
+  there;
+- from then on no update is more than 2 s late. If the network interrupts nothing, this applies from the start.
 
-| between | |
+| proxy | |
+
 | --- | --- |
 {between}
 
-| network | what must hold |
+| network | expected |
 | --- | --- |
 {networks}
 
-A cell shows the transports that the page was on, one after the other (WS: WebSocket, ES: EventSource, LP: long-poll),
-and the time from subscribing to the first update. It is empty where the network would be nothing new: what it does to
-WebSocket is no news behind a proxy that lets none through."""
+A cell shows the transports that the page used, one after the other (WS: WebSocket, ES: EventSource, LP: long-poll), and
+the time from subscribing to the first update. It is empty if the combination would repeat another one: for example, a
+network that blocks WebSocket is not tested behind a proxy that blocks it anyway."""
 
 
 if __name__ == "__main__":

@@ -149,27 +149,27 @@ NETWORKS = (
     ),
     Network(
         "every request cut after 7 s, and the server knows",
-        "nothing is ever cut: all rotate in time",
+        "no request is cut: all rotate in time",
         play=_rotate, cap_s=7, options=("--request-cap", "7"),
     ),
     Network(
         "link dies silently for 6 s",
-        "noticed by the watchdog, resumed, nothing lost",
+        "detected by the watchdog, resumed, nothing lost",
         play=_die_and_recover, interrupts=True, options=_WATCHFUL,
     ),
     Network(
         "server restarted",
-        "told to come back; told that the log in memory is another one",
+        "`rotate`, reconnects; `reset`, since the log in memory is a new one",
         play=_restart, options=("--drain-timeout", "2"), history_lost=True,
     ),
     Network(
         "server killed, down for 6 s",
-        "comes back; told that the log in memory is another one",
+        "reconnects; `reset`, since the log in memory is a new one",
         play=_crash, history_lost=True,
     ),
     Network(
         "connections refused for 6 s",
-        "comes back, nothing lost",
+        "reconnects, nothing lost",
         play=_be_away, interrupts=True,
     ),
     Network(
@@ -189,17 +189,17 @@ NETWORKS = (
     ),
     Network(
         "laptop asleep for longer than the history",
-        "told that messages are lost",
+        "`reset`",
         play=_sleep, options=(*_WATCHFUL, "--history", "10"), history_lost=True,
     ),
     Network(
         "browser frozen for 6 s",
-        "goes on, nothing lost",
+        "continues, nothing lost",
         play=_freeze, interrupts=True,
     ),
     Network(
         "page left, and returned to by the back button",
-        "resumed from the back-forward cache, nothing lost (Firefox keeps no page that had a connection: a new page)",
+        "resumed from the back-forward cache, nothing lost (Firefox caches no page that had a connection: it loads a new page)",
         play=_leave_and_return, interrupts=True, returns=True,
     ),
     Network(
