@@ -173,15 +173,15 @@ INTERMEDIARIES = (
         "nginx, buffering", "also ignores `X-Accel-Buffering`",
         "nginx", "nginx", (LONGPOLL,), _nginx_deaf, routes=True,
     ),
-    Intermediary("nginx, tuned", "configured as in the README", "nginx", "nginx", TRANSPORTS, _nginx_tuned, routes=True),
-    Intermediary("HAProxy", "configured as in the README", "haproxy", "haproxy", TRANSPORTS, _haproxy, routes=True),
-    Intermediary("Apache", "configured as in the README", "apache2", "apache2", TRANSPORTS, _apache, routes=True),
+    Intermediary("nginx, tuned", "as in the README", "nginx", "nginx", TRANSPORTS, _nginx_tuned, routes=True),
+    Intermediary("HAProxy", "as in the README", "haproxy", "haproxy", TRANSPORTS, _haproxy, routes=True),
+    Intermediary("Apache", "as in the README", "apache2", "apache2", TRANSPORTS, _apache, routes=True),
     Intermediary(
         "Varnish, defaults", "the default VCL, which blocks WebSocket; pages of another origin",
         "varnish", "varnishd", (EVENTSOURCE, LONGPOLL), _varnish_plain,
     ),
     Intermediary(
-        "Varnish, tuned", "configured as in the README; pages of another origin",
+        "Varnish, tuned", "as in the README; pages of another origin",
         "varnish", "varnishd", TRANSPORTS, _varnish_tuned,
     ),
     Intermediary(

@@ -122,8 +122,8 @@ Written by `make reach`: {held} of {cells} cells pass.
 
 Each cell is a real browser with its own profile, behind a real proxy; a relay between the two simulates the network
 (`tests/reach`). The browser opens a page that subscribes with the client's defaults, and reports everything that it
-receives directly to the test. A publisher sends four numbered updates a second, from before the page opens until the end.
-A cell passes if
+receives directly to the test. A publisher sends four numbered updates a second, from before the page opens until the
+end. A cell passes if
 
 - the page received each number exactly once and in order, or, if history was lost on purpose, `reset` in place of what
   is missing, and nowhere else;

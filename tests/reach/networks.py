@@ -199,7 +199,7 @@ NETWORKS = (
     ),
     Network(
         "page left, and returned to by the back button",
-        "resumed from the back-forward cache, nothing lost (Firefox caches no page that had a connection: it loads a new page)",
+        "resumed from the back-forward cache, nothing lost (Firefox loads a new page: it caches none with a connection)",
         play=_leave_and_return, interrupts=True, returns=True,
     ),
     Network(
