@@ -166,6 +166,7 @@ class _Question:
 
 class Supervisor:
     def __init__(self, config: Config) -> None:
+        _fill_standard_streams()
         self._config = config
         self._systemd = systemd.Notifier()
         given = systemd.take_sockets()
@@ -258,13 +259,20 @@ class Supervisor:
 
         try:
             worker = _Worker(slot.number, place, self._selector, self._heard)
-        except OSError as error:  # no memory, or no process may be added
-            slot.start_at = time.monotonic() + _RETRY_S[1]
-            logs.event(Event.WORKER_FAILED, logging.ERROR, worker=slot.number, detail=error.strerror)
+        except OSError as error:  # no memory, no descriptor, or no process may be added
+            self._failed_to_start(slot, error)
             return None
         self._workers.add(worker)
         logs.event(Event.WORKER_STARTED, worker=worker.number, pid=worker.process.pid)
         return worker
+
+    def _failed_to_start(self, slot: _Slot, error: OSError) -> None:
+        slot.start_at = time.monotonic() + _RETRY_S[1]
+        if self._announced:
+            logs.event(Event.WORKER_FAILED, logging.ERROR, worker=slot.number, detail=error.strerror)
+        elif not self._stopping:
+            self._refusal = ConfigError(f"--workers {self._config.workers}: cannot start a process: {error.strerror}")
+            self._end_all()
 
     def _reap(self) -> None:
         for worker in [worker for worker in self._workers if worker.process.poll() is not None]:
@@ -450,3 +458,10 @@ class Supervisor:
         if self._systemd.watchdog_s is not None:
             times.append(self._alive_at + self._systemd.watchdog_s)
         return max(0.0, min(times) - time.monotonic())
+
+
+def _fill_standard_streams() -> None:
+    """Where one is closed a socket would get its number, and a worker has its standard input there."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)

@@ -118,6 +118,35 @@ def test_a_unix_socket_is_shared_and_removed_at_the_end(tmp_path: Path) -> None:
             process.kill()
 
 
+def test_it_starts_without_standard_streams(tmp_path: Path) -> None:
+    """Else its sockets have their numbers, and a worker its standard input in place of one."""
+    path = tmp_path / "s"
+    command = [sys.executable, "-m", "pushcompat", "--publish-key", KEY, "--state-dir", str(tmp_path), "--workers", "2"]
+    command += ["--unix-socket", str(path)]
+    with subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]) as process:
+        try:
+            answers = [answer_of(process, path) for _ in range(10)]
+            assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+            process.terminate()
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+
+
+def answer_of(process: subprocess.Popen[bytes], path: Path) -> bytes:
+    """The server's, as soon as it listens; then a worker's, as soon as there is one."""
+    while True:
+        assert process.poll() is None
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE_S)
+            try:
+                client.connect(str(path))
+            except (FileNotFoundError, ConnectionRefusedError):
+                continue
+            client.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+            return client.recv(1000)
+
+
 # One log
 
 
