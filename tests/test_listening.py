@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pushcompat import listening
+from pushcompat.config import Config
+from pushcompat.errors import ConfigError
+
+Bind = Callable[..., list[listening.Sockets]]
+
+
+@pytest.fixture
+def bind() -> Iterator[Bind]:
+    with ExitStack() as stack:
+
+        def bind(**options: Any) -> list[listening.Sockets]:
+            bound = listening.bind(Config("key", **{"port": 0, **options}))
+            for sock in {id(sock): sock for group in bound for sock in group}.values():
+                stack.enter_context(sock)
+            return bound
+
+        yield bind
+
+
+def descriptors(bound: list[listening.Sockets]) -> set[int]:
+    return {sock.fileno() for group in bound for sock in group}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the others share their sockets")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_each_worker_has_sockets_of_its_own_on_one_port(bind: Bind, host: str) -> None:
+    bound = bind(workers=3, host=host)
+    assert len(descriptors(bound)) == sum(len(group) for group in bound) >= 3
+    assert len({sock.getsockname()[1] for group in bound for sock in group}) == 1
+
+
+def test_where_the_kernel_does_not_spread_connections_the_workers_share_sockets(
+    bind: Bind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_SPREADS", False)
+    first, *others = bind(workers=3)
+    assert all(other is first for other in others)
+
+
+def test_a_unix_socket_is_shared_and_taken_over_when_nobody_listens_on_it(bind: Bind, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(tmp_path / "s"))
+    first, other = bind(workers=2, unix_socket=tmp_path / "s")
+    assert other is first
+    with pytest.raises(ConfigError, match=r"cannot listen on .*: address already in use; choose another --unix-socket"):
+        bind(workers=2, unix_socket=tmp_path / "s")
+
+
+def test_a_port_that_another_server_shares_among_its_workers_is_refused(bind: Bind) -> None:
+    port = bind(workers=2)[0][0].getsockname()[1]
+    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another"):
+        bind(workers=2, port=port)
+
+
+def test_a_unix_socket_may_be_reached_from_anywhere(bind: Bind, tmp_path: Path) -> None:
+    assert listening.on_loopback(bind(host="localhost")[0])
+    assert not listening.on_loopback(bind(host="0.0.0.0")[0])
+    assert not listening.on_loopback(bind(unix_socket=tmp_path / "s")[0])
+
+
+def test_the_url_of_a_unix_socket_is_one_that_clients_take(bind: Bind, tmp_path: Path) -> None:
+    config = Config("key", prefix="/push", unix_socket=tmp_path / "s")
+    (sock,) = bind(unix_socket=tmp_path / "s")[0]
+    quoted = str(tmp_path / "s").replace("/", "%2F")
+    assert listening.own_url(config, sock) == f"http+unix://{quoted}/push"
