@@ -114,6 +114,7 @@ class PayloadTooLarge(RequestError):
 
 class UnsupportedMedia(RequestError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    headers = (("Accept", "application/json, text/plain"), ("Accept-Encoding", "identity"))  # RFC 9110 §15.5.16
 
 
 class KeyReused(RequestError):

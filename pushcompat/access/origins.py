@@ -10,16 +10,12 @@ from ..wire.names import shown
 from ..wire.request import Request
 
 ALLOW = "GET, HEAD, POST, OPTIONS"
-PREFLIGHT = (
-    ("Access-Control-Allow-Methods", ALLOW),
-    (
-        "Access-Control-Allow-Headers",
-        "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID",
-    ),
-    ("Access-Control-Max-Age", "86400"),
-)
+_ALWAYS_ALLOWED = ("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID")
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110 §5.1
+_MOST_ASKED = 32
 
 _EXPOSED = b"Access-Control-Expose-Headers: Retry-After\r\n"
+_CREDENTIALS = b"Access-Control-Allow-Credentials: true\r\n"  # htmx 2 asks for them always
 _ANY = b"Access-Control-Allow-Origin: *\r\n" + _EXPOSED
 _OTHERS = b"Vary: Origin\r\n"
 _LOOPBACK = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
@@ -57,11 +53,28 @@ class Origins:
             return b""
         origin = request.header(b"origin")
         if self._names(origin):
-            return b"Access-Control-Allow-Origin: %b\r\n%b%b" % (origin.encode("latin-1"), _EXPOSED, _OTHERS)
+            line = b"Access-Control-Allow-Origin: %b\r\n" % origin.encode("latin-1")
+            return line + _CREDENTIALS + _EXPOSED + _OTHERS
         return _OTHERS if self._allowed else b""
 
     def _names(self, origin: str) -> bool:
         return origin in self._allowed or (self._loopback and _LOOPBACK.fullmatch(origin) is not None)
+
+
+def preflight(request: Request) -> list[tuple[str, str]]:
+    """What a preflight is answered with, beside the CORS lines. All header fields that it asks for are allowed: some
+    libraries have their own, which mean nothing here.
+    """
+    asked = request.header(b"access-control-request-headers").split(",")[:_MOST_ASKED]
+    names = {name.lower(): name for name in _ALWAYS_ALLOWED}
+    for name in map(str.strip, asked):
+        if _FIELD_NAME.fullmatch(name):
+            names.setdefault(name.lower(), name)
+    return [
+        ("Access-Control-Allow-Methods", ALLOW),
+        ("Access-Control-Allow-Headers", ", ".join(names.values())),
+        ("Access-Control-Max-Age", "86400"),
+    ]
 
 
 def _from_this_server(request: Request, origin: str) -> bool:

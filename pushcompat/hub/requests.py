@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from .. import logs
-from ..access.origins import ALLOW, PREFLIGHT
+from ..access.origins import ALLOW, preflight
 from ..errors import BadRequest, HeadTooLarge, MethodNotAllowed, NotFound, RequestError, RequestTimeout
 from ..logs import Event
 from ..wire.encoding import CONTENT_TYPES, LONGPOLL
@@ -202,7 +202,7 @@ class Requests:
     def _options(self, connection: Connection, request: Request, head: bytes) -> None:
         connection.grant = self._access.preflight(request)
         asks = b"origin" in request.fields.headers and self._access.cross_origin
-        headers = [("Allow", ALLOW), *(PREFLIGHT if asks else ())]
+        headers = [("Allow", ALLOW), *(preflight(request) if asks else ())]
         self._responses.send_empty(connection, request, 204, headers)
 
     def _post(self, connection: Connection, request: Request, head: bytes) -> None:

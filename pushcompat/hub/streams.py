@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import cast
 
 from ..errors import CloseCode
 from ..wire import websocket
-from ..wire.negotiation import requested_cursor, text_format
+from ..wire.encoding import StreamEncoding
+from ..wire.negotiation import controls, heartbeat_s, requested_cursor, text_format
 from ..wire.request import Request
 from ..wire.streams import stream_encoding
 from .connection import Connection, State
@@ -38,7 +40,14 @@ class Streams:
 
     def start(self, connection: Connection, request: Request, names: Sequence[str], transport: str) -> None:
         """Opens a stream. Raises RequestError."""
-        encoding = stream_encoding(transport, text_format(request.params, "text"), request.fields.version)
+        params = request.params
+        encoding = stream_encoding(
+            transport,
+            text_format(params, "text"),
+            request.fields.version,
+            heartbeat_s(params, self._heartbeat),
+            controls(params),
+        )
         head = encoding.head(request, b"" if connection.grant is None else connection.grant.cors)
         cursor = requested_cursor(request, self._context.history.epoch)
         self._subscriptions.join(connection, request, names, encoding, cursor)
@@ -49,14 +58,14 @@ class Streams:
             connection.expires_at = connection.request_started + int(life_s)
         opening = encoding.open(
             self._subscriptions.cursor(connection),
-            self._heartbeat,
+            self._heartbeat_s(connection),
             None if life_s is None else round(life_s),
             self._context.retry_ms(),
         )
         self._sockets.write_later(connection, head + opening)
         if encoding.pings_early:
             # So there is a ping at the next tick, well before a client gives the stream up as silent.
-            connection.count_as_idle(int(self._heartbeat), self._timers.now)
+            connection.count_as_idle(int(self._heartbeat_s(connection)), self._timers.now)
         self._set_heartbeat(connection)
 
     def _flushed(self, connection: Connection) -> None:
@@ -69,8 +78,13 @@ class Streams:
 
     # Timers
 
+    def _heartbeat_s(self, connection: Connection) -> float:
+        encoding = connection.encoding
+        asked = None if encoding is None else cast(StreamEncoding, encoding).heartbeat_s
+        return self._heartbeat if asked is None else asked
+
     def _set_heartbeat(self, connection: Connection) -> None:
-        interval = max(1, int(self._heartbeat * random.uniform(_HEARTBEAT_SPREAD, 1.0)))
+        interval = max(1, int(self._heartbeat_s(connection) * random.uniform(_HEARTBEAT_SPREAD, 1.0)))
         self._timers.set(connection, min(connection.last_write + interval, connection.expires_at))
 
     def on_timer(self, connection: Connection) -> None:
@@ -86,7 +100,7 @@ class Streams:
             else:
                 self._timers.set(connection, min(now + int(self._heartbeat) + 1, connection.expires_at))
             return
-        if idle >= int(self._heartbeat * _HEARTBEAT_SPREAD):
+        if idle >= int(self._heartbeat_s(connection) * _HEARTBEAT_SPREAD):
             assert connection.encoding is not None
             if self._answers_no_more(connection):
                 self._sockets.abort(connection, CloseReason.PING_TIMEOUT)

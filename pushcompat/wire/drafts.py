@@ -25,7 +25,10 @@ MAX_LEVELS = 128
 _BATCH_LEVELS = 2  # the array, and the object of each message
 
 _JSON = "application/json"
-_TEXT_TYPES = ("", "application/x-www-form-urlencoded")  # no type at all, and what curl -d sends
+_JSON_TYPES = (_JSON, "text/json", "text/x-json")
+# No type at all, what curl -d sends, and what libraries send that were given bytes.
+_TEXT_TYPES = ("", "application/x-www-form-urlencoded", "application/octet-stream")
+_CHARSETS = ("utf-8", "utf8", "us-ascii")  # ASCII is UTF-8
 _OF_EACH_MESSAGE = frozenset(("key", "type", "ttl"))
 
 
@@ -40,9 +43,11 @@ def media_type(content_type: bytes, content_encoding: bytes) -> str:
     """The media type that header fields give a body: JSON or text, UTF-8, not compressed. Raises UnsupportedMedia."""
     name, _, parameters = content_type.decode("latin-1").lower().partition(";")
     name = name.strip()
-    if name != _JSON and name not in _TEXT_TYPES and not name.startswith("text/"):
+    if name in _JSON_TYPES or (name.startswith("application/") and name.endswith("+json")):
+        name = _JSON
+    elif name not in _TEXT_TYPES and not name.startswith("text/"):
         raise UnsupportedMedia(f"unsupported Content-Type {name[:60]}; use application/json or text/plain")
-    if "charset=" in parameters and "utf-8" not in parameters and "utf8" not in parameters:
+    if "charset=" in parameters and not any(charset in parameters for charset in _CHARSETS):
         raise UnsupportedMedia("unsupported charset; use utf-8")
     if content_encoding.lower() not in (b"", b"identity"):
         raise UnsupportedMedia("unsupported Content-Encoding; send the body uncompressed")

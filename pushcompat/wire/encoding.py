@@ -63,6 +63,10 @@ class Encoding(Protocol):
 
 class StreamEncoding(Encoding, Protocol):
     @property
+    def heartbeat_s(self) -> float | None:
+        """How often at least something is sent, where the client has asked for more often than the server does."""
+
+    @property
     def pings_early(self) -> bool:
         """A ping is due within about a second of the opening, whatever the heartbeat."""
 

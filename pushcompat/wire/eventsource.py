@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from ..message import Message, format_cursor
+from ..message import SIGNAL, Message, format_cursor
 from . import envelope, http
 from .encoding import CONTENT_TYPES, EVENTSOURCE, StreamEncoding
 from .request import Request
@@ -42,19 +42,32 @@ class _Events:
     pings_early = True
     end = b""
 
+    def __init__(self, heartbeat_s: float | None = None, controls: bool = True) -> None:
+        self.heartbeat_s = heartbeat_s
+        self._controls = controls
+
     def head(self, request: Request, extra: bytes) -> bytes:
         return http.head(200, _FIELDS, extra)
 
     def open(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
-        return b"retry: %d\n%b" % (retry_ms, _opened(cursor, heartbeat_s, lifetime_s))
+        opened = _opened(cursor, heartbeat_s, lifetime_s) if self._controls else _position(cursor)
+        return b"retry: %d\n%b" % (retry_ms, opened)
 
     def ping(self, cursor: str) -> bytes:
-        return _ping(cursor)
+        return _ping(cursor) if self._controls else _position(cursor)
 
     def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None, retry_ms: int | None = None) -> bytes:
-        return event(cursor, envelope.reset(cursor, channels, spread_ms), "control")
+        if self._controls:
+            return event(cursor, envelope.reset(cursor, channels, spread_ms), "control")
+        return event(cursor, self._plain_reset(cursor, channels, spread_ms))
+
+    def _plain_reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
+        """Must be noticed by who takes no notice of names."""
+        return envelope.reset(cursor, channels, spread_ms)
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
+        if not self._controls:
+            return b"retry: %d\n%b" % (retry_ms, _position(cursor))
         return b"retry: %d\n%b" % (retry_ms, event(cursor, envelope.rotate(cursor, retry_ms), "control"))
 
 
@@ -70,6 +83,11 @@ def _ping(cursor: str) -> bytes:
     return event(cursor, envelope.ping(cursor), "control")
 
 
+def _position(cursor: str) -> bytes:
+    """Moves a client's position, and fires no event: there is no data."""
+    return b"id: %b\n\n" % cursor.encode()
+
+
 class JsonEvents(_Events):
     """Each event carries the envelope, unnamed: a page has to register listeners by name."""
 
@@ -79,6 +97,9 @@ class JsonEvents(_Events):
 
 class TextEvents(_Events):
     """Each event carries the payload as it was published, named by its type where it has one."""
+
+    def _plain_reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
+        return SIGNAL  # look again, as in the text frames of WebSocket
 
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         return b"".join([event(format_cursor(epoch, m.sequence), m.data, m.type) for m in messages])
@@ -101,6 +122,7 @@ class Chunked:
 
     def __init__(self, events: StreamEncoding) -> None:
         self._events = events
+        self.heartbeat_s = events.heartbeat_s
 
     def head(self, request: Request, extra: bytes) -> bytes:
         return self._events.head(request, b"Transfer-Encoding: chunked\r\n" + extra)

@@ -9,6 +9,7 @@ from .names import seconds, shown
 from .request import Params, Request
 
 FORMATS = ("text", "json")
+_SHORTEST_HEARTBEAT_S = 2
 
 
 def transport(request: Request) -> str:
@@ -41,6 +42,25 @@ def hold_s(params: Params, window_s: float) -> float:
     """How long a poll may be held: ``wait``, but at most the server's window."""
     wait = params.get("wait", "")
     return min(window_s, seconds("wait", wait)) if wait else window_s
+
+
+def heartbeat_s(params: Params, longest_s: float) -> float | None:
+    """The heartbeat that a client asks for, whose own read time-out is short: whole seconds, so that few encodings are
+    enough. None: the server's own, which is also the longest.
+    """
+    asked = params.get("heartbeat", "")
+    if not asked:
+        return None
+    chosen = float(max(_SHORTEST_HEARTBEAT_S, int(min(seconds("heartbeat", asked), longest_s))))
+    return chosen if chosen < longest_s else None
+
+
+def controls(params: Params) -> bool:
+    """Whether an event stream has control events. ``controls=0``: only their ids, which fire nothing."""
+    asked = params.get("controls", "") or "1"
+    if asked not in ("0", "1"):
+        raise BadRequest(f"controls={shown(asked)}: use 0 or 1")
+    return asked == "1"
 
 
 def requested_cursor(request: Request, epoch: str) -> str:

@@ -83,6 +83,9 @@ class JsonFrames:
     pings_early = False
     end = b""  # a Close, which ``Input`` makes
 
+    def __init__(self, heartbeat_s: float | None = None) -> None:
+        self.heartbeat_s = heartbeat_s
+
     def head(self, request: Request, extra: bytes) -> bytes:
         return handshake(request)
 
@@ -121,6 +124,9 @@ class TextFrames:
     reads_input = True
     pings_early = False
     end = b""  # a Close, which ``Input`` makes
+
+    def __init__(self, heartbeat_s: float | None = None) -> None:
+        self.heartbeat_s = heartbeat_s
 
     def head(self, request: Request, extra: bytes) -> bytes:
         return handshake(request)

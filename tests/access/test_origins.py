@@ -11,6 +11,7 @@ def request(*lines: str, target: str = "/channels/chat", host: str = "push.examp
     return parse_head("\r\n".join([f"GET {target} HTTP/1.1", f"Host: {host}", *lines, "", ""]).encode("latin-1"))
 
 
+CREDENTIALS = b"Access-Control-Allow-Credentials: true\r\n"
 EXPOSED = b"Access-Control-Expose-Headers: Retry-After\r\n"
 PAGE = "https://page.example"
 
@@ -93,7 +94,11 @@ def test_an_origin_with_a_port_is_the_same_with_that_port_alone() -> None:
         (PAGE, (), b""),
         (None, ("*",), b""),
         (PAGE, ("*",), b"Access-Control-Allow-Origin: *\r\n" + EXPOSED),
-        (PAGE, (PAGE,), b"Access-Control-Allow-Origin: https://page.example\r\n" + EXPOSED + b"Vary: Origin\r\n"),
+        (
+            PAGE,
+            (PAGE,),
+            b"Access-Control-Allow-Origin: https://page.example\r\n" + CREDENTIALS + EXPOSED + b"Vary: Origin\r\n",
+        ),
         ("https://other.example", (PAGE,), b"Vary: Origin\r\n"),
         (None, (PAGE,), b"Vary: Origin\r\n"),
     ],

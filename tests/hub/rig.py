@@ -33,6 +33,7 @@ class Lines:
     single_response = False
     keep_alive = False
     reads_input = False
+    heartbeat_s = None
     end = b""
 
     def __init__(self) -> None:

@@ -514,13 +514,16 @@ def test_a_preflight_allows_what_clients_send(cors_server: Server) -> None:
     with cors_server.connect() as client:
         client.request(
             "OPTIONS", "/channels/cors", Origin=PAGE,
-            Access_Control_Request_Method="GET", Access_Control_Request_Headers="last-event-id",
+            Access_Control_Request_Method="GET", Access_Control_Request_Headers="last-event-id, hx-request,x y, X-Ours",
         )  # fmt: skip
         status, headers = client.head()
         assert (status, headers["access-control-allow-origin"]) == (204, PAGE)
         assert "POST" in headers["access-control-allow-methods"]
         allowed = headers["access-control-allow-headers"].lower().split(", ")
         assert {"last-event-id", "authorization", "content-type", "idempotency-key"} <= set(allowed)
+        assert {"hx-request", "x-ours"} <= set(allowed), "what it asks for"
+        assert len(allowed) == len(set(allowed)) == 7
+        assert headers["access-control-allow-credentials"] == "true"
         assert int(headers["access-control-max-age"]) > 0
         assert "content-length" not in headers
         assert client.poll("cors")["messages"] == []
@@ -531,6 +534,7 @@ def test_everyone_may_be_allowed(client: Client) -> None:
     client.request("GET", "/channels/cors", Origin=PAGE)
     status, headers, _ = client.response()
     assert (status, headers["access-control-allow-origin"]) == (200, "*")
+    assert "access-control-allow-credentials" not in headers, "no browser would accept both"
 
 
 # The log

@@ -434,3 +434,73 @@ def test_a_client_that_does_not_answer_the_end_is_let_go_after_the_close_timeout
         assert stage.hub.metrics.unsubscribes == Counter({"rotated": 1})
 
     play(scenario, Limits(request_cap_s=22))
+
+
+# A heartbeat of the client's own, and streams without control events
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [("5", 5.0), ("5.9", 5.0), ("1", 2.0), ("0", 2.0), ("600", 15.0), ("15", 15.0)],
+)
+def test_a_client_may_ask_for_a_shorter_heartbeat(shared_server: Server, asked: str, told: float) -> None:
+    with shared_server.connect() as client:
+        assert client.upgrade(f"/channels/short?format=json&heartbeat={asked}") == 101
+        assert said(client)["heartbeat"] == told
+
+
+def test_a_shorter_heartbeat_is_kept_and_is_nobody_elses() -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        short = await stage.subscribed("websocket-json", "a", heartbeat="3")
+        usual = await stage.subscribed("websocket-json", "a")
+        for client in (short, usual):
+            await client.until("open")
+        for _ in range(3):
+            await stage.hub.let_pass(4)
+            await short.until("ping")
+        await stage.publish("a")
+        await short.until("message")
+        assert (await usual.event()).kind == "message", "in 12 s there was no ping"
+
+    play(scenario)
+
+
+def test_a_heartbeat_that_is_no_number_is_refused(shared_client: Client) -> None:
+    shared_client.request("GET", "/channels/short?transport=eventsource&heartbeat=often")
+    assert shared_client.problem()[::2] == (400, "heartbeat='often': use a number of seconds, 0 or more")
+
+
+@pytest.mark.parametrize(("text_format", "told"), [("text", "UPDATED"), ("json", "reset")])
+def test_without_controls_an_event_stream_has_ids_and_messages_and_says_what_was_lost(
+    shared_server: Server, text_format: str, told: str
+) -> None:
+    cursor = shared_server.publish("bare", "older")["id"]
+    with shared_server.connect() as client:
+        query = f"transport=eventsource&format={text_format}&controls=0"
+        client.request("GET", f"/channels/bare?{query}&cursor=00000000-000000000000007")
+        assert client.head()[0] == 200
+        opened = client.event()
+        assert (set(opened), opened["id"]) == ({"retry", "id"}, "00000000-000000000000000")
+        lost = client.event()
+        assert set(lost) == {"id", "data"}
+        assert lost["id"] == cursor
+        assert lost["data"] == told if text_format == "text" else json.loads(lost["data"])["control"] == told
+        new = shared_server.publish("bare", "new")["id"]
+        event = client.event()
+        assert (event["id"], "new" in event["data"]) == (new, True)
+        assert "event" not in event
+
+
+def test_without_controls_a_ping_is_an_id(shared_server: Server) -> None:
+    cursor = shared_server.publish("bare", "older")["id"]
+    with shared_server.connect() as client:
+        client.request("GET", "/channels/bare?transport=eventsource&controls=0")
+        client.head()
+        assert client.event()["id"] == cursor
+        assert client.event() == {"id": cursor}
+
+
+def test_controls_is_0_or_1(shared_client: Client) -> None:
+    shared_client.request("GET", "/channels/bare?transport=eventsource&controls=no")
+    assert shared_client.problem()[::2] == (400, "controls='no': use 0 or 1")

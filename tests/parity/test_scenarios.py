@@ -15,7 +15,7 @@ from .subscriber import Scene
 from .wires import WIRES
 
 EPOCHLESS = "00000000-000000000000000"
-BIG = 64 * 1024  # the largest message
+BIG = 60 * 1024  # the largest message
 ALL = list(WIRES)
 
 

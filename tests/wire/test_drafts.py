@@ -41,6 +41,11 @@ def nested(levels: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
         (b"application/x-www-form-urlencoded", b"", "application/x-www-form-urlencoded"),
         (b"text/plain", b"identity", "text/plain"),
         (b"text/plain", b"Identity", "text/plain"),
+        (b"text/plain; charset=US-ASCII", b"", "text/plain"),
+        (b"application/octet-stream", b"", "application/octet-stream"),
+        (b"application/cloudevents+json; charset=utf-8", b"", JSON),
+        (b"application/vnd.github.v3+json", b"", JSON),
+        (b"text/json", b"", JSON),
     ],
 )
 def test_json_and_text_are_taken(content_type: bytes, content_encoding: bytes, expected: str) -> None:
@@ -50,7 +55,6 @@ def test_json_and_text_are_taken(content_type: bytes, content_encoding: bytes, e
 @pytest.mark.parametrize(
     ("content_type", "content_encoding", "said"),
     [
-        (b"application/octet-stream", b"", "application/octet-stream"),
         (b"application/jsonx", b"", "application/jsonx"),
         (b"image/" + b"x" * 999, b"", "x; use application/json or text/plain"),
         (b"text/plain; charset=latin-1", b"", "use utf-8"),
@@ -61,6 +65,7 @@ def test_other_bodies_are_refused(content_type: bytes, content_encoding: bytes, 
     with pytest.raises(UnsupportedMedia, match=said) as refused:
         drafts.media_type(content_type, content_encoding)
     assert len(refused.value.detail) < 200
+    assert dict(refused.value.headers) == {"Accept": "application/json, text/plain", "Accept-Encoding": "identity"}
 
 
 # Payloads
