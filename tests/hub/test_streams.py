@@ -457,11 +457,11 @@ def test_a_shorter_heartbeat_is_kept_and_is_nobody_elses() -> None:
         for client in (short, usual):
             await client.until("open")
         for _ in range(3):
-            await stage.hub.let_pass(4)
+            await stage.hub.let_pass(3)
             await short.until("ping")
         await stage.publish("a")
         await short.until("message")
-        assert (await usual.event()).kind == "message", "in 12 s there was no ping"
+        assert (await usual.event()).kind == "message", "in 9 s there was no ping"
 
     play(scenario)
 
