@@ -199,7 +199,7 @@ NETWORKS = (
     ),
     Network(
         "page left, and returned to by the back button",
-        "resumed from the back-forward cache, nothing lost (Firefox loads a new page: it caches none with a connection)",
+        "resumed from the back-forward cache, nothing lost (Firefox loads a new page)",
         play=_leave_and_return, interrupts=True, returns=True,
     ),
     Network(
