@@ -212,7 +212,9 @@ def test_a_log_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_a_replica_is_refused(tmp_path: Path) -> None:
     async def scenario(server: Engine) -> None:
         store = RedisStore(server.url(), ALL)
-        with pytest.raises(ConfigError, match="the server is a replica; name its master, or the Sentinels"):
+        with pytest.raises(
+            ConfigError, match="this server is a replica; use the URL of its master, or of the Sentinels"
+        ):
             await store.open()
         await store.close()
 

@@ -182,12 +182,12 @@ def test_a_writer_whose_lease_is_over_does_not_switch(
         monkeypatch.setattr(snapshot, "_chunks", pausing)
         late = asyncio.ensure_future(store.trim(tail=0))
         await reached.wait()
-        assert await other.trim() == "somebody else makes one"
+        assert await other.trim() == "another process is writing one"
         engine.ask("DEL", f"{{{prefix}}}:lease")
         await fill(other, "a", *"45")
         assert await other.trim(tail=0) == ""
         goes_on.set()
-        assert await late == "the lease is over"
+        assert await late == "the lease has expired"
         assert shown((await store.retained()).messages) == ["a:4", "a:5"]
         for each in (store, other):
             await each.close()

@@ -1,15 +1,16 @@
-"""The log on a Redis or Valkey server. Needs the extra ``redis``; ``urls`` alone does not.
+"""The log on a Redis or Valkey server. Requires the extra ``redis``; only ``urls`` works without it.
 
     log                 stream: the recent part of the log (``entries``)
-    state               hash: epoch, identity of the server, head, where the snapshot ends (``link.State``)
-    snapshot:N:TOKEN    list: what is retained of the part up to number N (``snapshot``)
-    lease               who makes a snapshot now
-    writer:ID           the fence of one process: its last group, and the answer to it (``writer``)
-    receipts            hash: answers by Idempotency-Key; receipts:age, list: its keys, oldest first
+    state               hash: epoch, identity of the server, head, end of the snapshot (``link.State``)
+    snapshot:N:TOKEN    list: the retained messages up to number N (``snapshot``)
+    lease               the process that is writing a snapshot
+    writer:ID           the fence of a process: its last group, and the answer to it (``writer``)
+    receipts            hash: answers by Idempotency-Key; receipts:age, list: their keys, oldest first
+    presence:…          the board of the processes (``board``)
 
-All of them begin with ``{PREFIX}:``. What must be done at once is done by a script (``scripts``).
+All keys begin with ``{PREFIX}:``. Every atomic change is a script (``scripts``).
 
-What makes each acknowledged message arrive once, or its loss known: groups have numbers (``writer``), entries form a
-chain (``entries``), connections ask whose log it is (``link``), and snapshots are verified (``snapshot``). tests/models
-has each of these as a small model, with the rules that do not hold.
+Four rules together ensure that each acknowledged message arrives once, or that its loss is known: groups have numbers
+(``writer``), entries form a chain (``entries``), connections check the server's identity (``link``), and snapshots
+are verified (``snapshot``). tests/models contains each rule as a small model, with variants that fail.
 """

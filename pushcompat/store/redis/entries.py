@@ -1,10 +1,11 @@
-"""What the stream holds, and the chain that its entries form.
+"""What the stream contains, and the chain that its entries form.
 
-An entry is the nonce of the group before, the nonce of its own group, and the message. So it fits exactly one entry
-before it: whoever reads on notices that something is missing in between, or that the log is another one by now, also
-where as many new entries came as were lost. An entry without a message begins an epoch.
+The value of an entry is the nonce of the previous group, the nonce of its own group, and the message. So it can
+follow only one entry: a reader detects that entries are missing, or that the log was replaced, also if as many
+entries were added as were lost. An entry without a message starts an epoch.
 
-An entry's id is ``<sequence number>-0``; one without a message shares the number before it: ``<number>-1``, …
+An entry's id is ``<sequence number>-0``. An entry without a message has the number of the one before it:
+``<number>-1``.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ Entry = tuple[bytes, Sequence[bytes]]  # id; the field's name and its value
 
 
 class Broken(Exception):
-    """An entry that does not follow the one before."""
+    """An entry does not follow the previous one."""
 
 
 class Place(NamedTuple):
-    """Where a reader stands: the id of the last entry that it has read, and the nonce of that one's group."""
+    """A reader's position: the id of the last entry it has read, and the nonce of that entry's group."""
 
     id: bytes
     nonce: bytes
@@ -42,7 +43,7 @@ class Place(NamedTuple):
 
 
 def order(entry_id: bytes) -> tuple[int, int]:
-    """Entry ids compare by this."""
+    """The sort key of entry ids."""
     number, _, part = entry_id.partition(b"-")
     return int(number), int(part)
 
@@ -76,12 +77,12 @@ def place_of(entry: Entry) -> Place:
 
 class Page(NamedTuple):
     packed: list[tuple[int, bytes]]  # sequence number, packed message
-    place: Place  # behind it
-    epochs: bool  # an epoch begins in it
+    place: Place  # of its last entry
+    epochs: bool  # an epoch starts in it
 
 
 def read(entries: Iterable[Entry], place: Place) -> Page:
-    """What ``entries``, read from ``place`` on, hold. Raises Broken."""
+    """The contents of ``entries``, which were read after ``place``. Raises Broken."""
     last, nonce = place
     sequence = place.sequence
     packed: list[tuple[int, bytes]] = []

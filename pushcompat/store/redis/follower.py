@@ -1,4 +1,4 @@
-"""Follows the log from a place on, through lost connections."""
+"""Follows the log, across lost connections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PART = "following"
 
 
 class Follower:
-    """One reader of the log. ``look`` is called with the state about once a second."""
+    """Reads the log, and calls ``look`` with its state about once a second."""
 
     def __init__(
         self, server: Server, problems: Problems, look: Callable[[State], None], epoch: str, news: News
@@ -37,7 +37,7 @@ class Follower:
         self._news = news
 
     async def run(self, after: int, place: Place | None) -> None:
-        """Reads on from ``after``, until it is cancelled. Raises Lost. ``place``: the one of ``after``, if known."""
+        """Reads from ``after`` on until it is cancelled. Raises Lost. ``place``: that of ``after``, if known."""
         pause_s, most_s = _PAUSE_S
         while True:
             link: Link | None = None
@@ -64,7 +64,7 @@ class Follower:
             pause_s = min(most_s, pause_s * 2)
 
     async def _read(self, link: Link, place: Place) -> Place:
-        """Reads what is there, or waits a while for it. Returns the place behind it."""
+        """Reads the next entries, or waits for some. Returns the new place, or the same if there were none."""
         (reply,) = await link.call(
             ("XREAD", "COUNT", _ENTRIES_AT_ONCE, "BLOCK", _BLOCK_MS, "STREAMS", self._keys.log, place.id),
             timeout_s=_READ_S,
@@ -82,10 +82,10 @@ class Follower:
         return page.place
 
     async def _ask(self, link: Link, *commands: Command) -> list[Any]:
-        """The state after the commands, and their replies. Raises Lost where the epoch is over.
+        """The state after the commands, and their replies. Raises Lost if the epoch has changed.
 
-        The state comes last: an entry that a reply lacks because it was cut away is in the snapshot that the state
-        names. (A transaction would not do: a server that is out of memory refuses to queue any command.)
+        The state is read last: an entry that is missing in a reply because it was trimmed is in the snapshot of that
+        state. (A transaction is not possible: a server that is out of memory refuses to queue commands.)
         """
         *replies, fields = await link.call(*commands, self._keys.read_state)
         state = state_from(fields)
@@ -96,12 +96,12 @@ class Follower:
         return [state, *replies]
 
     async def _check(self, link: Link, place: Place) -> None:
-        """Whether the log still has the entry that was read last: it may be flushed, or restored from a copy."""
+        """Checks that the log still has the last entry that was read: it may have been flushed or overwritten."""
         state, replication, entries = await self._ask(
             link, ("INFO", "replication"), ("XRANGE", self._keys.log, place.id, place.id)
         )
         if not link.is_same(replication):
-            raise NotUsable("the server has become a replica, or has other contents")
+            raise NotUsable("the server became a replica, or has a new replication ID")
         if entries:
             is_there = nonce_of(entries[0]) == place.nonce
         elif place.id == state.snapshot:
@@ -113,13 +113,13 @@ class Follower:
         self._look(state)
 
     async def _lose(self, link: Link, place: Place, state: State) -> None:
-        """Raises Lost, after it made a new epoch unless the entries after ``place`` were only cut away."""
+        """Raises Lost. Starts a new epoch first, unless the entries after ``place`` were only trimmed."""
         if place.order >= state.base.order:
-            await link.renew(self._keys, self._epoch, "the server has other entries than were read from it")
+            await link.renew(self._keys, self._epoch, "the server has other entries than before")
         raise Lost
 
     async def _find(self, link: Link, after: int) -> Place:
-        """The place of ``after``. What is only in the snapshot is given to ``news`` then."""
+        """The place of ``after``. Messages that are only in the snapshot are passed to ``news``."""
         of_number = f"{after}-{2**64 - 1}", f"{after}-0"
         state, entries = await self._ask(link, ("XREVRANGE", self._keys.log, *of_number, "COUNT", 1))
         if entries:

@@ -1,14 +1,13 @@
-"""Connections to the server, and what is asked on each before anything else: whose log is it?
+"""Connections to the server, and the identity check that each of them begins with.
 
-A log is lost in part when its server is restarted or replaced, and the server does not say so. But it has an identity,
-and that is another one then: ``run_id`` is new with every start, ``master_replid`` with every promotion. The state
-keeps the identity under which the log was written. Where they differ, the first who notices makes a new epoch
-(``scripts.RENEW``); only then is anything read or appended. One case is no loss: a server that gets its first replica
-takes a new ``master_replid`` that has no predecessor (``master_replid2`` is all zeros).
+A server that restarts or is replaced may have lost the end of the log, and does not report it. But its identity
+changes: ``run_id`` with every start, ``master_replid`` with every promotion. The state contains the identity of the
+server that the log was written on. If it differs, the first process that notices starts a new epoch
+(``scripts.RENEW``), before it reads or appends anything. One change means no loss: a server that gets its first
+replica takes a new ``master_replid`` without a predecessor (``master_replid2`` is all zeros).
 
-So a connection must never be replaced without these questions. redis-py's clients reconnect within a call, and send a
-command again up to ten times. That is why only its connections are used here: a ``Link`` is one of them, and ends with
-it.
+So no connection may be replaced without this check. The clients of redis-py reconnect during a call, and repeat a
+command up to ten times. Therefore only its connections are used: a ``Link`` owns one, and ends with it.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ from .urls import Address
 AWAY = (RedisError, OSError)  # what ``Link.call`` raises; asyncio's TimeoutError is an OSError
 _CONNECT_S = 2.0
 _CALL_S = 2.0
-_QUESTIONS = 5  # times that they are asked, while others answer them too
+_CHECKS = 5  # of the identity, while other processes change the state
 _OLDEST = (6, 2)  # XTRIM MINID
 
 Command = Sequence[bytes | str | int | float]
 
 
 class NotUsable(RedisError):
-    """A server that answers, but cannot be used: a replica, too old, without rights. The message is a sentence."""
+    """The server responds, but cannot be used: a replica, or too old. The message is a sentence for the operator."""
 
 
 VERSION = 1
@@ -70,7 +69,7 @@ class State(NamedTuple):
 
     @property
     def base(self) -> Place:
-        """Where the stream begins to count: what is up to here is in the snapshot."""
+        """The place at which the snapshot ends and the stream continues."""
         return Place(self.snapshot, self.snapshot_nonce)
 
 
@@ -105,19 +104,19 @@ class Keys:
 
 
 class Link:
-    """One connection, after its questions were answered. Ends with the first error that is not the server's answer."""
+    """One connection, after its identity check. It ends with the first error that is not a reply of the server."""
 
     def __init__(self, connection: AbstractConnection, steady: Callable[[], float]) -> None:
         self._connection = connection
         self._steady = steady
-        self.state = State()  # as it was when the questions were asked
+        self.state = State()  # at the time of the check
         self.ident = ""
         self.ahead_s = 0.0  # how much the server's clock is ahead of this process's
 
     async def call(self, *commands: Command, timeout_s: float | None = None) -> list[Any]:
         """Sends the commands at once, and returns their replies. Raises one of ``AWAY``."""
         connection = self._connection
-        if not connection.is_connected:  # it would connect again
+        if not connection.is_connected:  # redis-py would reconnect
             raise ConnectionError("the connection is closed")
         replies: list[Any] = []
         refused: ResponseError | None = None
@@ -157,15 +156,15 @@ class Link:
     async def close(self) -> None:
         connection = self._connection
         try:
-            await connection.disconnect(nowait=not isinstance(connection, SSLConnection))  # TLS says goodbye first
+            await connection.disconnect(nowait=not isinstance(connection, SSLConnection))  # TLS closes with a handshake
         except RedisError:
-            pass  # it did not, in time
+            pass  # no response in time
 
-    # Whose log it is
+    # Identity
 
     async def identify(self, keys: Keys) -> State:
-        """Asks whose log this is, and makes a new epoch where it was another's. Raises one of ``AWAY``."""
-        for _ in range(_QUESTIONS):
+        """Checks the server's identity, and starts a new epoch if it changed. Raises one of ``AWAY``."""
+        for _ in range(_CHECKS):
             replication, about, clock, fields = await self.call(
                 ("INFO", "replication"), ("INFO", "server"), ("TIME",), keys.read_state
             )
@@ -184,17 +183,17 @@ class Link:
                 await self.run(MOVE, [keys.state], state.epoch, state.ident, self.ident)
             else:
                 await self.renew(keys, state.epoch, "the server was restarted or replaced" if state.epoch else None)
-        raise NotUsable("the log's epoch changes all the time")
+        raise NotUsable("the epoch of the log keeps changing")
 
     async def renew(self, keys: Keys, epoch: str, why: str | None, *, discard: bool = False) -> None:
-        """Makes a new epoch, if the log's is this one ("": it has no state). ``why``: for the log line, if any."""
+        """Starts a new epoch, if the log still has this one ("": it has no state). ``why``: for a log line."""
         nonce, new = secrets.token_bytes(NONCE_BYTES), new_epoch()
         (now,) = await self.run(RENEW, [keys.state, keys.log], epoch, self.ident, new, nonce, int(discard), VERSION)
         if now == new.encode() and why is not None:
             logs.event(Event.LOG_RENEWED, logging.WARNING, epoch=new, detail=why)
 
     def is_same(self, replication: bytes) -> bool:
-        """Whether the server is what it was: not demoted, and of the same history. ``replication``: its INFO."""
+        """Whether the server is still a master with the same replication ID. ``replication``: its INFO."""
         role = _info(replication)
         return role.get("role") == "master" and self.ident.endswith(f":{role.get('master_replid')}")
 
@@ -206,14 +205,14 @@ def _info(text: bytes) -> dict[str, str]:
 
 def _check(role: dict[str, str], server: dict[str, str]) -> None:
     if role.get("role") != "master":
-        raise NotUsable("the server is a replica; name its master, or the Sentinels")
+        raise NotUsable("this server is a replica; use the URL of its master, or of the Sentinels")
     version = tuple(int(number) for number in re.findall(r"\d+", server.get("redis_version", ""))[:2])
     if version < _OLDEST:
-        raise NotUsable(f"the server is Redis {server.get('redis_version')}; 6.2 is the oldest that works")
+        raise NotUsable(f"the server is Redis {server.get('redis_version')}; at least 6.2 is required")
 
 
 class Server:
-    """Where links come from."""
+    """Creates links."""
 
     def __init__(self, address: Address, steady: Callable[[], float] = time.monotonic) -> None:
         self.address = address
@@ -221,7 +220,7 @@ class Server:
         self.keys = Keys(address.prefix)
 
     async def connect(self) -> Link:
-        """A new connection that knows whose log it is. Raises one of ``AWAY``."""
+        """A new connection, checked. Raises one of ``AWAY``."""
         async with asyncio.timeout(2 * _CONNECT_S):
             connection = await self._connection()
             link = Link(connection, self._steady)

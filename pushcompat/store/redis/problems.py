@@ -1,4 +1,4 @@
-"""What is wrong with the log now: for readiness, for publishers' answers, and in the log lines when it changes."""
+"""The current problems of the log, for ``health`` and for the log lines when they begin and end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...logs import Event
 
 
 class Problems:
-    """One sentence for each part that has a problem. ``server`` is its URL without passwords."""
+    """One sentence for each part with a problem. ``server`` is the URL without passwords."""
 
     def __init__(self, server: str) -> None:
         self._server = server

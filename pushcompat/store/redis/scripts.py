@@ -1,10 +1,10 @@
-"""What runs inside the server, as Lua: each script is one transaction.
+"""The Lua scripts that run in the server; each is one transaction.
 
-``redis.call`` raises where memory has run out, unless the script has written before. Appending must be refused then, so
-its first write is an XADD; that also fails, before anything is written, where a number was given already. What frees
-memory must not be refused: those scripts begin with a write that takes none.
+``redis.call`` fails if the server is out of memory, unless the script has written before. Appending must then be
+refused as a whole, so its first write is an XADD, which also fails if the number was given before. What frees memory
+must not be refused: these scripts begin with a write that needs no memory.
 
-Keys: state (hash), log (stream), then those that only one of them needs. Numbers are formatted with ``%.0f``, because
+Keys: state (hash), log (stream), then those that only one script needs. Numbers are formatted with ``%.0f``, because
 Lua writes 1e14 for 100000000000000.
 """
 
@@ -14,7 +14,7 @@ from hashlib import sha1
 
 
 class Script:
-    """``sha`` names it to a server that has seen ``text`` before."""
+    """``sha`` identifies ``text`` on a server that has loaded it."""
 
     def __init__(self, text: str) -> None:
         self.text = text.encode()
@@ -103,9 +103,9 @@ redis.call('SET', KEYS[3], ARGV[3] .. ' ' .. answer, 'EX', ARGV[5])
 return {'stored', answer}
 """)
 
-# A new epoch, if the log has the one that the caller has seen ('' for none): so one of many who notice makes it. Every
-# follower meets the entry without a message. Where the state is gone, or does not belong to the log, nothing is known
-# of what the log holds, and it starts empty, but never gives a number twice.
+# Starts a new epoch, if the log still has the one that the caller has seen ('' for none): so one of many callers does.
+# Every follower reads the entry without a message. If the state is missing or older than the log, the contents are
+# unknown: the log starts empty, but gives no number twice.
 # KEYS   state, log
 # ARGV   epoch seen, ident, new epoch, nonce, whether to discard what is there, version of what is written
 RENEW = Script("""
@@ -140,7 +140,7 @@ redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'ident', ARGV[2], 'nonce', ARGV[4]
 return ARGV[3]
 """)
 
-# The same contents under another identity of the server, if the state has the one that the caller has seen.
+# Replaces the identity and keeps the epoch, if the state still has the identity that the caller has seen.
 # KEYS   state
 # ARGV   epoch seen, ident seen, ident
 MOVE = Script("""
@@ -173,16 +173,16 @@ redis.call('PEXPIRE', KEYS[2], ARGV[2])
 return 1
 """)
 
-# Makes the chunks the snapshot, and trims the log, if all is as it was when they were made.
+# Makes the chunks the snapshot, and trims the log, if nothing has changed since they were made.
 # KEYS   state, log, lease, chunks, chunks of the snapshot before
 # ARGV   epoch, ident, token, number of chunks, place (id), sequence number of it, nonce there, messages, size of log,
 #        first id that stays in the log, key of the chunks, key of those before, ms that these live on
 SWITCH = Script("""
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'ident', 'snapshot', 'snapshot_key')
-if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] then return 'another epoch' end
-if redis.call('GET', KEYS[3]) ~= ARGV[3] then return 'the lease is over' end
-if tonumber(string.match(state[3], '^%d+')) >= tonumber(ARGV[6]) then return 'there is a later one' end
-if state[4] ~= ARGV[12] then return 'another snapshot' end
+if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] then return 'the epoch has changed' end
+if redis.call('GET', KEYS[3]) ~= ARGV[3] then return 'the lease has expired' end
+if tonumber(string.match(state[3], '^%d+')) >= tonumber(ARGV[6]) then return 'there is a newer one' end
+if state[4] ~= ARGV[12] then return 'the snapshot has changed' end
 if redis.call('LLEN', KEYS[4]) ~= tonumber(ARGV[4]) then return 'chunks are missing' end
 redis.call('PERSIST', KEYS[4])
 if ARGV[12] ~= '' then redis.call('PEXPIRE', KEYS[5], ARGV[13]) end

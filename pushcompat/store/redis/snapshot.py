@@ -1,17 +1,18 @@
-"""The log as a whole: the snapshot, then the stream behind it.
+"""The complete log: the snapshot, followed by the stream.
 
-A stream gives memory back only where its oldest entries go, so it cannot keep the few messages of a quiet channel
-behind the many of a busy one. It is the recent part of the log; what is retained of the part before is a list of
-chunks, the snapshot. When the stream has outgrown it, one process makes the next snapshot and cuts the stream.
+A stream frees memory only if its oldest entries are removed, so it cannot keep the few messages of a quiet channel
+beside the many of a busy one. It contains the recent part of the log. The retained messages from before are a list of
+chunks, the snapshot. When the stream has outgrown the snapshot, one process writes a new one and trims the stream.
 
-It may pause anywhere, and another may do the same meanwhile. So:
+That process can pause at any point, and another one can do the same meanwhile. Therefore:
 
-- it takes a lease under a random token; the chunks' key has the token in its name, and expires unless switched to;
-- it reads what it writes from the log, in one piece that is verified: snapshot, chain, head;
-- one script switches, if epoch, identity, lease, the snapshot before and the number of chunks are as they should be,
-  and the new one goes further. It cuts the stream at or before the place where the snapshot ends. The one before
-  expires later, for who reads it now;
-- whoever reads begins with the state, and starts again where the parts do not fit.
+- It takes a lease under a random token. The key of the chunks contains the token, and expires unless it becomes the
+  snapshot.
+- It loads the log as every reader does, with all checks, and writes only what it loaded.
+- One script switches to the new snapshot, if epoch, identity, lease, previous snapshot and number of chunks are as
+  expected, and the new one reaches further. It trims the stream up to the end of the snapshot, or less. The previous
+  snapshot expires later, since others may be reading it.
+- A reader starts with the state, and starts again if the parts do not match.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ _READ_S = 5.0  # for one such reply
 _ATTEMPTS = 5
 _PAUSE_S = 0.05
 _LEASE_MS = 60_000
-_LEAST_ENTRIES = 8192  # a stream that is shorter is not worth a snapshot
-_TAIL_ENTRIES = 50_000  # that stay in the stream for followers that are a little behind: half a second at full speed
+_LEAST_ENTRIES = 8192  # a shorter stream is not worth a snapshot
+_TAIL_ENTRIES = 50_000  # left in the stream for followers that lag: half a second at full speed
 _TAIL_BYTES = 16 * 1024 * 1024
 
 
 class Damaged(Exception):
-    """Parts of the log are missing, and nobody is about to change it."""
+    """Parts of the log are missing, and no process is changing it."""
 
 
 class _Head(msgspec.Struct, array_like=True):
-    """The snapshot's first chunk: the floors there, and the highest number that was evicted."""
+    """The first chunk of a snapshot: the floors, and the highest number evicted."""
 
     floor: int = 0
     floors: dict[str, int] = {}
@@ -62,7 +63,7 @@ _decode_chunk = msgspec.msgpack.Decoder(list[Packed]).decode
 
 
 class Log(NamedTuple):
-    """The whole log as it was at one moment. ``state`` and ``place`` belong together."""
+    """The complete log at one moment."""
 
     state: State
     head: _Head
@@ -97,7 +98,7 @@ async def load(link: Link, keys: Keys) -> Log:
 
 
 async def _read(link: Link, keys: Keys, state: State) -> Log | None:
-    """None: what was read does not fit together."""
+    """None: the parts do not match."""
     chunks: list[bytes] = []
     while len(chunks) < state.snapshot_chunks:
         first, last = len(chunks), len(chunks) + _CHUNKS_AT_ONCE - 1
@@ -140,14 +141,14 @@ def due(state: State, retention: Retention) -> bool:
 
 
 async def write(link: Link, keys: Keys, retention: Retention, now_ms: int, tail: int | None = None) -> str:
-    """Makes a snapshot, unless somebody is making one. Returns why not, or nothing. Raises Damaged, or one of ``AWAY``.
+    """Writes a snapshot, unless another process does. Returns why not, or "". Raises Damaged, or one of ``AWAY``.
 
-    ``tail``: the most entries before its place that stay in the stream.
+    ``tail``: how many entries of it stay in the stream, at most.
     """
     token = secrets.token_hex(8)
     (taken,) = await link.run(TAKE_LEASE, [keys.lease], token, _LEASE_MS)
     if not taken:
-        return "somebody else makes one"
+        return "another process is writing one"
     log = await load(link, keys)
     refused = await _write(link, keys, token, log, retention, now_ms, _TAIL_ENTRIES if tail is None else tail)
     await link.run(RELEASE, [keys.lease], token)
@@ -156,7 +157,7 @@ async def write(link: Link, keys: Keys, retention: Retention, now_ms: int, tail:
 
 async def _write(link: Link, keys: Keys, token: str, log: Log, retention: Retention, now_ms: int, tail: int) -> str:
     state = log.state
-    if not log.stream:  # but maybe the beginning of an epoch, which the snapshot does not have
+    if not log.stream:  # but it may contain the start of an epoch, which the snapshot lacks
         await link.call(("XTRIM", keys.log, "MINID", state.snapshot))
         return ""
     chunks, count = await asyncio.to_thread(_chunks, log, retention, now_ms)
@@ -164,7 +165,7 @@ async def _write(link: Link, keys: Keys, token: str, log: Log, retention: Retent
     for chunk in chunks:
         (pushed,) = await link.run(PUSH, [keys.lease, key], token, _LEASE_MS, chunk, timeout_s=_READ_S)
         if not pushed:
-            return "the lease is over"
+            return "the lease has expired"
     before = state.snapshot_key
     (refused,) = await link.run(
         SWITCH,
@@ -176,7 +177,7 @@ async def _write(link: Link, keys: Keys, token: str, log: Log, retention: Retent
 
 
 def _stays_from(log: Log, tail: int) -> int:
-    """The first number that stays in the stream."""
+    """The first sequence number that stays in the stream."""
     first, left = log.place.sequence + 1, _TAIL_BYTES
     for number, packed in reversed(log.stream[max(0, len(log.stream) - tail) :] if tail else []):
         left -= len(packed)
@@ -187,7 +188,7 @@ def _stays_from(log: Log, tail: int) -> int:
 
 
 def _chunks(log: Log, retention: Retention, now_ms: int) -> tuple[list[bytes], int]:
-    """The chunks of the next snapshot, and the number of messages in them. Runs in a thread: it takes µs a message."""
+    """The chunks of a new snapshot, and the number of messages in them. Takes 1 µs a message; runs in a thread."""
     kept = log.retain(retention, now_ms)
     packed = {number: data for part in (log.snapshot, log.stream) for number, data in part}
     chunks = [_encode((kept.floor, kept.floors, kept.evicted))]

@@ -1,4 +1,4 @@
-"""The log on a Redis or Valkey server, which any number of processes on any number of machines share."""
+"""The log on a Redis or Valkey server, shared by any number of processes on any number of machines."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .problems import Problems
 from .urls import parse
 from .writer import Writer
 
-_OPEN_S = 5.0  # the server may start at the same time as we do
+_OPEN_S = 5.0  # Redis may be starting too
 _PAUSE_S = 0.2
 _TRIM_APART_S = 2.0
 _READING = "reading"
-_DAMAGED = "parts of the log are missing, and what was left is discarded"
+_DAMAGED = "parts of the log are missing; the rest is discarded"
 
 Clock = Callable[[], float]
 
@@ -52,7 +52,7 @@ class RedisStore:
         self._writer = Writer(self._server, retention, (clock, steady), self._problems, self._free_memory, patience_s)
         self._writing: asyncio.Task[None] | None = None
         self._loaded: tuple[str, int, Place] | None = None  # epoch, number and place of the last load's end
-        self._link: Link | None = None  # for short questions
+        self._link: Link | None = None  # for short reads
         self._asking = asyncio.Lock()
         self._trimming: asyncio.Task[None] | None = None
         self._trim_at = 0.0
@@ -68,7 +68,9 @@ class RedisStore:
                 break
             except AWAY as error:
                 refused = isinstance(error, AuthenticationError | ResponseError)
-                wrong = isinstance(error, NotUsable) and self._server.address.service is None  # else a fail-over
+                wrong = (
+                    isinstance(error, NotUsable) and self._server.address.service is None
+                )  # else it may be a failover
                 sentence = self._problems.note("opening", error)
                 if refused or wrong or loop.time() > until:
                     raise ConfigError(f"--store {sentence}") from None
@@ -78,20 +80,20 @@ class RedisStore:
         self._writing = asyncio.create_task(self._writer.run())
 
     async def _warn(self) -> None:
-        """Connects, and says what of the server's configuration may lose messages."""
+        """Connects, and logs what in the server's configuration can lose messages."""
         link = await self._connected()
         self.epoch = link.state.epoch
         try:
             replies = await link.call(("CONFIG", "GET", "appendonly"), ("CONFIG", "GET", "maxmemory-policy"))
         except ResponseError as error:
-            _warn(f"its configuration cannot be checked ({error}): it should have appendonly yes, and noeviction")
+            _warn(f"the configuration cannot be checked ({error}); it needs appendonly yes and a policy noeviction")
             return
         found = dict(reply for reply in replies if len(reply) == 2)
         if found.get(b"appendonly") == b"no":
-            _warn("appendonly is no: a restart of the server loses what was published since its last dump")
+            _warn("appendonly is no: a restart of the server loses all messages since its last dump")
         policy = found.get(b"maxmemory-policy", b"noeviction").decode()
         if policy.startswith("allkeys"):
-            _warn(f"maxmemory-policy is {policy}, which may evict the log: use noeviction")
+            _warn(f"maxmemory-policy is {policy}, which can evict the log: set noeviction")
 
     async def close(self) -> None:
         tasks = [task for task in (self._writing, self._trimming) if task is not None]
@@ -189,10 +191,10 @@ class RedisStore:
         try:
             await self.trim(**options)
         except (*AWAY, snapshot.Damaged) as error:
-            logs.log.warning("the snapshot was not made: %s", error)
+            logs.log.warning("no snapshot was written: %s", error)
 
     async def trim(self, **options: int) -> str:
-        """Makes a snapshot and cuts the log; returns why not, or nothing. Raises Damaged, or one of ``AWAY``."""
+        """Writes a snapshot and trims the log; returns why not, or "". Raises Damaged, or one of ``AWAY``."""
         link = await self._server.connect()
         try:
             return await snapshot.write(link, self._keys, self._retention, int(self._clock() * 1000), **options)

@@ -1,13 +1,13 @@
-"""The URL of a server: where it is, who we are, and what is kept there.
+"""The URL of a server: its address, the login, and parameters.
 
     redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]
     rediss://…                                                   the same over TLS
     redis+unix://[[USER]:PASSWORD@]/PATH/OF/SOCKET[?db=DB]
     redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]]…/SERVICE[/DB]
 
-``?prefix=`` (of all keys) and ``?wait=`` (replicas that a publish waits for) may follow; for TLS ``?ssl_ca_certs=``,
-``?ssl_certfile=``, ``?ssl_keyfile=`` and ``?ssl_check_hostname=``, and ``?ssl=1`` where Sentinels name the server.
-Sentinels are asked without a password, unless ``?sentinel_username=`` and ``?sentinel_password=`` say one.
+Parameters: ``prefix`` (of all keys) and ``wait`` (number of replicas that a publish waits for). With TLS:
+``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` and ``ssl_check_hostname``. With Sentinels: ``ssl=1`` (TLS to the
+master), ``sentinel_username`` and ``sentinel_password``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OF_SENTINELS = ("sentinel_username", "sentinel_password")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """``options`` are redis-py's for a connection, the place of the server included unless Sentinels know it.
+    """``options`` are those of redis-py's connections. They contain the server's address, unless Sentinels provide it.
 
     ``shown`` is the URL without passwords. ``wait``: how many replicas a publish waits for.
     """
@@ -36,7 +36,7 @@ class Address:
     shown: str
     options: dict[str, Any] = field(repr=False)
     tls: bool = False
-    service: str | None = None  # the name that Sentinels know the server by
+    service: str | None = None  # the name of the master in the Sentinels' configuration
     sentinels: tuple[tuple[str, int], ...] = ()
     sentinel_options: dict[str, Any] = field(default_factory=dict, repr=False)
     prefix: str = "pushcompat"
@@ -44,7 +44,7 @@ class Address:
 
 
 def without_password(url: str) -> str:
-    """For messages: whatever may be a password is ``***``, also in a URL that is not well formed."""
+    """For messages: everything that may be a password becomes ``***``, also in a malformed URL."""
     url = re.sub(r"(?<=//)([^/@]*?):(.*)@", r"\1:***@", url)
     return re.sub(r"(?i)(password=)[^&]*", r"\1***", url)
 

@@ -1,14 +1,14 @@
-"""Appends groups, each exactly once.
+"""Appends each group exactly once.
 
-A connection may end between a command and its reply, and a command may be held on the way and arrive later. So each
-process has a fence in the log, under a random name: the number of its last group. The same group is sent again, with
-the same number, until there is an answer or the publishers' patience ends; the script stores it once, and gives the
-first answer again. A fence comes from registration alone: if an append made one where it finds none, a copy of a
-command that arrives after the fence has gone would be stored a second time. A change of epoch does not change the
-number.
+A connection can fail between a command and its reply, and a command can be delayed by the network and arrive later.
+So each process has a fence in the log, under a random name: the number of its last group. A group without an answer
+is sent again with the same number, until there is an answer or the publishers' patience ends. The script stores it
+once, and returns the first answer again. Only a registration creates a fence: if an append created a missing one, a
+delayed copy of a command that arrives after the fence expired would be stored a second time. A new epoch does not
+change the number.
 
-A group that was sent and never answered may be in the log or not. Its publishers get a 503, and their repeat with the
-same Idempotency-Key finds what is there.
+A group that was sent and got no answer may be stored or not. Its publishers get 503; when they repeat it with the
+same Idempotency-Key, they get the stored answer if there is one.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _MOST_MESSAGES = 1000
 _MOST_BYTES = 4 * 1024 * 1024
 _PART = "publishing"
 _BUG = "the server failed; retry with the same Idempotency-Key"
-_NO_ROOM = "the log has no room left; retry later"
-_FULL = "used memory > 'maxmemory'"  # Redis 6.2 says only in the text why a script was refused
+_NO_ROOM = "the log is full; retry later"
+_FULL = "used memory > 'maxmemory'"  # Redis 6.2 gives the reason only in the text
 
 Clock = Callable[[], float]
 
@@ -103,7 +103,7 @@ class Writer:
     async def run(self) -> None:
         """Appends until it is cancelled."""
         try:
-            await self._probe()  # so that the first publish need not wait for a connection
+            await self._probe()  # so that the first publish does not wait for a connection
             while True:
                 group, done = await self._next()
                 outcomes: list[Outcome] = []
@@ -114,7 +114,7 @@ class Writer:
             await self._drop()
 
     async def _next(self) -> tuple[Sequence[Publish], Done]:
-        """The next group. Where the last one failed, looks about once a second whether one could be stored now."""
+        """The next group. After a failure, checks about once a second whether the log can be written again."""
         while self._problem:
             try:
                 async with asyncio.timeout(_PROBE_S):
@@ -144,7 +144,7 @@ class Writer:
     async def _fail(self, error: BaseException) -> None:
         self._problem = True
         if _is_full(error):
-            self._problems.note(_PART, "it is out of memory; raise its maxmemory, or lower --history-bytes")
+            self._problems.note(_PART, "the server is out of memory; increase maxmemory, or decrease --history-bytes")
             self._full()
             return
         self._problems.note(_PART, error)
@@ -170,7 +170,7 @@ class Writer:
         now = asyncio.get_running_loop().time
         patient_until = (self._away_since or now()) + self._patience_s
         pause_s, most_s = _PAUSE_S
-        idle = self._link is not None  # a server may close connections that were idle, which is no problem yet
+        idle = self._link is not None  # the server may have closed an idle connection, which is no problem
         while True:
             try:
                 outcomes = await self._attempt(request)
@@ -207,9 +207,9 @@ class Writer:
                 await link.identify(self._keys)
                 continue
             self.fence = ""
-            if request.unanswered:  # it may have been stored before its fence was lost
+            if request.unanswered:  # it may have been stored before the fence was lost
                 raise _unavailable(request)
-        raise NotUsable("the log has another epoch each time that it is appended to")
+        raise NotUsable("the epoch of the log keeps changing")
 
     async def _register(self, link: Link) -> None:
         fence = self._keys(f"writer:{secrets.token_hex(8)}")
@@ -217,7 +217,7 @@ class Writer:
         self.fence = fence
 
     async def _send(self, link: Link, request: _Request) -> list[Any]:
-        """The script's answer, and what the replicas say if they are waited for."""
+        """The script's answer, and the number of replicas if ``wait`` is set."""
         keys = self._keys
         retention = self._retention
         wait = self._server.address.wait
@@ -265,14 +265,14 @@ class Writer:
 
 
 class _Request:
-    """A group as the script takes it. The same each time that it is sent."""
+    """A group as arguments of the script; the same each time it is sent."""
 
     def __init__(self, group: Sequence[Publish], time_ms: int) -> None:
         self.group = group
         self.nonce = secrets.token_bytes(NONCE_BYTES)
-        self.unanswered = False  # it was sent, and may be in the log or not
+        self.unanswered = False  # it was sent, and may be stored or not
         self.keyed: list[int] = []  # the publishes with a key that is new in this group
-        self.again: dict[int, int] = {}  # those whose key came before in this group, and there
+        self.again: dict[int, int] = {}  # those with the key of an earlier one in this group: its index
         keys: dict[tuple[str, str], int] = {}
         head: list[bytes | int] = []
         packed: list[bytes] = []
@@ -292,7 +292,7 @@ class _Request:
 
 
 def _parts(group: Sequence[Publish]) -> Iterator[Sequence[Publish]]:
-    """The group in parts that a server stores within a few milliseconds."""
+    """The group in parts that the server stores within a few milliseconds."""
     start = messages = size = 0
     for index, publish in enumerate(group):
         messages += len(publish.drafts)
@@ -336,6 +336,6 @@ def _is_full(error: BaseException) -> bool:
 def _unavailable(request: _Request) -> Unavailable:
     if request.unanswered:
         return Unavailable(
-            "the log did not answer, and may have stored it; retry with the same Idempotency-Key", _RETRY_S
+            "the log did not respond, and may have stored the message; retry with the same Idempotency-Key", _RETRY_S
         )
-    return Unavailable("the log cannot be reached, and nothing was stored; retry later", _RETRY_S)
+    return Unavailable("the log is not available, and nothing was stored; retry later", _RETRY_S)
