@@ -55,7 +55,7 @@ class Bells:
 
     def __init__(self, directory: Path) -> None:
         self.own: frozenset[str] = frozenset()  # names
-        self._directory = directory
+        self._directory = str(directory)  # a Path would cost a tenth of a commit
         self._ends: dict[str, int] = {}
         self._listed_as_of_ns = 0
 
@@ -83,7 +83,7 @@ class Bells:
             os.close(self._ends.pop(name))
         for name in names - self._ends.keys():
             try:
-                self._ends[name] = os.open(self._directory / name, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._ends[name] = os.open(f"{self._directory}/{name}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError:
                 self._remove(name)
 
@@ -93,4 +93,4 @@ class Bells:
         if end is not None:
             os.close(end)
         with suppress(OSError):
-            os.unlink(self._directory / name)
+            os.unlink(f"{self._directory}/{name}")

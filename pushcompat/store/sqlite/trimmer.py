@@ -16,13 +16,13 @@ import sqlite3
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from ...limits import Retention
 from ...message import Message
-from ..base import Kept, fold, retain
+from ..base import MOST_FLOORS, Kept, fold, retain
 from ..receipts import most_entries
 from .files import PAGE_BYTES, Files, WriteLock, pages_used, transaction
 from .start import HEAD
@@ -31,8 +31,11 @@ _GRACE_S = 10.0
 _SLICE = 1000  # messages
 _AT_LEAST = 16_384  # messages: more often it is not worth the pass
 _LOG = f"SELECT floor, evicted, {HEAD} FROM log"
-_OUTLINE = """SELECT sequence, channel, key, ttl_s, time_ms, length(data) FROM message
-              WHERE sequence <= ? ORDER BY sequence"""
+_MESSAGES = """SELECT sequence, channel, key, ttl_s, time_ms, length(data) FROM message
+               WHERE sequence <= ? ORDER BY sequence"""
+# The last that is too old, or that is one of too many
+_RECEIPTS = """SELECT max(coalesce((SELECT max(sequence) FROM receipt WHERE time_ms <= ?), 0),
+                          coalesce((SELECT sequence FROM receipt ORDER BY sequence DESC LIMIT 1 OFFSET ?), 0))"""
 _RAISE = """INSERT INTO floor VALUES (?, ?)
             ON CONFLICT (channel) DO UPDATE SET sequence = max(sequence, excluded.sequence)"""
 
@@ -46,6 +49,16 @@ def trim(files: Files, retention: Retention, clock: Callable[[], float], urgent:
             return _Trim(connection, lock, retention, int(clock() * 1000)).run(urgent)
 
 
+class _Outline(NamedTuple):
+    """What is decided by: the messages that are old enough, and what the floors were."""
+
+    messages: list[Message]
+    floors: dict[str, int]
+    floor: int
+    evicted: int
+    receipts_upto: int
+
+
 class _Trim:
     def __init__(self, connection: sqlite3.Connection, lock: WriteLock, retention: Retention, now_ms: int) -> None:
         self._connection = connection
@@ -55,26 +68,27 @@ class _Trim:
 
     def run(self, urgent: bool) -> int:
         urgent = urgent or pages_used(self._connection) * PAGE_BYTES > 2 * self._retention.bytes
-        messages, floors, (floor, evicted, _) = self._outline(urgent)
-        kept = retain(messages, self._retention, self._now_ms, floor, floors, evicted)
+        outline = self._outline(urgent)
+        kept = retain(outline.messages, self._retention, self._now_ms, outline.floor, outline.floors, outline.evicted)
         stays = {message.sequence for message in kept.messages}
-        dead = [message for message in messages if message.sequence not in stays]
+        dead = [message for message in outline.messages if message.sequence not in stays]
         for start in range(0, len(dead), _SLICE):
             with self._lock, transaction(self._connection, "BEGIN IMMEDIATE"):
                 self._delete(dead[start : start + _SLICE], kept)
         with self._lock, transaction(self._connection, "BEGIN IMMEDIATE"):
-            self._finish(kept, len(stays))
+            self._finish(kept, len(stays), outline.receipts_upto)
         return len(dead)
 
-    def _outline(self, urgent: bool) -> tuple[list[Message], dict[str, int], tuple[int, int, int]]:
-        """Of all messages that are old enough what ``retain`` looks at; the floors; floor, evicted and head."""
+    def _outline(self, urgent: bool) -> _Outline:
         execute = self._connection.execute
         young_ms = self._now_ms - int(_GRACE_S * 1000)
+        over_ms = self._now_ms - int(self._retention.idempotency_s * 1000)
         with transaction(self._connection):
-            log = execute(_LOG).fetchone()
+            floor, evicted, head = execute(_LOG).fetchone()
             floors = dict(execute("SELECT channel, sequence FROM floor").fetchall())
-            rows = execute(_OUTLINE, (log[2] if urgent else self._older_than(young_ms, log[2]),)).fetchall()
-        return [_outline_of(row) for row in rows], floors, log
+            rows = execute(_MESSAGES, (head if urgent else self._older_than(young_ms, head),)).fetchall()
+            (receipts_upto,) = execute(_RECEIPTS, (over_ms, most_entries(self._retention))).fetchone()
+        return _Outline([_outline_of(row) for row in rows], floors, floor, evicted, receipts_upto)
 
     def _older_than(self, time_ms: int, head: int) -> int:
         """The last sequence number of that age, found by halves: where clocks went back, about there."""
@@ -103,17 +117,14 @@ class _Trim:
         if raised:
             self._connection.execute("UPDATE log SET evicted = max(evicted, ?)", (max(raised.values()),))
 
-    def _finish(self, kept: Kept, stay: int) -> None:
+    def _finish(self, kept: Kept, stay: int, receipts_upto: int) -> None:
         """Folds floors, forgets receipts, and says when it is worth to trim again."""
         execute = self._connection.execute
-        floor, _ = fold(dict(execute("SELECT channel, sequence FROM floor").fetchall()), kept.floor)
-        execute("DELETE FROM floor WHERE sequence <= ?", (floor,))
-        oldest_ms = self._now_ms - int(self._retention.idempotency_s * 1000)
-        execute(
-            """DELETE FROM receipt WHERE sequence <= (SELECT max(sequence) FROM receipt WHERE time_ms <= ?)
-               OR sequence <= (SELECT sequence FROM receipt ORDER BY sequence DESC LIMIT 1 OFFSET ?)""",
-            (oldest_ms, most_entries(self._retention)),
-        )
+        floor = kept.floor
+        if execute("SELECT count(*) FROM floor").fetchone()[0] > MOST_FLOORS:
+            floor, _ = fold(dict(execute("SELECT channel, sequence FROM floor").fetchall()), floor)
+            execute("DELETE FROM floor WHERE sequence <= ?", (floor,))
+        execute("DELETE FROM receipt WHERE sequence <= ?", (receipts_upto,))
         (head,) = execute(f"SELECT {HEAD} FROM log").fetchone()
         pages = pages_used(self._connection) + self._retention.bytes // 4 // PAGE_BYTES
         execute(
