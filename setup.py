@@ -19,7 +19,8 @@ COMPILED = {
     "access": ["access", "grant", "keys", "origins"],
     "hub": [
         "channel", "chunks", "connection", "context", "fanout", "history", "listener", "loop", "poller", "polls",
-        "publishing", "reasons", "requests", "responses", "sockets", "streams", "subscriptions", "timers",
+        "presence", "publishing", "reasons", "requests", "responses", "sockets", "streams", "subscriptions",
+        "timers",
     ],
     "store": ["receipts"],
     "wire": [
