@@ -1,17 +1,18 @@
-"""Ghosts: streams whose client has gone, while a proxy keeps them open, for ever (lighttpd's default, http-proxy 1.18).
+"""Ghosts: streams whose client is gone, and which a proxy keeps open (lighttpd's default, http-proxy 1.18: for ever).
 
-They are found when the same ``client`` follows the same channels on another connection. Which of the two is the ghost?
-Clients try several transports at once, and close those that lose; they also look for a better transport beside the one
-that works. So nothing is done for ``RACE_S``, which is longer than a client waits for a transport. Then:
+They are found when the same ``client`` follows the same channels on several connections, in this process or in another.
+Clients race transports, and close those that lose; they also try better transports beside the one that works. So only
+streams that are ``RACE_S`` old are looked at, which is longer than a client waits for a transport. Of these:
 
-- A WebSocket that has answered a ping since is alive, and the client's other streams are ghosts. One that has not is
-  asked, and waited for: it is a ghost if it does not answer.
-- A poll that came ``RACE_S`` after a stream began speaks for itself: its client would not poll if it had the stream.
-- Else the connection that came last is alive: an event stream cannot answer.
+- A WebSocket that has answered a ping since the last of them was opened is alive, and all others are ghosts. One that
+  has not is pinged, and is a ghost if it does not answer.
+- Else, if a poll came more than ``RACE_S`` after the last of them was opened, all are ghosts: a client that has a
+  stream does not poll.
+- Else the one that was opened last is alive: an event stream cannot answer.
 
-Where that is wrong, what is ended is a living stream. It is told ``rotate``, so its client comes back, without loss,
-and is then the one that came last: the ghost is next. Two clients that share one name by mistake would end each other
-for ever; so each further end within a while takes twice as long.
+Where this is wrong, a living stream is ended. It is sent ``rotate``, so its client comes back without loss, and has
+then the connection that was opened last. Two clients with the same name, by mistake, would end each other's streams
+without end: each further end within a while takes twice as long.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from .presence import connections_of
 RACE_S = 15  # for how long a client may try several transports: ours give one up after 10 s
 _ANSWER_S = 10  # for an answer to a ping: as long as clients wait for a transport
 _CHECKS_PER_S = 256
-_PATIENT_S = 3600  # the longest wait for clients that share a name
+_PATIENT_S = 300  # the longest wait for clients that share a name; a client with ghosts may be one of them
 _MAX_REMEMBERED = 10_000
 
 Group = tuple[str, frozenset[Channel]]  # a client, and the channels that it follows more than once
@@ -38,7 +39,6 @@ Group = tuple[str, frozenset[Channel]]  # a client, and the channels that it fol
 
 class _Check(NamedTuple):
     due: int
-    since: int  # when there was more than one connection
     number: int  # groups have no order
     group: Group
 
@@ -48,7 +48,7 @@ class Ghosts:
         self._sockets = context.sockets
         self._timers = context.timers
         self._race = RACE_S
-        self.elsewhere: set[Group] = set()  # clients that have come to another process since
+        self.elsewhere: dict[Group, int] = {}  # clients that have come to another process, and when
         self._alive: Callable[[Group], None] | None = None
         self._end: Callable[[Connection], None] | None = None
         self._checks: list[_Check] = []  # heap
@@ -65,18 +65,12 @@ class Ghosts:
 
     def watch(self, connection: Connection) -> None:
         """Says that a client has subscribed once more."""
-        group = connection.client, frozenset(connection.channels)
-        if group in self._pending or not any(map(_is_stream, _members(group))):
-            return
-        self._pending.add(group)
-        self._check_in(self._wait(group), self._timers.now, group)
+        self._plan((connection.client, frozenset(connection.channels)))
 
     def watch_elsewhere(self, group: Group) -> None:
         """The same, but in another process."""
-        self.elsewhere.add(group)
-        if group not in self._pending and any(map(_is_stream, _members(group))):
-            self._pending.add(group)
-            self._check_in(self._wait(group), self._timers.now, group)
+        self.elsewhere[group] = self._timers.now
+        self._plan(group)
 
     def tick(self) -> None:
         """A second has passed: looks at those that are due."""
@@ -85,71 +79,67 @@ class Ghosts:
             if checks[0].due > now:
                 break
             check = heapq.heappop(checks)
-            wait = self._look(check)
+            wait = self._look(check.group)
             if wait:
-                self._check_in(wait, check.since, check.group)
+                self._check_in(wait, check.group)
             else:
                 self._pending.discard(check.group)
 
-    def _check_in(self, seconds: int, since: int, group: Group) -> None:
+    def _plan(self, group: Group) -> None:
+        if group not in self._pending and any(map(_is_stream, _members(group))):
+            self._pending.add(group)
+            self._check_in(self._wait(group), group)
+
+    def _check_in(self, seconds: int, group: Group) -> None:
         self._number += 1
-        heapq.heappush(self._checks, _Check(self._timers.now + seconds, since, self._number, group))
+        heapq.heappush(self._checks, _Check(self._timers.now + seconds, self._number, group))
 
     def _wait(self, group: Group) -> int:
         until, waited = self._ended.get(group, (0, 0))
         return min(2 * waited, _PATIENT_S) if until > self._timers.now else self._race
 
-    def _look(self, check: _Check) -> int:
-        """Ends what is a ghost; returns in how many seconds to look again, 0: not."""
-        members = _members(check.group)
-        elsewhere = check.group in self.elsewhere
-        if len(members) < (1 if elsewhere else 2):
+    def _look(self, group: Group) -> int:
+        """Ends what is a ghost; returns in how many seconds to look again, 0: not at all."""
+        members, now = _members(group), self._timers.now
+        opened = {c: c.subscribed_at for c in members if _is_stream(c)}
+        elsewhere = self.elsewhere.get(group)
+        if not opened or (len(members) < 2 and elsewhere is None):
             return 0
-        now, streams = self._timers.now, [c for c in members if _is_stream(c)]
+        young = [when for when in (*opened.values(), elsewhere or 0) if now < when + self._race]
+        again = min(young) + self._race - now if young else 0
+        streams = [c for c, when in opened.items() if now >= when + self._race]
+        if elsewhere is not None and now < elsewhere + self._race:
+            elsewhere = None
         if not streams:
-            return 0
-        silent = [c for c in streams if _answers(c) and c.heard <= check.since and not self._sockets.has_unread(c)]
-        for connection in silent:
-            if not connection.pinged:
-                connection.pinged = now
-                self._sockets.write_later(connection, PING)
+            return again
+        since = max([elsewhere or 0, *map(opened.__getitem__, streams)])
+        silent = self._ping([c for c in streams if _answers(c) and c.heard <= since])
         if any(now < c.pinged + _ANSWER_S for c in silent):
             return _ANSWER_S
-        ghosts, wait = self._ghosts(members, streams, silent)
-        if elsewhere and self._is_alive(check, members, streams, silent):
+        alive = [c for c in streams if _answers(c) and c not in silent]
+        polled = max([c.request_started for c in members if not _is_stream(c)], default=0)
+        is_here = bool(alive) or polled > since + self._race
+        if elsewhere is not None and is_here:
             assert self._alive is not None
-            self._alive(check.group)
-        elif elsewhere:
-            ghosts, wait = streams, 0
+            self._alive(group)
+        elif elsewhere is None and not is_here:
+            alive = ([c for c in streams if c not in silent] or silent)[-1:]
+        ghosts = [c for c in streams if c not in alive]
         for connection in ghosts:
             assert self._end is not None
             self._end(connection)
         if ghosts:
-            self._remember(check.group)
-        return wait
+            self._remember(group)
+        return again or (self._race if polled and alive and not is_here else 0)
 
-    def _ghosts(
-        self, members: Sequence[Connection], streams: Sequence[Connection], silent: Sequence[Connection]
-    ) -> tuple[list[Connection], int]:
-        alive = [c for c in streams if _answers(c) and c not in silent]
-        if alive:
-            return [c for c in streams if c not in alive], 0
-        polled = max((c.request_started for c in members if not _is_stream(c)), default=0)
-        newest = ([c for c in streams if c not in silent] or silent)[-1]
-        ghosts = [c for c in streams if c is not newest]
-        if not polled:
-            return ghosts, 0
-        if polled > newest.subscribed_at + self._race:
-            return [*ghosts, newest], 0
-        return ghosts, self._race
-
-    def _is_alive(
-        self, check: _Check, members: Sequence[Connection], streams: Sequence[Connection], silent: Sequence[Connection]
-    ) -> bool:
-        """Whether the client has been heard of here since it came to another process."""
-        return any(_answers(c) and c not in silent for c in streams) or any(
-            c.request_started > check.since + self._race for c in members if not _is_stream(c)
-        )
+    def _ping(self, connections: Sequence[Connection]) -> list[Connection]:
+        """Pings those that were not pinged yet; returns all from which nothing has come that is not read yet."""
+        silent = [c for c in connections if not self._sockets.has_unread(c)]
+        for connection in silent:
+            if not connection.pinged:
+                connection.pinged = self._timers.now
+                self._sockets.write_later(connection, PING)
+        return silent
 
     def _remember(self, group: Group) -> None:
         wait = self._wait(group)

@@ -150,7 +150,7 @@ class Sharing:
     def _go(self, name: bytes) -> None:
         client = self._clients.pop(name)
         if client.elsewhere:
-            self._ghosts.elsewhere.discard(client.group)
+            self._ghosts.elsewhere.pop(client.group, None)
         self._came.discard(name)
         if client.told:
             self._gone.add(name)
@@ -259,7 +259,7 @@ class Sharing:
         if process:
             self._ghosts.watch_elsewhere(client.group)
         else:
-            self._ghosts.elsewhere.discard(client.group)
+            self._ghosts.elsewhere.pop(client.group, None)
 
 
 def _hash(client: str, channels: Sequence[Channel]) -> bytes:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 
 from .. import __version__, logs
 from ..changes import Change
@@ -26,6 +26,7 @@ from ..logs import Event
 
 _AT_ONCE = 4
 _TIMEOUT_S = 10.0
+_ANSWER_BYTES = 64 * 1024  # of an answer, which is not looked at
 _BACKOFF_S = (1.0, 300.0)  # the first, and the longest
 _LONGEST_RETRY_AFTER_S = 3600.0
 _GONE = 410  # Standard Webhooks: the receiver wants no more of them
@@ -67,7 +68,7 @@ class Webhook:
         self._round = 0  # what was queued in an earlier one is forgotten
         self._works = True
         self._tasks: list[asyncio.Task[None]] = []
-        self._client = AsyncHTTPClient(force_instance=True, max_clients=_AT_ONCE)
+        self._client = AsyncHTTPClient(force_instance=True, max_clients=_AT_ONCE, max_body_size=_ANSWER_BYTES)
 
     def start(self, on_told: Callable[[Change], None]) -> None:
         self._on_told = on_told
@@ -128,7 +129,7 @@ class Webhook:
                 self._note(change, response)
                 return None
             problem, retry_after = f"{response.code} {response.reason}", response.headers.get("Retry-After", "")
-        except (OSError, HTTPClientError, ValueError) as error:
+        except Exception as error:  # what comes is not ours: the next attempt may be answered with HTTP
             problem = str(error) or type(error).__name__
         self._counts.webhook_failures += 1
         if self._works:

@@ -104,6 +104,38 @@ def test_other_channels_other_clients_and_clients_without_a_name_are_left_alone(
     play(scenario)
 
 
+def test_a_stream_that_has_just_come_is_not_judged_with_those_that_were_there_before() -> None:
+    async def scenario(stage: Stage) -> None:
+        hub = await stopped(stage)
+        for _ in range(2):
+            stream = await stage.subscribed("eventsource-json", "a", client="tab")
+        await hub.let_pass(RACE_S - 3)
+        stage._clients[0].socket.close()  # the race between these two is over
+        await stage.until(lambda: hub.subscribers == 1)
+        attempt = await stage.subscribed("eventsource-json", "a", client="tab")  # a better network, perhaps
+        await hub.let_pass(RACE_S - 2)
+        assert hub.subscribers == 2
+        attempt.socket.close()
+        await stage.until(lambda: hub.subscribers == 1)
+        await hub.let_pass(10 * RACE_S)
+        await stage.publish("a")
+        assert (await stream.until("message")).data == "a"
+
+    play(scenario)
+
+
+def test_a_client_that_tries_again_and_again_leaves_but_a_few() -> None:
+    async def scenario(stage: Stage) -> None:
+        hub = await stopped(stage)
+        for _ in range(20):  # each time it gives up after 10 s, which the proxy does not tell
+            await stage.subscribed("eventsource-json", "a", client="tab")
+            await hub.let_pass(10)
+            assert hub.subscribers <= 4
+        assert stage.count("a") == 1
+
+    play(scenario)
+
+
 def test_a_websocket_that_answers_is_alive_and_an_event_stream_that_came_later_is_the_ghost() -> None:
     """The WebSocket won a race that the event stream joined late, and the proxy did not notice that the latter left."""
 

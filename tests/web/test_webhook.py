@@ -118,6 +118,33 @@ def test_a_receiver_that_is_not_there_yet_gets_it_later(monkeypatch: pytest.Monk
     asyncio.run(played())
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\0\1\2\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+     b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 9999,
+     b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n", b"SSH-2.0-x\r\n", b"HTTP/1.1 999\r\n\r\n"],
+)  # fmt: skip
+def test_an_answer_that_is_none_is_a_failure_like_others(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}}")
+        writer.write(answer)
+        writer.close()
+
+    async def played() -> None:
+        async with await asyncio.start_server(answered, "127.0.0.1", 0) as server:
+            sending = Sending(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+            sending.webhook.tell(OCCUPIED)
+            async with asyncio.timeout(PATIENCE_S):
+                while sending.metrics.webhook_failures < 3:
+                    await asyncio.sleep(0.001)
+            assert sending.told == []
+            assert not any(task.done() for task in sending.webhook._tasks)
+            await sending.webhook.close()
+
+    monkeypatch.setattr(module, "_BACKOFF_S", (0.01, 0.02))
+    asyncio.run(played())
+
+
 def test_backoff_doubles_to_five_minutes_and_retry_after_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     sleep = asyncio.sleep
