@@ -402,6 +402,35 @@ class Contract:
 
         run(scenario)
 
+    def test_ten_thousand_messages_arrive_in_order_and_once(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            async with aclosing(Follower(store)) as one, aclosing(Follower(store)) as other:
+                reading = asyncio.gather(one.read(10_000), other.read(10_000))
+                for start in range(0, 10_000, 250):
+                    group = [
+                        Publish([draft("a", str(n)) for n in range(at, at + 5)]) for at in range(start, start + 250, 5)
+                    ]
+                    await append_group(store, group)
+                for log in await reading:
+                    assert [m.sequence for m in log] == list(range(1, 10_001))
+                    assert [m.data for m in log] == [str(n).encode() for n in range(10_000)]
+
+        run(scenario, Retention(count=20_000))
+
+    def test_it_may_be_closed_while_a_group_is_under_way_and_somebody_follows(
+        self, open_store: Open, clock: Clock
+    ) -> None:
+        async def scenario() -> None:
+            store = await open_store(ALL, clock)
+            answers: list[Sequence[Outcome]] = []
+            async with asyncio.timeout(PATIENCE_S), aclosing(Follower(store)):
+                await append(store, draft("a"))
+                store.append([Publish([draft("a")])], answers.append)
+                await store.close()
+            assert len(answers) <= 1
+
+        asyncio.run(scenario())
+
     def test_a_follower_of_an_empty_log_waits_for_the_first(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
             async with aclosing(Follower(store)) as follower:

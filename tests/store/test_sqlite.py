@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -319,6 +320,25 @@ def test_a_copy_that_is_put_back_over_the_file_is_noticed_whatever_came_after_it
     play(work())
 
 
+def test_a_directory_that_is_put_back_as_it_was_is_noticed(path: Path) -> None:
+    """With its mark, which then tells nothing; but its file is another."""
+
+    async def work() -> None:
+        async with opened(path) as store:
+            await fill(store, "a", "1")
+        backup = path.parent.with_name("backup")
+        shutil.copytree(path.parent, backup)
+        async with opened(path) as store:
+            epoch = store.epoch
+            await fill(store, "a", "2")
+        shutil.rmtree(path.parent)
+        shutil.copytree(backup, path.parent)
+        async with opened(path) as store:
+            assert store.epoch != epoch
+
+    play(work())
+
+
 def test_the_mark_is_written_before_the_publisher_is_answered(path: Path) -> None:
     async def work() -> None:
         async with opened(path) as store:
@@ -353,7 +373,9 @@ def test_a_directory_in_place_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_is_missing(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "no" / "log") == f"there is no directory {tmp_path / 'no'}; make it, or name another file"
+    assert (
+        refusal(tmp_path / "no" / "log") == f"there is no directory {tmp_path / 'no'}; make it, or set another --store"
+    )
 
 
 def test_a_directory_that_cannot_be_written_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,14 +396,14 @@ async def _once(path: Path) -> None:
 
 def test_a_text_file_is_left_alone(path: Path) -> None:
     path.write_text("dear diary, " * 100)
-    assert refusal(path) == f"{path} is not a log of this server; name another file"
+    assert refusal(path) == f"{path} is not a log of this server; set another --store"
     assert path.read_text().startswith("dear diary")
 
 
 def test_the_database_of_another_program_is_left_alone(path: Path) -> None:
     edit(path, "CREATE TABLE comments (text)")
     before = path.read_bytes()
-    assert refusal(path) == f"{path} is not a log of this server; name another file"
+    assert refusal(path) == f"{path} is not a log of this server; set another --store"
     assert path.read_bytes() == before
 
 

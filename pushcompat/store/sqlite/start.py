@@ -119,11 +119,11 @@ def check_place(path: Path) -> None:
     if path.is_dir():
         raise ConfigError(f"{path} is a directory; name a file in it, such as {path / 'log.sqlite'}")
     if not directory.is_dir():
-        raise ConfigError(f"there is no directory {directory}; make it, or name another file")
+        raise ConfigError(f"there is no directory {directory}; make it, or set another --store")
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise ConfigError(f"the directory {directory} cannot be written to; make it writable, or name another file")
+        raise ConfigError(f"the directory {directory} cannot be written to; make it writable, or set another --store")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-        raise ConfigError(f"the file {path} cannot be written to; make it writable, or name another file")
+        raise ConfigError(f"the file {path} cannot be written to; make it writable, or set another --store")
 
 
 def stop(files: Files, mark: Mark) -> None:
@@ -161,7 +161,7 @@ class _Damaged(Exception):
 def _examine(files: Files, mark: Mark, alone: bool) -> int:
     """The version of the database, 0 where there is none yet. Does not write: the file may be somebody else's."""
     path = files.path
-    foreign = ConfigError(f"{path} is not a log of this server; name another file")
+    foreign = ConfigError(f"{path} is not a log of this server; set another --store")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         try:
             version = _number(connection, "PRAGMA user_version")
@@ -173,7 +173,7 @@ def _examine(files: Files, mark: Mark, alone: bool) -> int:
             if version > VERSION:
                 raise ConfigError(
                     f"the log {path} has format {version} of a newer pushcompat, this one knows up to {VERSION}; "
-                    "install the newer one again, or name another file"
+                    "install the newer one again, or set another --store"
                 )
             if alone and (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise _Damaged(" ".join(found.split()))
