@@ -1,7 +1,7 @@
-"""Push updates to every page on every network: WebSocket, Server-Sent Events and long-poll behind one log.
+"""Push server for web pages: WebSocket, Server-Sent Events and long-polling on one log.
 
-An application publishes with ``from pushcompat import publish``. That needs the standard library only; what the server
-needs is imported by the server.
+An application publishes with ``from pushcompat import publish``. That imports only the standard library; the
+server's dependencies are imported by the server.
 """
 
 from .client.publisher import (

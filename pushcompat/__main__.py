@@ -10,9 +10,9 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as for a shell's background jobs
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background jobs ignore them
             signal.signal(number, _exit)
-    # deploy/Dockerfile blocks them until here: the interpreter's start, too, would discard them
+    # deploy/Dockerfile blocks them until here: they would be discarded during the interpreter's start too
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     from . import cli
 

@@ -1,4 +1,4 @@
-"""Which build this is: pure Python, or one whose hot modules are compiled (setup.py)."""
+"""Whether this build is pure Python, or has compiled hot modules (setup.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an application is told of a channel: that it is occupied now, or vacated."""
+"""Presence changes that are sent to an application: a channel became occupied or vacated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OCCUPIED, VACATED = "occupied", "vacated"
 
 
 class Change(NamedTuple):
-    """``kind``: ``OCCUPIED`` or ``VACATED``. ``subscribers``: when it was settled."""
+    """``kind``: ``OCCUPIED`` or ``VACATED``. ``subscribers``: their number at that time."""
 
     id: str
     kind: str

@@ -34,7 +34,7 @@ def main() -> NoReturn:
     try:
         sys.exit(pushcompat.main(prog_name="pushcompat", standalone_mode=False))
     except click.Abort:
-        sys.exit(130)  # what shells give a program that Ctrl-C ended
+        sys.exit(130)  # the exit code of a program that Ctrl-C ended
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "pushcompat"
         _complain(f"{error.format_message().rstrip('.')}. See {command.removesuffix(' serve')} --help.")
@@ -86,7 +86,7 @@ class Grouped(click.Command):
 @click.group(cls=Commands, invoke_without_command=True, context_settings=_HELP)
 @click.version_option(VERSION, message="%(prog)s %(version)s")
 def pushcompat() -> None:
-    """Pushes updates to every page on every network: WebSocket, Server-Sent Events and long-poll behind one log.
+    """Push server for web pages: WebSocket, Server-Sent Events and long-polling on one log.
 
     Without a command, starts the server. Every option below can also be set as PUSHCOMPAT_<OPTION> in the environment
     (PUSHCOMPAT_REQUEST_CAP=30) or in the file that --config names. Precedence: flag, environment, file, --platform,
@@ -157,7 +157,7 @@ def publish(ctx: click.Context, /, channel: str, data: str | None, is_json: bool
 @click.argument("channels", metavar="CHANNEL…", nargs=-1, required=True)
 @click.pass_context
 def listen(ctx: click.Context, /, channels: tuple[str, ...], **values: Any) -> int:
-    """Follow channels: print each message as a line of JSON. Reconnects automatically.
+    """Subscribe to channels: print each message as a line of JSON. Reconnects automatically.
 
     A line is a message, {"id": …, "channel": …, "data": …}, or a reset, which means that messages were lost and that
     state must be refetched: {"control": "reset", …}. Pass the id (or cursor) of the last line to --cursor to resume.
@@ -216,7 +216,7 @@ def _publisher_key(ctx: click.Context, endpoint: Endpoint) -> str | None:
 
 
 def _named_key(ctx: click.Context) -> tuple[str, Path | None] | None:
-    """The key that was given, and the file it was read from. Precedence: flag, environment, file."""
+    """The configured key, and the file it was read from. Precedence: flag, environment, file."""
     key, file = ctx.params["publish_key"], ctx.params["publish_key_file"]
     if key is not None and file:
         ranks = [_RANK[ctx.get_parameter_source(name)] for name in ("publish_key", "publish_key_file")]

@@ -1,8 +1,8 @@
-"""The server's whole configuration, as one value that is made once and handed down.
+"""The server's whole configuration, as one value that is created once and passed on.
 
 A value comes from the first of these that has it: a flag, a ``PUSHCOMPAT_…`` variable, the ``--config`` file, the
-``--platform`` preset, the default. ``cli`` sees to that order; here is what the result must look like. Nothing below
-``server`` knows this module.
+``--platform`` preset, the default. ``cli`` implements that order; this module validates the result. Nothing below
+``server`` imports it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .state import checked_key, default_state_dir
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SHORTEST_CAP_S = 6  # a poll ends five seconds before the cap, and must be held for at least one
-_SOCKET_PATH_BYTES = 103  # what macOS's sun_path holds; Linux has 107
+_SOCKET_PATH_BYTES = 103  # the size of macOS's sun_path; Linux has 107
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def normal_prefix(text: str) -> str:
 
 
 def normal_origin(text: str) -> str:
-    """The origin as a browser writes it (RFC 6454 §6.1): lower case, without the scheme's own port."""
+    """The origin as a browser writes it (RFC 6454 §6.1): lower case, without the scheme's default port."""
     if text in ("*", "null"):
         return text
     refusal = ConfigError(f"--cors-origin {text!r}: an origin is scheme://host or scheme://host:port, or * for all")
@@ -101,7 +101,7 @@ def normal_origin(text: str) -> str:
 def read_toml(
     path: Path, options: Collection[str], switches: Collection[str] = (), lists: Collection[str] = ()
 ) -> dict[str, str | list[str]]:
-    """The file's settings by option name. ``switches`` are boolean options, ``lists`` those that take several values.
+    """The file's settings by option name. ``switches`` are boolean options, ``lists`` those with several values.
     Raises ConfigError.
     """
     try:
@@ -163,7 +163,7 @@ def _check_limits(limits: Limits) -> None:
 
 
 def _check_webhook(url: str, secret: str | None) -> None:
-    """The secret itself is checked where it is used."""
+    """The secret itself is checked when it is used."""
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -173,7 +173,7 @@ def _check_webhook(url: str, secret: str | None) -> None:
         raise ConfigError(f"--presence-webhook {url!r}: must be a URL like https://app.example/hooks/presence")
     if not secret:
         made = "whsec_$(openssl rand -base64 32)"
-        raise ConfigError(f"--presence-webhook needs --presence-secret, which signs what is sent; make one: {made}")
+        raise ConfigError(f"--presence-webhook needs --presence-secret, which signs the requests; create one: {made}")
 
 
 def _check_socket_path(path: Path) -> None:

@@ -1,4 +1,6 @@
-"""How many cores this process may use: by its affinity, and by the CPU quota of its control group (a container's)."""
+"""The number of cores that this process may use, by its affinity and the CPU quota of its control group (a
+container's).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ def usable(groups: Path = _GROUPS, own: Path = Path("/proc/self/cgroup")) -> int
 
 
 def _quotas(groups: Path, own: Path) -> list[float]:
-    """In cores, of the control group and of those that it is in (cgroup v2)."""
+    """The quotas of the control group and its ancestors, in cores (cgroup v2)."""
     try:
         lines = own.read_text().splitlines()
     except OSError:

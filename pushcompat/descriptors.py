@@ -1,10 +1,10 @@
-"""The limit of open files, and how many connections fit into it."""
+"""The limit of open files, and the number of connections that it allows."""
 
 from __future__ import annotations
 
 import resource
 
-_OPEN_MAX = 10_240  # what macOS allows where it calls the hard limit unlimited
+_OPEN_MAX = 10_240  # macOS's maximum if it reports the hard limit as unlimited
 _OWN = 32  # the server's own: standard streams, the event loop's, listening sockets
 _MOST_RESERVED = 224
 
@@ -22,9 +22,9 @@ def raise_limit() -> int | None:
 
 
 def connections_within(limit: int | None, asked: int | None) -> int | None:
-    """The number of connections from which on subscribers are refused. None: no such number.
+    """The number of connections above which subscribers are refused. None: no limit.
 
-    An eighth of the limit, or what is left of 256 descriptors, is reserved for publishers, pages and files.
+    An eighth of the limit, at most 224, is reserved for publishers, pages and files.
     """
     if limit is None:
         return asked

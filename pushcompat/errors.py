@@ -1,23 +1,23 @@
-"""Everything that can be wrong with a request, and what the client is told.
+"""Error responses: status, close code and message of each kind of invalid request.
 
-    RequestError                      an answer other than success: HTTP status, close code, and what to change
+    RequestError                      an error response: HTTP status, close code, and what to change
     ├── BadRequest          400  malformed: a name, a parameter, JSON, UTF-8
     ├── Unauthorized        401  a key or token is missing, wrong or expired           (close 4401)
     ├── Forbidden           403  channel or origin not allowed                         (close 4403)
     ├── NotFound            404
     ├── MethodNotAllowed    405
-    ├── RequestTimeout      408  the rest of the request did not come in time
+    ├── RequestTimeout      408  the request was not received in time
     ├── PayloadTooLarge     413
     ├── UnsupportedMedia    415
-    ├── KeyReused           422  the Idempotency-Key came before with another body
-    ├── UpgradeRequired     426  a WebSocket handshake that lost its Upgrade on the way
+    ├── KeyReused           422  the Idempotency-Key was used with another body
+    ├── UpgradeRequired     426  a WebSocket handshake without an Upgrade header
     ├── UnknownVersion      426  a WebSocket handshake for another version than 13
     ├── HeadTooLarge        431
     ├── NotImplementedMethod 501 a method that HTTP does not have
     ├── HttpVersion         505
     ├── Unavailable         503  try again after ``retry_s``
-    └── StoreFull           507  the log has no room left
-    ConfigError                  the server can not start as it was told to (exit code 2)
+    └── StoreFull           507  the store is full
+    ConfigError                  invalid configuration (exit code 2)
 
 A WebSocket whose handshake is refused is closed with a ``CloseCode``.
 """
@@ -30,10 +30,10 @@ from http import HTTPStatus
 
 
 class CloseCode(IntEnum):
-    """With which codes the server closes a WebSocket (RFC 6455 §7.4), and what each means to the client.
+    """The codes with which the server closes a WebSocket (RFC 6455 §7.4), and their meaning for the client.
 
-    Of the codes that RFC 6455 leaves to applications, 4000-4199 are temporary and 4400-4499 permanent. The table in
-    docs/protocol.md section 6 is this one.
+    Among the codes that RFC 6455 leaves to applications, 4000-4199 are temporary and 4400-4499 permanent.
+    docs/protocol.md section 6 has the same table.
     """
 
     NORMAL = 1000, "the client closed with this code, which is echoed as any other"
@@ -64,7 +64,7 @@ class RequestError(Exception):
     status = HTTPStatus.BAD_REQUEST
     close_code = CloseCode.BAD_REQUEST
     headers: tuple[tuple[str, str], ...] = ()
-    cors = b""  # header lines that let the page that asked read the answer
+    cors = b""  # header lines that allow the requesting page to read the response
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -72,7 +72,7 @@ class RequestError(Exception):
 
     @property
     def reason(self) -> str:
-        """What metrics call it: ``payload_too_large``."""
+        """The label in metrics, for example ``payload_too_large``."""
         return re.sub("(?<!^)([A-Z])", r"_\1", type(self).__name__).lower()
 
 
@@ -159,4 +159,4 @@ class StoreFull(RequestError):
 
 
 class ConfigError(Exception):
-    """The server can not start as told; the message is one line that says what to do."""
+    """Invalid configuration: the server cannot start. The message is one line that says what to change."""

@@ -1,4 +1,4 @@
-"""All limits and time windows, as one immutable value that the command line makes and hands down; see ``config``.
+"""All limits and time windows, as one immutable value that the command line creates and passes on; see ``config``.
 
 Units are in the names: ``_s`` seconds, ``_bytes`` bytes; the rest are counts.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-LONGEST_S = 86400.0  # of what clients are asked to wait: far below the 24.8 days that a browser's timer can hold
+LONGEST_S = 86400.0  # longest delay that clients are given: far below the 24.8 days that a browser's timer can hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,43 +18,43 @@ class Retention:
     age_s: float = 3600.0
     bytes: int = 64 * 1024 * 1024  # payloads of all channels together
     idempotency_s: float = 300.0  # how long an Idempotency-Key is remembered
-    idempotency_bytes: int = 32 * 1024 * 1024  # of the keys and their answers, which bounds the time under load
+    idempotency_bytes: int = 32 * 1024 * 1024  # of the keys and their responses; under load it shortens the time above
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits and timeouts of clients."""
 
-    request_cap_s: float | None = None  # no request outlives this; None: the network has no such cap
+    request_cap_s: float | None = None  # longest lifetime of a request; None: the network has no such cap
     poll_window_s: float = 25.0  # the longest hold that fits every 30 s cap, with room for TLS and a cold start
-    heartbeat_s: float = 15.0  # the WHATWG's figure; under the idle time-out of every platform we know
+    heartbeat_s: float = 15.0  # the WHATWG's figure; below the idle timeout of every known platform
     head_bytes: int = 16 * 1024
     head_s: float = 10.0
     body_s: float = 20.0
     idle_s: float = 620.0  # load balancers keep their idle connections for up to 600 s
     poll_grace_s: float = 10.0  # how long a poller between two polls still counts as a subscriber
-    presence_delay_s: float = 5.0  # how long a channel must be occupied, or vacated, before the webhook says so
+    presence_delay_s: float = 5.0  # how long a channel must be occupied, or vacated, before the webhook is sent
     stall_s: float = 120.0  # a client that reads nothing for this long is disconnected
     close_s: float = 5.0  # how long the client's half of a closing handshake may take
     drain_s: float = 5.0
-    publish_wait_s: float = 20.0  # how long a publish waits for a crowded channel before it is refused
+    publish_wait_s: float = 20.0  # how long a publish waits for an overloaded channel before its 503
     message_bytes: int = 60 * 1024  # an envelope of it fits the 64 KiB that many clients take in one line or message
     batch_bytes: int = 1024 * 1024
     batch_messages: int = 1000
     names: int = 64  # channels in one request
-    websocket_message_bytes: int = 64 * 1024  # what a client may send us
-    send_bytes: int = 256 * 1024  # most that one send or one poll's answer takes from the log
-    unsent_bytes: int = 64 * 1024  # what the kernel may hold unsent for one connection (TCP_NOTSENT_LOWAT)
-    unsent_budget_bytes: int = 64 * 1024 * 1024  # what all connections together may have unsent in this process
-    stream_input_bytes: int = 2 * 1024  # read from one stream within a second; what clients send means nothing
-    max_connections: int | None = None  # beyond it subscribers get 503; None: what the process may open
+    websocket_message_bytes: int = 64 * 1024  # from a client
+    send_bytes: int = 256 * 1024  # most bytes of messages in one send or poll response
+    unsent_bytes: int = 64 * 1024  # most unsent bytes in the kernel for one connection (TCP_NOTSENT_LOWAT)
+    unsent_budget_bytes: int = 64 * 1024 * 1024  # most unsent bytes of all connections in this process
+    stream_input_bytes: int = 2 * 1024  # read from one stream in a second; input on streams has no meaning
+    max_connections: int | None = None  # beyond it subscribers get 503; None: by the limit of open files
     visits: int = 256  # subscribers visited, and sockets read, in one turn of the loop
     refetch_rate: float | None = None  # refetches a second that the application can serve; None: no spread
     retention: Retention = field(default_factory=Retention)
 
     @property
     def poll_s(self) -> float:
-        """How long a poll is held: the window, or what a request cap leaves of it."""
+        """How long a poll is held: the window, shortened under a request cap."""
         return self.poll_window_s if self.request_cap_s is None else min(self.poll_window_s, self.request_cap_s - 5)
 
     @property
@@ -64,5 +64,5 @@ class Limits:
 
     @property
     def stream_s(self) -> float | None:
-        """The longest life of a stream: the request cap less two seconds for the goodbye. None: unlimited."""
+        """The longest life of a stream: the request cap minus two seconds for closing. None: unlimited."""
         return None if self.request_cap_s is None else self.request_cap_s - 2

@@ -1,9 +1,9 @@
 """The sockets that the server listens on, and what it prints about them.
 
-They are bound here, or systemd has bound them. With several workers on Linux each worker has sockets of its own on the
-same port (SO_REUSEPORT), and the kernel spreads connections over them. A Unix socket, those of systemd, and all of them
-on other systems are shared by the workers. Closing the last copy of a listening socket resets what waits in its queue:
-whoever binds them keeps them until the server ends.
+They are bound here, or by systemd. With several workers on Linux each worker has its own sockets on the same port
+(SO_REUSEPORT), and the kernel spreads connections over them. Workers share a Unix socket, sockets of systemd, and on
+other systems all sockets. Closing the last copy of a listening socket resets the connections in its queue, so the
+process that bound it keeps it until the server ends.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .build import VERSION
 from .config import Config
 from .errors import ConfigError
 
-_BACKLOG = 4096  # connections that the kernel keeps for us while a pass is under way
+_BACKLOG = 4096  # connections that the kernel queues during a pass
 _SPREADS = sys.platform == "linux"  # macOS has SO_REUSEPORT, but gives all connections to one of the sockets
 
 Sockets = list[socket.socket]
 
 
 def bind(config: Config) -> list[Sockets]:
-    """For each worker the sockets that it is to accept on. Raises ConfigError."""
+    """For each worker, the sockets that it accepts on. Raises ConfigError."""
     try:
         if config.unix_socket is not None:
             _check_free(config.unix_socket)
@@ -51,7 +51,7 @@ def adopt(descriptors: Sequence[int]) -> Sockets:
             sock = socket.socket(fileno=descriptor)
             listens = sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         except OSError as error:
-            raise ConfigError(f"descriptor {descriptor} of LISTEN_FDS is no socket: {error.strerror}") from None
+            raise ConfigError(f"descriptor {descriptor} of LISTEN_FDS is not a socket: {error.strerror}") from None
         if not listens:
             raise ConfigError("the socket unit must have ListenStream= and Accept=no")
         sock.set_inheritable(False)
@@ -60,15 +60,16 @@ def adopt(descriptors: Sequence[int]) -> Sockets:
 
 
 def on_loopback(sockets: Sequence[socket.socket]) -> bool:
-    """Only this machine can reach the server, so pages of this machine may use it (a development server, say).
+    """Whether only this machine can reach the server: pages of this machine may then use it (a development server's,
+    say).
 
-    Not through a Unix socket: whoever is in front of it may be reached from anywhere.
+    Not through a Unix socket: a proxy in front of it may be reachable from anywhere.
     """
     return all(sock.family != socket.AF_UNIX and ip_address(sock.getsockname()[0]).is_loopback for sock in sockets)
 
 
 def announce(config: Config, sockets: Sequence[socket.socket]) -> None:
-    """Prints where the server listens, where its key is, and three lines to paste."""
+    """Prints the server's address, the file of its key, and three commands to copy."""
     unix_socket = _path(sockets[0])
     if unix_socket is not None:
         base, curl = f"http://localhost{config.prefix}", f"curl --unix-socket {unix_socket}"
@@ -128,7 +129,7 @@ def _check_port_is_free(config: Config) -> None:
 
 
 def _check_free(path: Path) -> None:
-    """Binding would take the socket away from a server that listens there; one that is left over may be replaced."""
+    """Binding would replace the socket of a running server; only a leftover socket may be replaced."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -144,7 +145,7 @@ def _advice(config: Config) -> str:
 
 
 def _print(text: str) -> None:
-    """Prints a little text, unless that would block: stdout may be a pipe that nobody reads, and full."""
+    """Prints a short text, unless that would block: stdout may be a full pipe that is not read."""
     if sys.stdout is not None and select.select([], [sys.stdout], [], 0)[1]:
         print(text, flush=True)
 

@@ -3,13 +3,13 @@
     2026-11-23T12:00:00.123Z INFO subscribe channels=a,b transport=websocket client=k3x
     {"time":"2026-11-23T12:00:00.123Z","level":"INFO","event":"subscribe","channels":["a","b"],…}
 
-What clients send cannot inject lines or terminal escapes: whatever is not printable is escaped. Tokens and keys are
-taken out of everything that looks like a query, a header or a credential, here and not where the line is made, so that
-nobody can forget it.
+What clients send cannot inject lines or terminal escapes: unprintable characters are escaped. Tokens and keys are
+removed from all text that looks like a query, a header or a credential. This is done here and not by the callers, so
+that it cannot be forgotten.
 
-Logging never blocks: the event loop appends to a bounded queue, and a thread formats and writes. When nobody reads
-stderr, the thread waits and the queue fills; lines beyond it are dropped and counted, and the count is logged when
-there is room again. The thread collects for ``_COLLECT_S``, so that a line costs 1 to 2 µs in all.
+Logging never blocks: the event loop appends to a bounded queue, and a thread formats and writes. If stderr is not read,
+the thread waits and the queue fills; further lines are dropped and counted, and the count is logged when there is room
+again. The thread collects lines for ``_COLLECT_S``, so that a line costs 1 to 2 µs in all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger("pushcompat")
 
 
 class Event(StrEnum):
-    """The names of events. docs/operations.md says what their fields are."""
+    """The names of events. docs/operations.md documents their fields."""
 
     SUBSCRIBE = "subscribe"
     UNSUBSCRIBE = "unsubscribe"
@@ -81,8 +81,8 @@ _PLAIN = re.compile(r"[!#-9;<>-\[\]-~]+")  # and cannot hold a secret, because i
 
 _MAX_QUEUED = 10_000  # lines
 _COLLECT_S = 0.05
-_WRITE_BYTES = select.PIPE_BUF  # at once: what is longer can be torn by another worker's lines
-_EXIT_S = 1.0  # how long the end of the process waits for somebody to read the last lines
+_WRITE_BYTES = select.PIPE_BUF  # in one write: longer ones may be interleaved with another worker's lines
+_EXIT_S = 1.0  # how long the process waits at exit for the last lines to be read
 
 Fields = Mapping[str, object]
 Entry = tuple[float, int, str, Fields] | str  # time, level, event, fields; or a finished line
@@ -95,9 +95,9 @@ _write: Write | None = None  # None: not configured; the standard library's logg
 def configure(
     format: str = "text", level: str = "info", stream: TextIO | None = None, worker: int | None = None
 ) -> None:
-    """Sends this process's log to stderr: our own events from ``level`` on, and warnings of the libraries we use.
+    """Sends this process's log to stderr: its own events from ``level`` on, and warnings of libraries.
 
-    With a ``stream`` lines are written to it at once. ``worker``: the number of the worker that this process is.
+    With a ``stream``, lines are written to it immediately. ``worker``: the number of the worker that this process is.
     """
     global _level, _write
     lines = Lines(format, worker)
@@ -107,7 +107,7 @@ def configure(
     root.handlers[:] = [_Handler(lines, _write)]
     root.setLevel(max(logging.WARNING, _level))
     log.setLevel(_level)
-    logging.raiseExceptions = False  # a closed stderr must not become an error of its own on every line
+    logging.raiseExceptions = False  # a closed stderr must not cause another error for every line
 
 
 def event(name: str, level: int = logging.INFO, /, **fields: object) -> None:
@@ -125,7 +125,7 @@ def enabled(level: int = logging.INFO) -> bool:
 
 
 def close() -> None:
-    """Writes what is queued, if somebody reads it: to be called before the process ends."""
+    """Writes the queued lines, if they are read. Call it before the process exits."""
     writer = getattr(_write, "__self__", None)
     if isinstance(writer, _Thread):
         writer.close()
@@ -134,7 +134,7 @@ def close() -> None:
 def _stderr(lines: Lines) -> Write:
     try:
         return _Thread(lines, sys.stderr.fileno()).write
-    except (AttributeError, OSError):  # there is none, or it is no file
+    except (AttributeError, OSError):  # stderr is missing, or not a file
         return _Stream(lines, sys.stderr or io.StringIO()).write
 
 
@@ -147,11 +147,11 @@ class _Stream:
         try:
             self._stream.write(self._lines.line(entry) + "\n")
         except ValueError:
-            pass  # it is closed
+            pass  # the stream is closed
 
 
 class _Thread:
-    """The queue, and the thread that empties it. One appends, one takes: a deque needs no lock for that."""
+    """The queue, and the thread that empties it. With one producer and one consumer a deque needs no lock."""
 
     def __init__(self, lines: Lines, descriptor: int) -> None:
         self._lines = lines
@@ -160,7 +160,7 @@ class _Thread:
         self._dropped = 0  # since the start; counted by the event loop alone
         self._dropped_logged = 0
         self._news = threading.Event()
-        self._hurry = threading.Event()  # a warning, or the end: not to be collected
+        self._hurry = threading.Event()  # a warning, or the exit: write without collecting
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -201,7 +201,7 @@ class _Thread:
         self._send(self._missing())
 
     def _missing(self) -> bytes:
-        """Says how many lines were dropped, now that somebody reads."""
+        """A line with the number of dropped lines, once stderr is read again."""
         count = self._dropped - self._dropped_logged
         if not count:
             return b""
@@ -216,11 +216,11 @@ class _Thread:
             while data:
                 data = data[os.write(self._descriptor, data) :]
         except OSError:
-            pass  # nobody will ever read it
+            pass  # stderr is closed
 
 
 class _Handler(logging.Handler):
-    """Takes the records of the standard library's logging: warnings of libraries, and exceptions."""
+    """Handles records of the standard library's logging: warnings of libraries, and exceptions."""
 
     def __init__(self, lines: Lines, write: Write) -> None:
         super().__init__()
@@ -278,7 +278,7 @@ class Lines(logging.Formatter):
             return _json_line(record.created, record.levelname, line)
         worker = "" if self._worker is None else f" worker={self._worker}"
         lines = [f"{_timestamp(record.created)} {record.levelname} {record.name}: {_message(record)}{worker}"]
-        # Indented, so that no line of a traceback can pass for an event
+        # Indented, so that no line of a traceback looks like an event
         lines += [f"    {escaped(line)}" for line in traceback.splitlines()]
         return "\n".join(lines)
 
@@ -352,7 +352,7 @@ def _json_value(value: object) -> Any:
 
 
 def escaped(text: str, quote: bool = False) -> str:
-    """Escapes as JSON does, every sign that is not printable (line ends, terminal codes, text direction)."""
+    """Escapes all unprintable characters, as JSON does (line ends, terminal codes, text direction)."""
     if text.isprintable() and not quote:
         return text
     inner = json.dumps(text, ensure_ascii=not text.isprintable())[1:-1]

@@ -1,8 +1,8 @@
-"""What the log holds, and the cursor that names a place in it.
+"""Messages, and cursors: positions in the log.
 
 A cursor is the text ``<epoch>-<sequence>``, both of fixed width, so that cursors of one epoch sort as strings. The
-epoch names the contents of a log: another epoch, another log. The sequence number is one for the whole log and not one
-per channel, so a single cursor resumes any set of channels.
+epoch identifies the contents of a log: a new epoch is another log. Sequence numbers are global to the log, not per
+channel, so one cursor resumes any set of channels.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import msgspec
 EPOCH_WIDTH = 8
 SEQUENCE_WIDTH = 15  # 10^15 messages; still exact as a JavaScript number
 CURSOR_WIDTH = EPOCH_WIDTH + 1 + SEQUENCE_WIDTH
-EARLIEST = "earliest"  # names no place, but all that is retained
+EARLIEST = "earliest"  # instead of a cursor: from the oldest retained message
 _EPOCH_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letters that look alike
 
-SIGNAL = b"UPDATED"  # what an empty body publishes: "something changed, look again"
-SIGNAL_KEY = ""  # the key such a signal has by itself; no publisher can name it
+SIGNAL = b"UPDATED"  # the payload of an empty publish: "something changed, refetch"
+SIGNAL_KEY = ""  # the reserved key of signals; publishers cannot set it
 
 
 def new_epoch() -> str:
@@ -30,7 +30,7 @@ def format_cursor(epoch: str, sequence: int) -> str:
 
 
 def parse_cursor(text: str) -> tuple[str, int] | None:
-    """The (epoch, sequence) that the text names, or None where it is not a cursor at all."""
+    """Returns (epoch, sequence), or None if the text is not a cursor."""
     epoch, dash, digits = text[:EPOCH_WIDTH], text[EPOCH_WIDTH : EPOCH_WIDTH + 1], text[EPOCH_WIDTH + 1 :]
     if len(text) != CURSOR_WIDTH or dash != "-" or not (digits.isascii() and digits.isdigit()):
         return None
@@ -38,11 +38,11 @@ def parse_cursor(text: str) -> tuple[str, int] | None:
 
 
 class Message(msgspec.Struct, eq=False, gc=False):
-    """One update in one channel.
+    """One message in one channel.
 
-    ``data`` is the payload's own bytes, valid UTF-8; ``json`` tells whether they are a JSON document or plain text.
-    ``time_ms`` is milliseconds since 1970 by the clock of the server that took the message. ``ttl_s`` is the number of
-    seconds after which the message is dropped. ``spread_ms`` is the window in which subscribers should spread their
+    ``data`` is the payload's own bytes, valid UTF-8; ``json``: it is a JSON document, not plain text.
+    ``time_ms`` is milliseconds since 1970 by the clock of the server that accepted the message. ``ttl_s`` is the number
+    of seconds after which the message is dropped. ``spread_ms`` is the window in which subscribers should spread their
     refetches. A message that is not in the log yet is a draft: its ``sequence`` is 0. Once it is in the log it never
     changes, since all followers of a store share it.
     """

@@ -1,8 +1,8 @@
-"""What the server counts, and its exposition in Prometheus' format (through prometheus-client).
+"""The server's metrics, and their exposition in Prometheus' format (with prometheus-client).
 
-Counting is an addition to a plain number, because it happens for every update; ``FAMILIES`` names the metrics, and
-labels are made when somebody asks for them. Several workers are one server: their figures become one, counters as sums,
-gauges as each ``Family`` says. docs/operations.md has the same table.
+Counters are plain numbers, because they change with every message. ``FAMILIES`` names the metrics; labels are built
+when the metrics are scraped. The figures of several workers are merged: counters are sums, gauges as each ``Family``
+specifies. docs/operations.md has the same table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BOUNDS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 class Family(NamedTuple):
-    """``merge``: what a gauge without labels is of several workers."""
+    """``merge``: how a gauge without labels is merged over several workers."""
 
     kind: type[Metric]
     help: str
@@ -66,7 +66,7 @@ FAMILIES: Mapping[str, Family] = {
 
 
 class Buckets(msgspec.Struct):
-    """A histogram: how many observations are at most each bound, and more than the one before; and their sum."""
+    """A histogram: for each bound the number of observations since the bound before it, and their sum."""
 
     counts: list[int]
     sum: float
@@ -89,7 +89,7 @@ class Durations:
 
 
 class Metrics:
-    """The counters, by the names of ``FAMILIES``. The gauges are asked for: see ``figures``."""
+    """The counters, by the names of ``FAMILIES``. Gauges are read when needed: see ``figures``."""
 
     def __init__(self) -> None:
         self.subscriptions: Counter[str] = Counter()  # by transport
@@ -128,7 +128,9 @@ def figures(metrics: Metrics, gauges: Mapping[str, float]) -> Figures:
 
 
 def merged(workers: Iterable[Figures]) -> Figures:
-    """What several workers are together. A worker without a gauge (one that is gone) does not count in it."""
+    """The merged figures of several workers. A gauge is merged over the workers that have it (one that has ended has
+    none).
+    """
     values: dict[str, list[float | Labelled | Buckets]] = {}
     for found in workers:
         for name, value in found.items():
@@ -156,7 +158,7 @@ def _merge(family: Family, values: Iterable[float | Labelled | Buckets]) -> floa
 
 
 def counted(found: Figures) -> Figures:
-    """Of these what stays true when the process is gone: counters and histograms."""
+    """The figures that remain valid after the process has ended: counters and histograms."""
     return {
         name: value
         for name, value in found.items()

@@ -1,6 +1,6 @@
-"""Where this process is a worker: what its parent (``supervisor``) has put into its environment.
+"""Whether and which worker this process is, from the environment variable that its parent (``supervisor``) has set.
 
-It needs the standard library only, since each command asks whether it is one.
+It imports only the standard library, since every command checks it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ENVIRONMENT = "_PUSHCOMPAT_WORKER"
 
 class Place(NamedTuple):
     """``number``: from 1. ``line``: the descriptor of the socket to the parent. ``sockets``: descriptors of those that
-    each worker listens on. ``settled``: options that all workers must agree in.
+    each worker listens on. ``settled``: options that must be the same in all workers.
     """
 
     number: int
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 def find() -> Place | None:
-    """None: nobody started this process as a worker."""
+    """None: this process was not started as a worker."""
     text = os.environ.get(_ENVIRONMENT)
     return None if text is None else Place(**json.loads(text))
 
@@ -44,4 +44,4 @@ def fail(place: Place, detail: str) -> None:
         with socket.socket(fileno=os.dup(place.line)) as sock:
             sock.sendall(json.dumps({"type": "Failed", "detail": detail}).encode() + b"\n")
     except OSError:
-        pass  # it is gone
+        pass  # the parent has ended

@@ -1,8 +1,8 @@
-"""Presets for ``--platform``: how long the platforms and proxies in front of a server let a request live.
+"""Presets for ``--platform``: the limits of hosting platforms and proxies on the duration of a request.
 
 Only a limit that ends active connections counts as a request cap. A limit on the time to the first byte, or on
-silence, does not: a poll is answered after 25 s and a stream speaks every 15 s, which fits all we know. Where a
-platform has a default and a maximum, the default is listed; ``--request-cap`` overrides it.
+silence, does not: a poll is answered after 25 s and a stream sends something every 15 s, which is within all known
+limits. Where a platform has a default and a maximum, the default is listed; ``--request-cap`` overrides it.
 
 The numbers are from the platforms' own documentation, named beside them, as of November 2026. They change.
 """
@@ -19,14 +19,14 @@ HEARTBEAT_S = Limits().heartbeat_s
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """``request_cap_s``: no request outlives this, however busy. ``idle_s``: the longest silence."""
+    """``request_cap_s``: the longest lifetime of a request, also of an active one. ``idle_s``: the longest silence."""
 
     request_cap_s: float | None = None
     idle_s: float = math.inf
 
     @property
     def heartbeat_s(self) -> float:
-        """Twice per idle time-out, so that one lost or late heartbeat does not end the connection."""
+        """Twice per idle timeout, so that one lost or late heartbeat does not end the connection."""
         return min(HEARTBEAT_S, self.idle_s / 2)
 
 
@@ -36,8 +36,8 @@ PLATFORMS = {
     # API Gateway quotas: REST 29 s, HTTP 30 s of integration time; edge-optimised streams end after 30 s of silence
     "api-gateway": Platform(request_cap_s=29, idle_s=30),
     # App Engine standard, "How requests are handled": 60 s in the first generation (30 s in 2009), 10 min in the
-    # second. No WebSocket, and a stream is collected until it ends: what gets through is a poll, and any of these fits
-    # one
+    # second. No WebSocket, and a stream is buffered until it ends: only polls work, and
+    # any of these limits is long enough for one
     "app-engine": Platform(request_cap_s=60),
     # App Engine flexible, "Using WebSockets": a connection is closed after 1 h
     "app-engine-flex": Platform(request_cap_s=3600),
@@ -57,7 +57,7 @@ PLATFORMS = {
     "firebase": Platform(request_cap_s=60),
     # Fly.io, fly-proxy: idle connections end after about 60 s
     "fly": Platform(idle_s=60),
-    # Google Cloud Load Balancing, backend service timeout: 30 s by default; the classic one cuts even busy WebSockets
+    # Google Cloud Load Balancing, backend service timeout: 30 s by default; the classic one cuts even active WebSockets
     "google-lb": Platform(request_cap_s=30),
     # Gunicorn settings, "timeout": the sync worker is killed 30 s into a request
     "gunicorn": Platform(request_cap_s=30),

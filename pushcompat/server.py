@@ -1,4 +1,4 @@
-"""The life of a server process, alone or as one of several workers: what is made from the configuration, and the order
+"""The life of a server process, alone or as one of several workers: construction from the configuration, and the order
 of start and stop.
 """
 
@@ -33,7 +33,7 @@ from .web.webhook import Webhook, signing_key
 
 def run(config: Config) -> None:
     """Serves until SIGINT or SIGTERM. Raises ConfigError if it cannot start."""
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # of log rotation, and of a terminal that closes
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # sent for log rotation, and by a closed terminal
         signal.signal(number, signal.SIG_IGN)
     here = place.find()
     if here is None and config.workers > 1:
@@ -53,7 +53,7 @@ class Server:
         self._stop = asyncio.Event()
         self._metrics = Metrics()
         self._systemd = systemd.Notifier()
-        self._given = False  # systemd has bound the sockets
+        self._given = False  # by systemd: it has bound the sockets
 
     async def serve(self) -> None:
         self._handle_signals()
@@ -100,7 +100,7 @@ class Server:
     def _figures(self) -> Figures:
         return figures(self._metrics, self._hub.gauges())
 
-    # What a worker does in another way
+    # Overridden in Worker
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -117,7 +117,7 @@ class Server:
         return self._config.limits
 
     async def _begin(self) -> None:
-        """Accepts connections, and says so."""
+        """Starts accepting connections, and announces it."""
         self._hub.listener.listen(self._sockets)
         listening.announce(self._config, self._sockets)
         self._systemd.ready()
@@ -147,7 +147,7 @@ class Server:
 
 
 class Worker(Server):
-    """One of several processes. Its parent has bound the sockets, and tells it when to stop."""
+    """One of several processes. Its parent has bound the sockets, and stops it."""
 
     def __init__(self, config: Config, selector: LoopSelector, here: place.Place) -> None:
         super().__init__(config, selector)
@@ -155,10 +155,10 @@ class Worker(Server):
         self._line = worker.Line(here, self._told)
         self._replaced = False
         self._inherited = [[socket.socket(fileno=os.dup(fd)) for fd in group] for group in here.sockets]
-        self._accepting: dict[int, listening.Sockets] = {}  # by the number of the worker whose sockets they are
+        self._accepting: dict[int, listening.Sockets] = {}  # by the number of the worker that the sockets belong to
 
     def _handle_signals(self) -> None:
-        """SIGTERM may come twice: from who stops all processes, and from the parent. Ctrl-C is the parent's to hear."""
+        """SIGTERM may arrive twice: from a service manager and from the parent. The parent handles Ctrl-C."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -219,11 +219,14 @@ class Worker(Server):
 
 
 def _reload() -> None:
-    logs.event(Event.RELOAD, detail="one process has no successor to take over; start it with --workers 2 or more")
+    logs.event(
+        Event.RELOAD,
+        detail="a single process cannot be replaced while it runs; start the server with --workers 2 or more",
+    )
 
 
 def _within_descriptors(limits: Limits) -> Limits:
-    """Raises the limit of open files, and takes over how many connections it allows."""
+    """Raises the limit of open files, and sets ``max_connections`` to the number that it allows."""
     descriptors = raise_limit()
     most = connections_within(descriptors, limits.max_connections)
     logs.event(Event.DESCRIPTORS, limit=descriptors, max_connections=most)
@@ -244,7 +247,7 @@ def _demo_pages(config: Config, listener: socket.socket) -> list[URLSpec]:
 
 
 def _settle_down() -> None:
-    """Freezes what lives as long as the process, and makes collections rarer: connections are many, and live long."""
+    """Freezes permanent objects, and makes garbage collections rarer: connections are many and long-lived."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

@@ -1,7 +1,7 @@
-"""The state directory: what a server keeps from one start to the next, and what ``pushcompat publish`` finds there.
+"""The state directory: files that the server keeps over restarts, and that ``pushcompat publish`` reads.
 
-So far this is the publish key. Two servers that start at once agree on one: each writes its own to a new file and then
-links it to the common name, and the kernel lets one link win. Readers see a whole key or none.
+Here: the publish key. Two servers that start at once agree on one key: each writes its own to a new file and then links
+it to the common name; the kernel lets one link succeed. Readers see a complete key or none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def read_key(path: Path) -> str:
-    """The key in that file. ConfigError where there is none, or none that can be sent in a header."""
+    """The key in that file. Raises ConfigError if there is none, or if it cannot be sent in a header."""
     try:
         key = path.read_text("ascii").strip()
     except OSError as error:
@@ -53,7 +53,7 @@ def checked_key(key: str, where: str) -> str:
 
 
 def keep_key(state_dir: Path) -> tuple[str, Path]:
-    """The directory's publish key and where it is, made now if there was none."""
+    """The directory's publish key and its path; created if it does not exist."""
     path = state_dir / KEY_FILE
     try:
         if not path.exists():
@@ -78,6 +78,6 @@ def _make_key(path: Path) -> None:
             os.fsync(file.fileno())
         os.link(draft, path)
     except FileExistsError:
-        pass  # another server was faster, and its key is the key
+        pass  # another server was faster: use its key
     finally:
         os.unlink(draft)

@@ -1,7 +1,7 @@
-"""What systemd and a service say to each other: readiness, the watchdog, sockets (sd_notify(3), sd_listen_fds(3)).
+"""The interface to systemd: readiness, watchdog and socket activation (sd_notify(3), sd_listen_fds(3)).
 
-Two environment variables and a datagram. It is own code because no library for it is well kept: ``sdnotify`` had its
-last release in 2017, and ``systemd-python`` is to be compiled against libsystemd.
+Two environment variables and a datagram. It is our own code because no maintained library exists: ``sdnotify`` had
+its last release in 2017, and ``systemd-python`` must be compiled against libsystemd.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import socket
 
 _FIRST_DESCRIPTOR = 3
-_PATIENCE_S = 0.1  # with a manager whose queue is full
+_PATIENCE_S = 0.1  # for a manager whose queue is full
 
 
 def take_sockets() -> list[int]:
@@ -23,7 +23,7 @@ def take_sockets() -> list[int]:
 
 
 class Notifier:
-    """Says how the service does. It takes its variables out of the environment: they are for this process alone."""
+    """Reports the service's state. It removes its variables from the environment: they are only for this process."""
 
     def __init__(self) -> None:
         address = os.environ.pop("NOTIFY_SOCKET", "")
@@ -50,4 +50,4 @@ class Notifier:
                 sock.settimeout(_PATIENCE_S)
                 sock.sendto(state, self._address)
         except OSError:
-            pass  # it does not listen any more, or takes nothing
+            pass  # the manager no longer listens, or its queue is full

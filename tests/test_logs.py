@@ -144,7 +144,7 @@ def test_what_is_no_secret_is_left_alone(text: str) -> None:
 
 
 def test_the_placeholder_of_our_own_messages_is_no_secret() -> None:
-    sentence = "publishing needs the publish key: send “Authorization: Bearer KEY”"
+    sentence = 'publishing needs the publish key: send "Authorization: Bearer KEY"'
     assert logs.redact(sentence) == sentence
     assert "SECRET" not in logs.redact("Authorization: Bearer KEY-SECRET")
 

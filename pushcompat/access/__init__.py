@@ -1,4 +1,4 @@
-"""Who may do what. ``Access.admit`` is asked before anything else is done with a request; the rest sees its grant."""
+"""Authorisation. ``Access.admit`` is called before anything else is done with a request; other code uses its grant."""
 
 from .access import Access
 from .grant import Grant

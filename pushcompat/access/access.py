@@ -1,8 +1,8 @@
-"""One question, asked before anything else is done with a request: who is it from, and what may that client do?
+"""Authorisation of requests, before anything else is done with them: the client's identity, and what it may do.
 
-Verdicts are remembered by the header fields that they rest on, which one client repeats with each request: it costs
-2 µs of a publish that takes 9 to find out anew. A remembered verdict dies with what it rests on: ``revoke`` and the
-grant's own ``until`` see to that, wherever it is remembered.
+Grants are cached by the header fields that they depend on, which a client repeats with each request: checking them
+again would cost 2 µs of a publish that takes 9. A cached grant never outlives its key or token: ``revoke`` and the
+grant's ``until`` ensure that, wherever it is cached.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Verifier = Callable[[Request], Grant | None]
 
 
 class Access:
-    """``signatures``: verifiers of requests that are signed rather than sent with a key. Each returns a grant, or None
-    where the request carries no signature of its kind, and raises Unauthorized where the signature is wrong. They are
-    asked when the body is complete.
+    """``signatures``: verifiers of requests that are signed instead of sent with a key. Each returns a grant, or None
+    if the request has no signature of its kind, and raises Unauthorized if the signature is wrong. They are called when
+    the body is complete.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Access:
         return self._origins.open
 
     def admit(self, request: Request) -> Grant | None:
-        """Who it is from, and what that client may do. Raises RequestError, with the CORS lines of the answer.
+        """The grant for a request. Raises RequestError, with the CORS lines of the response.
 
-        None: not before the body is complete. Ask ``admit_body`` then.
+        None: the body is needed. Call ``admit_body`` when it is complete.
         """
         publishes = request.method == "POST"
         remembered = self._publishers if publishes else self._subscribers
@@ -76,7 +76,7 @@ class Access:
         return grant
 
     def admit_body(self, request: Request) -> Grant:
-        """The same for a request that is signed, body included. Raises RequestError."""
+        """Like ``admit``, for a request whose signature includes the body. Raises RequestError."""
         try:
             for verify in self._signatures:
                 grant = verify(request)
@@ -88,7 +88,7 @@ class Access:
             raise
 
     def admit_listing(self, request: Request) -> Grant:
-        """The same for the list of channels, which only publishers may see. Raises RequestError."""
+        """Like ``admit``, for the list of channels, which needs the publish key. Raises RequestError."""
         cors = self._origins.cors(request)
         try:
             self._origins.check(request)
@@ -98,11 +98,11 @@ class Access:
             raise
 
     def preflight(self, request: Request) -> Grant:
-        """What OPTIONS is answered with; it asks whether a request would be allowed, and may be asked by anyone."""
+        """The grant for OPTIONS, which asks whether a request would be allowed, and which any client may send."""
         return Grant(cors=self._origins.cors(request))
 
     def revoke_key(self, key: bytes) -> None:
-        """From now on the key is worth nothing, and neither is any verdict that rests on one."""
+        """Makes the key invalid, and all cached grants of publishers."""
         self._keys.revoke(key)
         for grant in self._publishers.values():
             grant.revoke()

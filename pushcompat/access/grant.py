@@ -1,4 +1,4 @@
-"""What a client may do: the verdict on one request, and for how long it holds."""
+"""The result of authorising a request, and how long it is valid."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ REVOKED = float("-inf")
 
 class Grant:
     """``publisher`` is the name under which a publisher's idempotency keys are kept, empty for a subscriber.
-    ``cors`` are the response header lines that let the page that asked read the answer. ``until``: monotonic seconds.
+    ``cors`` are the response header lines that allow the requesting page to read the response. ``until``: monotonic
+    seconds.
 
-    A grant may be remembered for the next request with the same header fields, by whoever asks ``until`` each time: it
-    dies with what it rests on (a key that is revoked, a token that expires).
+    A grant may be cached for the next request with the same header fields, if ``until`` is checked each time: it ends
+    with the key or token that it depends on (revoked, or expired).
     """
 
     __slots__ = ("cors", "publisher", "until")

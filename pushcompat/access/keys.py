@@ -14,17 +14,15 @@ class PublishKeys:
         self._keys = list(keys)
 
     def check(self, request: Request, what: str = "publishing") -> str:
-        """The name of the publisher. ``what`` needs the key. Raises Unauthorized."""
+        """The name of the publisher. ``what`` names the action, for the error. Raises Unauthorized."""
         given = _bearer(request)
         if not given:
-            raise Unauthorized(f"{what} needs the publish key: send “Authorization: Bearer KEY”")
+            raise Unauthorized(f'{what} needs the publish key: send "Authorization: Bearer KEY"')
         known = False
-        for key in self._keys:  # all of them, whatever the first says: the time must not tell which one
+        for key in self._keys:  # compare with all: timing must not reveal which one matched
             known |= hmac.compare_digest(given, key)
         if not known:
-            raise Unauthorized(
-                "this is not the publish key of this server; the key is in the state directory it named at start"
-            )
+            raise Unauthorized("invalid publish key; the server prints the path of the key's file at its start")
         return "publisher"
 
     def revoke(self, key: bytes) -> None:

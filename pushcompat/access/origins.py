@@ -1,4 +1,4 @@
-"""Which pages may use this server, by their Origin, and the CORS lines that let them (Fetch §3.2)."""
+"""Checks which origins may use this server, and creates their CORS header lines (Fetch §3.2)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110 §5.1
 _MOST_ASKED = 32
 
 _EXPOSED = b"Access-Control-Expose-Headers: Retry-After\r\n"
-_CREDENTIALS = b"Access-Control-Allow-Credentials: true\r\n"  # htmx 2 asks for them always
+_CREDENTIALS = b"Access-Control-Allow-Credentials: true\r\n"  # htmx 2 always sends requests with credentials
 _ANY = b"Access-Control-Allow-Origin: *\r\n" + _EXPOSED
 _OTHERS = b"Vary: Origin\r\n"
 _LOOPBACK = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 
 
 class Origins:
-    """``allowed``: origins as browsers send them, or ``*``. ``loopback``: the server listens on this machine alone, so
+    """``allowed``: origins as browsers send them, or ``*``. ``loopback``: only this machine can reach the server, so
     pages of this machine (a development server on another port) may use it too.
     """
 
@@ -37,16 +37,16 @@ class Origins:
         return bool(self._allowed) or self._loopback
 
     def check(self, request: Request) -> None:
-        """Refuses pages of other origins: they could read what this network alone may. Raises Forbidden."""
+        """Rejects pages of other origins: they could read what only this network may read. Raises Forbidden."""
         if b"origin" not in request.fields.headers:
             return
         origin = request.header(b"origin")
         if not origin or self._any or self._names(origin) or _from_this_server(request, origin):
             return
-        raise Forbidden(f"pages of {shown(origin)} may not use this server; start it with --cors-origin {origin[:100]}")
+        raise Forbidden(f"origin {shown(origin)} is not allowed; start the server with --cors-origin {origin[:100]}")
 
     def cors(self, request: Request) -> bytes:
-        """The header lines that let the page read the answer."""
+        """The header lines that allow the page to read the response."""
         if self._any:
             return _ANY if b"origin" in request.fields.headers else b""
         if not self.open:
@@ -62,8 +62,8 @@ class Origins:
 
 
 def preflight(request: Request) -> list[tuple[str, str]]:
-    """What a preflight is answered with, beside the CORS lines. All header fields that it asks for are allowed: some
-    libraries have their own, which mean nothing here.
+    """The header fields of the response to a preflight, besides the CORS lines. All requested header fields are
+    allowed: some libraries send their own, which the server ignores.
     """
     asked = request.header(b"access-control-request-headers").split(",")[:_MOST_ASKED]
     names = {name.lower(): name for name in _ALWAYS_ALLOWED}
@@ -87,7 +87,7 @@ def _from_this_server(request: Request, origin: str) -> bool:
 
 
 def is_same_origin(origin: str, host: str, forwarded_host: str, fetch_site: str) -> bool:
-    """Whether the page is this server's own. A proxy may have put another Host in; no page can forge the others."""
+    """Whether the page is this server's. A proxy may have changed Host; pages cannot forge the other header fields."""
     if fetch_site == "same-origin":
         return True
     authority = origin.partition("://")[2]

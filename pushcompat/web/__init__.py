@@ -1,1 +1,1 @@
-"""The Tornado application: everything that is not under /channels, and how connections get there and back."""
+"""The Tornado application: everything outside /channels, and the transfer of connections to it and back."""

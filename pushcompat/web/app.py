@@ -1,7 +1,7 @@
 """The Tornado application: the landing page, health, metrics and static files.
 
-A request's body is read only if the handler takes one. Otherwise the head alone is answered, before any of the body is
-read, and the connection is closed.
+A request's body is read only if the handler accepts one. Otherwise the head alone is answered, before any of the body
+is read, and the connection is closed.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from ..assets import STATIC, TEMPLATES
 NO_STORE = ("Cache-Control", "no-store, no-transform")
 _ALWAYS = {"Server": "pushcompat", "X-Content-Type-Options": "nosniff"}
 _PROBLEM = {NO_STORE[0]: NO_STORE[1], "Content-Type": "application/problem+json"}
-BODY_BYTES = 16 * 1024  # the longest body that any page takes
+BODY_BYTES = 16 * 1024  # the longest body that any page accepts
 _DETAILS = {
-    400: "Content-Length is one whole number",
+    400: "invalid Content-Length",
     404: "not found; channels are under /channels, see / for other endpoints",
     405: "method not allowed; see the Allow header",
     411: "HTTP/1.0 has no Transfer-Encoding: send a Content-Length",  # RFC 9112 §6.1
 }
-# Not from the machine's table of types, which differs from one to the next.
+# Not from the system's table of types, which differs between machines.
 _CONTENT_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
@@ -62,17 +62,17 @@ class Views:
     version: str
     prefix: str
     metrics: Callable[[], Awaitable[bytes]]
-    not_ready: Callable[[], str | None]  # why new subscribers should not come here; None: they should
+    not_ready: Callable[[], str | None]  # why the server is not ready for new subscribers; None: it is ready
     demo: bool = False
 
 
 class Handler(RequestHandler):
     methods = "GET, HEAD"
-    body_bytes = 0  # the longest body that is taken, with POST
+    body_bytes = 0  # the longest body that is accepted, with POST
 
     @classmethod
     def refusal(cls, request: HTTPServerRequest) -> int | None:
-        """The status with which a request with a body is refused by its head; None: the body is taken."""
+        """The status with which a request with a body is rejected by its head; None: the body is accepted."""
         if request.method not in cls.methods.split(", "):
             return 405
         length = request.headers.get("Content-Length", "0")
@@ -84,7 +84,7 @@ class Handler(RequestHandler):
 
     @classmethod
     def detail(cls, status: int) -> str:
-        """What the client is to change."""
+        """The error text: what the client must change."""
         if status == 413:
             return f"send at most {cls.body_bytes} bytes of body, with POST" if cls.body_bytes else "send no body"
         return _DETAILS.get(status, f"{HTTPStatus(status).phrase}: see the server's log")
@@ -121,7 +121,7 @@ class _RefusedByHead(HTTPMessageDelegate):
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
         body = _document(self._status, self._handler.detail(self._status)).encode()
-        headers["Connection"] = "close"  # else Tornado tells HTTP/1.0 clients Keep-Alive if they asked for it
+        headers["Connection"] = "close"  # otherwise Tornado sends Keep-Alive to HTTP/1.0 clients that requested it
         fields = HTTPHeaders({**_ALWAYS, **_PROBLEM, "Date": format_timestamp(time.time()), "Connection": "close"})
         fields["Content-Length"] = str(len(body))
         if self._status == 405:
@@ -168,7 +168,7 @@ class Landing(_Page):
 
 
 class Health(_Page):
-    """Whether the process runs."""
+    """Liveness."""
 
     def get(self) -> None:
         self.set_header(*NO_STORE)
@@ -177,7 +177,7 @@ class Health(_Page):
 
 
 class Ready(_Page):
-    """Whether new subscribers should come here: not while the server is stopping, or its log does not work."""
+    """Readiness for new subscribers: not while the server is stopping, or its log does not work."""
 
     def get(self) -> None:
         self.set_header(*NO_STORE)

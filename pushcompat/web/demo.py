@@ -1,11 +1,11 @@
-"""The demo chat: what an application does. It saves comments, and publishes a signal for each.
+"""The demo chat, an example application. It saves comments, and publishes a signal for each.
 
     a comment is posted ──► saved ──► publish("chat"), without data ──► 303, back to the page
     pages receive UPDATED (static/chat.js) ──► they fetch the newest twenty again
 
-Like any application it uses ``publish_async``: by HTTP, with the publish key, though the server is this very process.
-The signal carries no data. A page that connects late, receives it twice or receives ``reset`` does the same thing, and
-what it shows is what is in the database.
+Like any application it uses ``publish_async``: over HTTP, with the publish key, although the server is this process.
+The signal carries no data. A page that connects late, receives it twice or receives ``reset`` does the same: it shows
+what is in the database.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Hands connections from the hub to Tornado for one request each, and back to the hub after the answer.
+"""Hands connections from the hub to Tornado for one request each, and back to the hub after the response.
 
-A browser keeps a connection and uses it for whatever comes next. So the hub owns every wait for a request head, with
-its time-outs and its limits. A head that is not for /channels comes here, complete, with the bytes received behind it;
-Tornado reads the body, if the page takes one, and answers. Then the hub gets back the socket and the bytes that nobody
-has read yet. Neither side keeps state of a connection that the other one has.
+A browser keeps a connection and uses it for its next request, whatever that is. So the hub reads every request head,
+with its timeouts and limits. A head that is not for /channels comes here, complete, with the bytes received after it.
+Tornado reads the body, if the page accepts one, and responds. Then the hub gets back the socket and the bytes not read
+yet. Neither side keeps state of a connection that the other one has.
 
-If the connection ends with the answer, it is shut down for writing and read until the client closes it: the kernel
-would reset a connection that is closed with bytes unread, and the client would lose the answer (RFC 9112 §9.6).
+If the connection ends with the response, it is shut down for writing and read until the client closes it: the kernel
+would reset a connection that is closed with unread input, and the client would lose the response (RFC 9112 §9.6).
 
 All that this uses is documented by Tornado: ``HTTP1Connection.read_response`` serves one request; ``read_from_fd``,
 ``close_fd`` and ``set_nodelay`` are for overriding.
@@ -29,13 +29,13 @@ from ..logs import log
 from ..wire.request import origin_form
 from .app import BODY_BYTES
 
-_READ_BYTES = 16 * 1024  # in one go
+_READ_BYTES = 16 * 1024  # in one read
 
 TakeBack = Callable[[socket.socket, bytes], None]
 
 
 class HandedStream(IOStream):
-    """A stream over a connection that was read from before: ``received`` comes first.
+    """A stream over a connection from which ``received`` was already read: those bytes come first.
 
     ``end(socket)`` gets the socket when Tornado closes the stream.
     """
@@ -59,7 +59,7 @@ class HandedStream(IOStream):
         return taken
 
     def set_nodelay(self, value: bool) -> None:
-        """Does nothing: the hub has set TCP_NODELAY, and Tornado would clear it after each answer."""
+        """Does nothing: the hub has set TCP_NODELAY, and Tornado would clear it after each response."""
 
     def close_fd(self) -> None:
         if not self._returning:

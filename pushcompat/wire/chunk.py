@@ -8,11 +8,11 @@ from .encoding import Encoding
 
 
 class Chunk(msgspec.Struct, eq=False):
-    """``cursor`` is the sequence number at which a reader of ``data`` stands."""
+    """``cursor`` is the position (sequence number) of a client after ``data``."""
 
     encoding: Encoding
     data: bytes
     cursor: int
     count: int  # messages
-    partial: bool = False  # there is more than one send may take
+    partial: bool = False  # the backlog is larger than one send
     is_reset: bool = False

@@ -1,8 +1,8 @@
 """The body of a publish, checked, as drafts: messages that are not in the log yet.
 
-A payload is valid UTF-8. A JSON document is checked and keeps its own bytes, but for the white space around it. Its
-nesting is limited before it is decoded: the depth at which a parser gives up depends on the version of Python and the
-size of the stack, and what is accepted here has to be read by every subscriber.
+A payload is valid UTF-8. A JSON document is validated and its bytes are kept, except for surrounding white space. Its
+nesting is limited before it is decoded: the depth at which a parser fails depends on the version of Python and the size
+of the stack, and every subscriber must be able to parse an accepted document.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from ..message import SIGNAL, SIGNAL_KEY, Message
 from .item import Item
 from .names import channel_names, label, seconds
 
-# Documents in use have fewer than 20. Python's and Jackson's parsers give up at 1,000, PHP's at 512, less what encloses
-# a message: an envelope is one level, a poll's answer three.
+# Typical documents have fewer than 20. Python's and Jackson's parsers fail at 1,000 levels, PHP's at 512, including the
+# levels around a message: one for an envelope, three for a poll's response.
 MAX_LEVELS = 128
 _BATCH_LEVELS = 2  # the array, and the object of each message
 
 _JSON = "application/json"
 _JSON_TYPES = (_JSON, "text/json", "text/x-json")
-# No type at all, what curl -d sends, and what libraries send that were given bytes.
+# No type, the type that curl -d sends, and the type that libraries send for bytes.
 _TEXT_TYPES = ("", "application/x-www-form-urlencoded", "application/octet-stream")
 _CHARSETS = ("utf-8", "utf8", "us-ascii")  # ASCII is UTF-8
 _OF_EACH_MESSAGE = frozenset(("key", "type", "ttl"))
 
 
-# Checked without making objects of it, at half the cost. Not checked: UTF-8 inside strings.
+# Validates without creating objects, at half the cost. Does not check UTF-8 inside strings.
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_batch = msgspec.json.Decoder(list[Item]).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -40,7 +40,7 @@ _decode_text = msgspec.json.Decoder(str).decode
 
 @lru_cache(64)
 def media_type(content_type: bytes, content_encoding: bytes) -> str:
-    """The media type that header fields give a body: JSON or text, UTF-8, not compressed. Raises UnsupportedMedia."""
+    """The media type of a body, from its header fields: JSON or text, uncompressed UTF-8. Raises UnsupportedMedia."""
     name, _, parameters = content_type.decode("latin-1").lower().partition(";")
     name = name.strip()
     if name in _JSON_TYPES or (name.startswith("application/") and name.endswith("+json")):
@@ -65,7 +65,7 @@ def single(body: bytes, is_json: bool, names: Sequence[str], params: Mapping[str
 def batch(
     body: bytes, media_type: str, params: Mapping[str, str], *, max_messages: int, message_bytes: int
 ) -> list[Message]:
-    """The messages of a batch, in order: all of them or, if one is refused, none. Raises RequestError."""
+    """The messages of a batch, in order. Raises RequestError if any is invalid."""
     if media_type != _JSON:
         raise UnsupportedMedia("a batch must be a JSON array with Content-Type: application/json")
     if not _OF_EACH_MESSAGE.isdisjoint(params):
@@ -78,7 +78,7 @@ def batch(
 
 
 def payload(body: bytes, is_json: bool) -> bytes:
-    """The payload that ``body`` is: checked, and without the white space around JSON. Raises BadRequest.
+    """The payload in ``body``: validated, and without white space around JSON. Raises BadRequest.
 
     On the hot path: 0.3 µs for a JSON document of 40 bytes.
     """
@@ -97,7 +97,7 @@ def _check_utf8(body: bytes) -> None:
 
 
 def _decode(decoder: Any, document: bytes, max_levels: int) -> Any:
-    # Only a document of that many brackets can be nested that deeply.
+    # Only a document with more brackets than the limit can exceed it.
     if len(document) > max_levels and document.count(b"[") + document.count(b"{") > max_levels:
         _check_levels(document, max_levels)
     try:
@@ -113,7 +113,7 @@ _STEPS = bytes(1 if byte in b"[{" else 0xFF for byte in range(256))  # as signed
 
 
 def _check_levels(document: bytes, max_levels: int) -> None:
-    """Counts the levels, all of it in C: at most 0.5 ms for a document of 64 KiB, 8 ms for a batch of 1 MiB."""
+    """Counts the levels, entirely in C: at most 0.5 ms for a document of 64 KiB, 8 ms for a batch of 1 MiB."""
     unescaped = document.replace(b"\\\\", b"").replace(b'\\"', b"")  # now each quote begins or ends a string
     marks = unescaped.translate(None, _NO_MARKS).replace(b'""', b"")
     brackets = b"".join(marks.split(b'"')[::2])

@@ -1,8 +1,8 @@
 """The interface of an encoding: it turns messages and control messages into the bytes of one transport and format.
 
 The hub is otherwise independent of wire formats: what differs between transports is an attribute or a method here.
-Encodings are made once and shared by all connections that use the same one, so that what was encoded for one
-connection can be sent to all.
+Each encoding is created once and shared by all connections that use it, so that bytes encoded for one connection can be
+sent to all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EVENTSOURCE = "eventsource"
 LONGPOLL = "longpoll"
 TRANSPORTS = (WEBSOCKET, EVENTSOURCE, LONGPOLL)
 
-# What a response to HEAD names. A WebSocket's has none, and is described as the poll that its URL is without Upgrade.
+# Content types for responses to HEAD. A WebSocket has none: its URL without Upgrade is a poll.
 CONTENT_TYPES: Mapping[str, str] = {
     WEBSOCKET: "application/json",
     EVENTSOURCE: "text/event-stream",
@@ -44,7 +44,7 @@ class Encoding(Protocol):
 
     @property
     def end(self) -> bytes:
-        """What follows ``rotate`` at a planned end, so that the client can tell it from a lost connection."""
+        """Bytes after ``rotate`` at a planned end, so that the client can distinguish it from a lost connection."""
 
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         """``messages`` in order; ``head`` is the sequence number of the client's position after the last one."""
@@ -54,7 +54,7 @@ class Encoding(Protocol):
     def reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None, retry_ms: int | None = None) -> bytes:
         """Messages of these channels were lost; delivery continues after ``cursor``.
 
-        ``retry_ms``: how long a client that must ask again waits first; None: it need not.
+        ``retry_ms``: the delay before a client that must reconnect does so; None: it need not reconnect.
         """
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
@@ -64,7 +64,7 @@ class Encoding(Protocol):
 class StreamEncoding(Encoding, Protocol):
     @property
     def heartbeat_s(self) -> float | None:
-        """How often at least something is sent, where the client has asked for more often than the server does."""
+        """The longest silence, if the client has requested a shorter one than the server's."""
 
     @property
     def pings_early(self) -> bool:
@@ -74,4 +74,4 @@ class StreamEncoding(Encoding, Protocol):
         """The response head that accepts ``request``; ``extra`` are header lines for it (CORS). Raises RequestError."""
 
     def open(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
-        """The first bytes of the stream, after the head: the client's position, and what it may expect."""
+        """The first bytes of the stream, after the head: the client's position, heartbeat and lifetime."""

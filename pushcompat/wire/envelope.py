@@ -28,7 +28,7 @@ def envelope(message: Message, epoch: str) -> bytes:
     if message.spread_ms is not None:
         more += b',"spread":%d' % message.spread_ms
     cursor = format_cursor(epoch, message.sequence).encode()
-    # In one expression: with many quiet channels an envelope is made for each delivery.
+    # One expression: with many quiet channels an envelope is created for each delivery.
     return b'{"id":"%b","channel":"%b","data":%b,"time":%d%b}' % (
         cursor,
         message.channel.encode(),

@@ -5,7 +5,8 @@ messages.
 
 To HTTP/1.1 clients a stream is chunked (RFC 9112 §7.1), to HTTP/1.0 clients it ends with the connection. Each send is
 one chunk of whole events. Without chunks, clients that read in blocks (everything in Python that uses ``requests``)
-get an event only when later ones have filled the block. The last chunk also tells a planned end from a lost connection.
+get an event only when later ones have filled the block. The last chunk also distinguishes a planned end from a lost
+connection.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class _Events:
     single_response = False
     keep_alive = False
     reads_input = False
-    # A proxy may hold back what came with the head until more bytes follow (Varnish does).
+    # A proxy may hold back the bytes that arrived with the head until more follow (Varnish does).
     pings_early = True
     end = b""
 
@@ -62,7 +63,7 @@ class _Events:
         return event(cursor, self._plain_reset(cursor, channels, spread_ms))
 
     def _plain_reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
-        """Must be noticed by who takes no notice of names."""
+        """The reset for clients that ignore event names."""
         return envelope.reset(cursor, channels, spread_ms)
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
@@ -89,17 +90,17 @@ def _position(cursor: str) -> bytes:
 
 
 class JsonEvents(_Events):
-    """Each event carries the envelope, unnamed: a page has to register listeners by name."""
+    """Each event carries the envelope, without a name: for named events a page would need a listener per name."""
 
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         return b"".join([event(format_cursor(epoch, m.sequence), envelope.envelope(m, epoch)) for m in messages])
 
 
 class TextEvents(_Events):
-    """Each event carries the payload as it was published, named by its type where it has one."""
+    """Each event carries the payload as published, named by its type if it has one."""
 
     def _plain_reset(self, cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
-        return SIGNAL  # look again, as in the text frames of WebSocket
+        return SIGNAL  # refetch, as in the text frames of WebSocket
 
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         return b"".join([event(format_cursor(epoch, m.sequence), m.data, m.type) for m in messages])

@@ -21,7 +21,7 @@ Headers = Iterable[tuple[str, str]]
 
 
 def head(status: HTTPStatus | int, headers: Headers, extra: bytes = b"") -> bytes:
-    """A response head with its blank line. ``extra`` are header lines already made, CORS for one."""
+    """A response head with its blank line. ``extra`` are complete header lines, for example CORS."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
     return b"%b%b%b%b%b\r\n" % (_STATUS_LINES[status], lines.encode("latin-1"), _date, _ALWAYS, extra)
 
@@ -35,7 +35,7 @@ _date = b""
 
 
 def set_date(time_s: float) -> None:
-    """The Date of all answers from now on: for whoever has a clock to say, about once a second."""
+    """Sets the Date header of responses; call it about once a second."""
     global _date
     _date = f"Date: {formatdate(time_s, usegmt=True)}\r\n".encode()
     for keep_alive, connection in ((True, b"keep-alive"), (False, b"close")):
@@ -49,7 +49,7 @@ _DOCUMENT: dict[bool, bytes] = {}  # the head of a JSON document up to its lengt
 
 
 def document(body: bytes, *, keep_alive: bool, extra: bytes = b"") -> bytes:
-    """A 200 with a JSON document: what nearly every answer is, made in a tenth of the time that ``answer`` takes."""
+    """A 200 with a JSON document, as nearly all responses are: a tenth of the cost of ``answer``."""
     return b"%b%d\r\n%b\r\n%b" % (_DOCUMENT[keep_alive], len(body), extra, body)
 
 
@@ -62,7 +62,7 @@ def published(
     extra: bytes,
     replicas: int | None = None,
 ) -> bytes:
-    """The answer to a publish. Channel names need no escaping in JSON."""
+    """The response to a publish. Channel names need no escaping in JSON."""
     counts = b",".join([b'"%b":{"subscribers":%d}' % (name.encode(), count) for name, count in subscribers.items()])
     more = b"" if replicas is None else b',"replicas":%d' % replicas
     body = b'{"id":"%b-%015d","channels":{%b}%b}\n' % (epoch.encode(), sequence, counts, more)
@@ -88,7 +88,7 @@ def answer(
 
 
 def problem(refused: RequestError, *, keep_alive: bool, extra: bytes = b"") -> bytes:
-    """The refusal as a problem document (RFC 9457)."""
+    """The error as a problem document (RFC 9457)."""
     document = {
         "type": "about:blank",
         "title": refused.status.phrase,

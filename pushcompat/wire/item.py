@@ -1,4 +1,4 @@
-"""One message of a batch, as its JSON is decoded."""
+"""One message of a batch, as decoded from JSON."""
 
 from __future__ import annotations
 

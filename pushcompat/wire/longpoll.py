@@ -1,7 +1,7 @@
-"""Long-poll: every answer is one JSON document, ``{"cursor": …, "messages": […], "reset"?: […], "retry"?: ms}``.
+"""Long-poll: every response is one JSON document, ``{"cursor": …, "messages": […], "reset"?: […], "retry"?: ms}``.
 
-The document comes with its response head, so that both are sent with one ``send``. Heads depend on the Origin (CORS)
-and on whether the connection stays open, so there is an encoding for each such pair: the encodings are few and shared.
+The document includes its response head, so that both are sent with one ``send``. Heads depend on the Origin (CORS) and
+on whether the connection stays open, so there is one encoding for each such pair: the encodings are few and shared.
 """
 
 from __future__ import annotations

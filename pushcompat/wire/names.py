@@ -1,4 +1,4 @@
-"""Names of channels, keys and types, and numbers of seconds, as requests give them."""
+"""Parses names of channels, keys and types, and durations, in requests."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ def seconds(name: str, text: str, *, least: float = 0.0) -> float:
 
 
 def shown(text: str) -> str:
-    """What a client sent, as an error shows it: printable, and not long."""
+    """Client input for an error message: printable, and shortened."""
     return ascii(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")

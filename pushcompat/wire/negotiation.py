@@ -1,4 +1,4 @@
-"""What a subscription asks for: transport, format, hold, and the position to go on from."""
+"""The parameters of a subscription: transport, format, hold, and the position to resume from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHORTEST_HEARTBEAT_S = 2
 
 
 def transport(request: Request) -> str:
-    """Which transport is asked for: by ``?transport=``, else by the headers. Raises BadRequest, UpgradeRequired."""
+    """The requested transport: by ``?transport=``, otherwise by the headers. Raises BadRequest, UpgradeRequired."""
     asked = request.params.get("transport", "")
     if asked and asked not in TRANSPORTS:
         raise BadRequest(f"transport={shown(asked)}: use one of {', '.join(TRANSPORTS)}, or leave it out")
@@ -23,8 +23,8 @@ def transport(request: Request) -> str:
         return WEBSOCKET
     if asked == WEBSOCKET or request.websocket_key:
         raise UpgradeRequired(
-            "this WebSocket handshake arrived without its Upgrade header, which a proxy on the way must have removed; "
-            "pass Upgrade and Connection on there, or subscribe with transport=eventsource or transport=longpoll"
+            "this WebSocket handshake arrived without an Upgrade header, which a proxy probably removed; configure the "
+            "proxy to forward Upgrade and Connection, or subscribe with transport=eventsource or transport=longpoll"
         )
     if b"text/event-stream" in request.fields.headers.get(b"accept", b"").lower():
         return EVENTSOURCE
@@ -45,8 +45,8 @@ def hold_s(params: Params, window_s: float) -> float:
 
 
 def heartbeat_s(params: Params, longest_s: float) -> float | None:
-    """The heartbeat that a client asks for, whose own read time-out is short: whole seconds, so that few encodings are
-    enough. None: the server's own, which is also the longest.
+    """The heartbeat that a client with a short read timeout requests: whole seconds, so that few encodings are enough.
+    None: the server's, which is also the longest.
     """
     asked = params.get("heartbeat", "")
     if not asked:
@@ -56,7 +56,7 @@ def heartbeat_s(params: Params, longest_s: float) -> float | None:
 
 
 def controls(params: Params) -> bool:
-    """Whether an event stream has control events. ``controls=0``: only their ids, which fire nothing."""
+    """Whether an event stream has control events. ``controls=0``: only their ids, which fire no event."""
     asked = params.get("controls", "") or "1"
     if asked not in ("0", "1"):
         raise BadRequest(f"controls={shown(asked)}: use 0 or 1")
@@ -64,11 +64,11 @@ def controls(params: Params) -> bool:
 
 
 def requested_cursor(request: Request, epoch: str) -> str:
-    """The cursor to resume from, as the client gave it; empty: from now.
+    """The cursor to resume from, as the client sent it; empty: from now.
 
-    A client may give several: an EventSource's URL keeps the one that it began with, and polyfills have a parameter of
-    their own. The newest counts: of this epoch the highest, else one of another epoch, else ``earliest``, else what
-    cannot be read. (The last two are answered with what is retained, and with ``reset``.)
+    A client may send several: an EventSource's URL keeps its first one, and polyfills have their own parameter. The
+    newest is used: the highest of this epoch, otherwise one of another epoch, otherwise ``earliest``, otherwise invalid
+    text. (``earliest`` is answered with the retained messages, invalid text with ``reset``.)
     """
     params = request.params
     header = request.fields.headers.get(b"last-event-id")

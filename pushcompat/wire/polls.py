@@ -1,10 +1,10 @@
-"""A repeated poll: the same bytes as the one before it but for the cursor, so it is compared and not parsed.
+"""A repeated poll has the same bytes as the one before it, except for the cursor: it is compared instead of parsed.
 
-Header fields are the same for many clients (and half a kilobyte, of a browser), so there is one copy of them. Where
-clients say nothing of their own, the whole template is shared; and pollers that were answered together come back with
-the same cursor, so the line that came last is the line to expect.
+Many clients send the same header fields (half a kilobyte, for a browser), so one copy of them is kept. Clients with
+identical requests share the whole template. Pollers that were answered together poll again with the same cursor, so the
+last request line is compared first.
 
-A template rests on the grant that its poll was admitted with, and is of use for as long as that grant holds.
+A template depends on the grant of its poll, and is valid only as long as that grant.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class PollTemplate:
 
     def __init__(self, before: bytes, after: bytes, fields: bytes, hold: int, epoch: str) -> None:
         self.before = before  # the request line, up to the cursor
-        self.after = after  # and behind it
+        self.after = after  # and after it
         self.fields = fields
         self.hold = hold  # ticks that the poll is held
         self.epoch = epoch
@@ -53,15 +53,15 @@ def _shared_fields(fields: bytes) -> bytes:
     return fields
 
 
-_shared_template = lru_cache(256)(PollTemplate)  # one for all clients that say the same, in one epoch of the log
+_shared_template = lru_cache(256)(PollTemplate)  # shared by clients with identical requests, per epoch
 
 
 def template(head: bytes, request: Request, cursor: str, hold: int, epoch: str) -> PollTemplate | None:
-    """What to compare the next poll with; None where more than its cursor could change its meaning."""
+    """The template to compare the next poll with; None if more than the cursor could change its meaning."""
     if len(cursor) != CURSOR_WIDTH or not request.keep_alive or b"last-event-id" in request.fields.headers:
         return None
     line, end, fields = head.partition(b"\r\n")
     before, found, after = line.partition(b"cursor=" + cursor.encode())
     if not found or "lastEventId" in request.params or b"ursor" in after or b"%" in after:
-        return None  # a parameter behind this one could name another position, perhaps in percent-escapes
+        return None  # a later parameter could set another position, perhaps percent-encoded
     return _shared_template(before + b"cursor=", after, _shared_fields(end + fields), hold, epoch)

@@ -1,13 +1,13 @@
 """An HTTP/1.x request: its head and its body, from bytes (RFC 9110, RFC 9112).
 
-httptools (llhttp) does the parsing. Two rules of its use keep requests on one connection apart:
+httptools (llhttp) does the parsing. Two rules prevent request smuggling:
 
-- The head is fed alone, up to its blank line, so a head is parsed in one go or refused.
+- The head is fed alone, up to its blank line, so it is parsed in one call or rejected.
 - A body with a length is cut out by that length. Only a chunked body goes through a parser, one of its own: its
-  trailers are not the request's headers. The parser does not say where a body ended, but a body ends with a line, so it
-  is fed line by line, and the bytes after the end are left for the next request.
+  trailers are not the request's headers. The parser does not report where a body ended, but a body ends with a
+  line, so it is fed line by line, and the bytes after the end are left for the next request.
 
-What a head may cost is bounded before it is parsed: ``MAX_FIELD_LINES`` header fields, ``MAX_PARAMETERS`` parameters.
+The cost of a head is bounded before it is parsed: ``MAX_FIELD_LINES`` header fields, ``MAX_PARAMETERS`` parameters.
 
 A client sends the same header fields with each request: they are parsed once and shared (``Fields``). Two fields that
 differ each time, Sec-WebSocket-Key and Idempotency-Key, are cut out before the fields are looked up.
@@ -39,9 +39,9 @@ Params = Mapping[str, str]
 
 
 class Fields:
-    """What a request's header fields say; shared by all requests that have the same ones.
+    """A request's header fields, parsed; shared by all requests with the same fields.
 
-    ``headers`` have lower-case names, and their values joined by commas where a name comes twice.
+    ``headers`` have lower-case names; the values of a repeated name are joined by commas.
     """
 
     __slots__ = (
@@ -60,29 +60,29 @@ class Fields:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools calls this for each field."""
-        name, value = name.lower(), value.rstrip()  # httptools leaves blanks behind the value
+        name, value = name.lower(), value.rstrip()  # httptools leaves trailing white space
         earlier = self.headers.get(name)
         self.headers[name] = value if earlier is None else earlier + b", " + value
 
     def check(self) -> None:
-        """Sets what the fields mean, once the version is known. Raises RequestError."""
+        """Sets the attributes from the fields, once the version is known. Raises RequestError."""
         headers = self.headers
         if self.version not in ("1.0", "1.1"):
             raise HttpVersion("use HTTP/1.1 or HTTP/1.0")
         if self.version == "1.1" and (b"host" not in headers or b"," in headers[b"host"]):
-            raise BadRequest("an HTTP/1.1 request carries exactly one Host header")
+            raise BadRequest("exactly one Host header is required")
         self.chunked = b"transfer-encoding" in headers
         if self.chunked and headers[b"transfer-encoding"].lower() != b"chunked":
-            raise BadRequest("the only Transfer-Encoding supported is chunked")
+            raise BadRequest("unsupported Transfer-Encoding; only chunked is supported")
         length = headers.get(b"content-length")
         if length is not None and not length.isdigit():
-            raise BadRequest("Content-Length must be one whole number")
+            raise BadRequest("invalid Content-Length")
         self.content_length = None if length is None else int(length)
-        options = headers.get(b"connection", b"").lower()  # not the parser's: it forgets them where there is no body
+        options = headers.get(b"connection", b"").lower()  # not the parser's: it ignores them if there is no body
         self.wants_upgrade = b"upgrade" in options and headers.get(b"upgrade", b"").lower() == b"websocket"
         self.keep_alive = b"close" not in options and (self.version == "1.1" or b"keep-alive" in options)
         if self.version == "1.0" and self.chunked:
-            # A server before HTTP/1.1 on the way may have framed it otherwise (RFC 9112 §6.1).
+            # An intermediary older than HTTP/1.1 may have framed it differently (RFC 9112 §6.1).
             self.keep_alive = False
         self.expects_continue = self.version == "1.1" and headers.get(b"expect", b"").lower() == b"100-continue"
 
@@ -90,8 +90,8 @@ class Fields:
 class Request:
     """One request: its head, and its body once that is complete.
 
-    ``path`` is percent-decoded; ``params`` are the query's, the last of a repeated name counts.
-    ``idempotency_key`` and ``websocket_key`` are the fields of these names, empty where there is none.
+    ``path`` is percent-decoded; ``params`` are those of the query; the last of a repeated name is used.
+    ``idempotency_key`` and ``websocket_key`` are the fields of these names, empty if missing.
     """
 
     __slots__ = (
@@ -127,11 +127,11 @@ class Request:
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may follow on the connection: nothing of a body is still to come."""
+        """Whether another request may follow on the connection: keep-alive, and the body was read completely."""
         return self.fields.keep_alive and (self.complete or not self.has_body)
 
     def feed(self, data: bytes) -> bytes:
-        """Takes more of the body; returns the bytes after its end. Raises BadRequest where it is malformed."""
+        """Takes more of the body; returns the bytes after its end. Raises BadRequest if it is malformed."""
         if self.fields.chunked:
             return self._feed_chunks(data)
         missing = (self.fields.content_length or 0) - len(self.body)
@@ -148,7 +148,7 @@ class Request:
             self.body += data
 
     def check_length(self, limit_bytes: int) -> None:
-        """Raises PayloadTooLarge where the body is, or is going to be, over the limit."""
+        """Raises PayloadTooLarge if the body exceeds the limit, or will."""
         if (self.fields.content_length or 0) > limit_bytes or len(self.body) > limit_bytes:
             raise PayloadTooLarge(f"the body exceeds the limit of {limit_bytes} bytes; publish a reference instead")
 
@@ -164,7 +164,7 @@ class Request:
             except httptools.HttpParserError as error:
                 raise BadRequest(f"the chunked body is malformed: {error}") from None
         if self.complete:
-            self._chunks = None  # the two refer to each other, and would wait for the garbage collector
+            self._chunks = None  # breaks the reference cycle
         return data[end:]
 
 
@@ -172,7 +172,7 @@ _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class _Chunks:
-    """What httptools calls for a chunked body."""
+    """Callbacks of httptools for a chunked body."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -185,7 +185,7 @@ class _Chunks:
 
 
 class _Head(Fields):
-    """What httptools calls for a whole head."""
+    """Callbacks of httptools for a whole head."""
 
     __slots__ = ("target",)
 
@@ -201,12 +201,12 @@ NOT_HTTP = "this is not HTTP/1.1; for TLS, connect to the proxy that terminates 
 
 
 def may_be_http(data: bytes) -> bool:
-    """Whether a request may begin like this; a TLS handshake, for one, does not."""
+    """Whether a request may begin with these bytes; a TLS handshake does not, for example."""
     return data[:1].isalpha()
 
 
 def parse_head(head: bytes) -> Request:
-    """The request whose head these bytes are, blank line included. Raises RequestError."""
+    """Parses a request head, including its blank line. Raises RequestError."""
     line, _, text = head.partition(b"\r\n")
     usual = _USUAL_LINE.fullmatch(line)
     if usual is None or len(text) > _CACHED_FIELDS_BYTES:
@@ -216,13 +216,13 @@ def parse_head(head: bytes) -> Request:
     request = Request(fields, usual[1].decode(), usual[2])
     if keys is not None:
         if request.idempotency_key or request.websocket_key:
-            return _parse_head(head)  # it came twice
+            return _parse_head(head)  # a repeated field
         request.websocket_key, request.idempotency_key = keys
     return request
 
 
 def cut_keys(text: bytes) -> tuple[bytes, tuple[bytes, bytes] | None]:
-    """The header fields without Sec-WebSocket-Key and Idempotency-Key; and these two, None where neither came."""
+    """The header fields without Sec-WebSocket-Key and Idempotency-Key; and these two, None if both are missing."""
     websocket = idempotency = None
     if b"ebSocket-Key: " in text:
         websocket = _WEBSOCKET_KEY.search(text)
@@ -257,7 +257,7 @@ def _parse_head(head: bytes) -> Request:
     return Request(fields, parser.get_method().decode(), fields.target)
 
 
-# A client's header fields are the same each time, whatever it asks for: 5 µs less for each publish or new poll.
+# A client's header fields are the same in each request: saves 5 µs for each publish or new poll.
 @lru_cache(256)
 def known_fields(text: bytes) -> Fields:
     return _parse_head(b"GET / HTTP/1.1\r\n" + text).fields
@@ -279,10 +279,10 @@ def _parse_target(target: bytes) -> tuple[str, Params]:
     try:
         return _unquote(path), dict(_parameters(query)) if query else {}
     except UnicodeDecodeError:
-        raise BadRequest("the path's percent-escapes are not UTF-8") from None
+        raise BadRequest("the path is not valid percent-encoded UTF-8") from None
 
 
-# In a storm of handshakes nearly every target is the same: 4 µs less for each.
+# In a storm of handshakes nearly all targets are the same: saves 4 µs for each.
 _parse_known_target = lru_cache(512)(_parse_target)
 
 
@@ -301,7 +301,7 @@ def _parameters(query: bytes) -> Iterable[tuple[str, str]]:
     for pair in query.split(b"&"):
         name, _, value = pair.partition(b"=")
         if name:
-            # Never refused: a cursor that cannot be read must be answered with a reset.
+            # Never an error: an invalid cursor must be answered with a reset.
             yield _unquote(name.replace(b"+", b" "), "replace"), _unquote(value.replace(b"+", b" "), "replace")
 
 

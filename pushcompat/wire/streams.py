@@ -1,4 +1,4 @@
-"""Which encoding a stream uses. Each is made once, so that all connections share what it encodes."""
+"""The encodings of streams. Each is created once, so that all connections share its bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def stream_encoding(
     transport: str, text_format: str, version: str, heartbeat_s: float | None = None, controls: bool = True
 ) -> StreamEncoding:
     """``version`` is the request's HTTP version, ``1.0`` or ``1.1``. ``heartbeat_s``: a whole number, so that there are
-    few. ``controls``: event streams have control events.
+    few encodings. ``controls``: event streams have control events.
     """
     key = transport, text_format, version, heartbeat_s, controls
     encoding = _ENCODINGS.get(key)

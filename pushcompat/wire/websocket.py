@@ -1,14 +1,15 @@
-"""WebSocket (RFC 6455): the handshake, our frames, and what a client sends.
+"""WebSocket (RFC 6455): the handshake, our frames, and client frames.
 
-We only send final unmasked text frames, and encode them here, once for all subscribers. What a client sends, and
-everything about closing, is left to the sans-I/O protocol of the ``websockets`` library.
+We only send final unmasked text frames, and encode them here, once for all subscribers. Parsing of client
+frames, and the closing handshake, are left to the sans-I/O protocol of the ``websockets`` library.
 
-Clients rarely send, and a protocol object per connection would cost more than everything else about it. So an ``Input``
-is made when bytes come, and dropped as soon as it is ``quiet``. What most clients send is pongs only: ``is_pong``.
+Clients rarely send, and a protocol object per connection would need more memory than the rest of the connection. So an
+``Input`` is created when bytes arrive, and discarded as soon as it is ``quiet``. Most clients send only pongs:
+``is_pong``.
 
-What clients send has no meaning. Small frames, of which a client can send most in a kilobyte, are skipped before the
-library sees them, and of pings only the latest is answered, as §5.5.3 allows: a kilobyte of them costs 5 to 60 µs, and
-350 µs in the library.
+Messages from clients have no meaning. Small frames, of which a kilobyte can hold the most, are skipped before the
+library sees them, and only the latest ping is answered, as §5.5.3 allows: a kilobyte of them costs 5 to 60 µs instead
+of 350 µs in the library.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _logger.setLevel(logging.CRITICAL)  # a client's protocol errors are answered, n
 _utf8 = codecs.getincrementaldecoder("utf-8")
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
-# First bytes (FIN and opcode) of what may be skipped. While a message is under way, only control frames may come.
+# First bytes (FIN and opcode) of frames that may be skipped. Within a fragmented message only control frames may.
 _TEXT, _PING, _PONG = 0x81, 0x89, 0x8A
 _SKIPPED = frozenset((_TEXT, 0x82, _PING, _PONG))
 _SKIPPED_BETWEEN_FRAGMENTS = frozenset((_PING, _PONG))
@@ -116,7 +117,7 @@ def _ping(cursor: str) -> bytes:
 
 
 class TextFrames:
-    """Payloads as they were published, and nothing else: what the 2009 client understands."""
+    """Payloads as published, and nothing else: for the client of 2009."""
 
     transport = WEBSOCKET
     single_response = False
@@ -152,13 +153,13 @@ class _Protocol(Protocol):
 
     def recv_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.CLOSE:
-            # §5.4: control frames may come between fragments. The library takes a Close there for a protocol error.
+            # §5.4: control frames may come between fragments. The library treats a Close there as a protocol error.
             self.current_size = self.cur_size = None
         super().recv_frame(frame)
 
 
 class Input:
-    """Reads what one client sends: data in; the bytes to answer with out.
+    """Parses one client's input: data in, bytes to reply with out.
 
     A text message must be UTF-8 (§8.1), which the library leaves to its caller; invalid UTF-8 fails the connection with
     1007 as early as possible.
@@ -169,21 +170,21 @@ class Input:
     def __init__(self, max_bytes: int) -> None:
         self._protocol = _Protocol(SERVER, max_size=max_bytes, logger=_logger)
         self._small_bytes = min(_SMALL_BYTES, max_bytes)
-        self._rest = b""  # of a small frame that is not complete
+        self._rest = b""  # an incomplete small frame
         self._pong = b""
-        self._decoder: codecs.IncrementalDecoder | None = None  # of the text message that is under way
-        self._fragmented = False  # a message is under way
-        self._unread = 0  # bytes that the library has not made a frame of yet
+        self._decoder: codecs.IncrementalDecoder | None = None  # of the incomplete text message
+        self._fragmented = False  # within a fragmented message
+        self._unread = 0  # bytes of an incomplete frame in the library
 
     def receive(self, data: bytes) -> None:
-        """Takes bytes of the client; see ``replies`` for what they are answered with."""
+        """Takes bytes of the client; ``replies`` returns the bytes to reply with."""
         if not self._unread and not self.closing:
             data = self._skip(self._rest + data)
         if data:
             self.read(data)
 
     def _skip(self, data: bytes) -> bytes:
-        """Drops small frames that have no meaning, and returns what the library has to read."""
+        """Drops small frames without meaning, and returns the bytes for the library."""
         self._rest = b""
         kinds = _SKIPPED_BETWEEN_FRAGMENTS if self._fragmented else _SKIPPED
         at, end, ping = 0, len(data), -1
@@ -213,7 +214,7 @@ class Input:
         return data[at:]
 
     def read(self, data: bytes) -> list[Frame]:
-        """As ``receive``, with nothing skipped; returns the data frames in ``data``, checked."""
+        """Like ``receive``, but skips nothing; returns the data frames in ``data``, checked."""
         self._protocol.receive_data(data)
         self._unread += len(data)
         received = []
@@ -224,7 +225,7 @@ class Input:
                 continue
             if not self._is_text_so_far(frame):
                 self._protocol.fail(CloseCode.INVALID_DATA, "text must be UTF-8")
-                break  # §7.1.7: what follows a failure is not read
+                break  # §7.1.7: input after a failure is not read
             self._fragmented = not frame.fin
             received.append(frame)
         return received
@@ -235,7 +236,7 @@ class Input:
             self._protocol.send_close(code, reason)
 
     def replies(self) -> bytes:
-        """What there is to send: the latest pong, and our half of a closing handshake."""
+        """The bytes to send: the latest pong, and our half of a closing handshake."""
         pong, self._pong = self._pong, b""
         return b"".join([pong, *self._protocol.data_to_send()])
 
@@ -250,7 +251,7 @@ class Input:
 
     @property
     def quiet(self) -> bool:
-        """Nothing is under way: no part of a frame, no fragmented message, no closing handshake."""
+        """No incomplete frame, no fragmented message, no closing handshake."""
         return not (self._rest or self._unread or self._fragmented or self.closing)
 
     @property
@@ -262,7 +263,7 @@ class Input:
         return None if protocol.close_sent is None else protocol.close_sent.code
 
     def _is_text_so_far(self, frame: Frame) -> bool:
-        """Whether the message that the frame belongs to may still be what it says it is."""
+        """Whether the frame's message is still valid UTF-8, if it is a text message."""
         if frame.opcode is Opcode.TEXT:
             self._decoder = _utf8()
         if self._decoder is None:

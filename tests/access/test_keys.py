@@ -23,10 +23,10 @@ def test_any_of_the_keys_lets_a_publisher_in(line: str) -> None:
         (["Authorization: Bearer"], "publishing needs the publish key"),
         (["Authorization: Basic Zmlyc3Qta2V5"], "publishing needs the publish key"),
         (["Authorization: first-key"], "publishing needs the publish key"),
-        (["Authorization: Bearer wrong"], "not the publish key"),
-        (["Authorization: Bearer first-key2"], "not the publish key"),
-        (["Authorization: Bearer f\xfcrst-key"], "not the publish key"),
-        (["Authorization: Bearer first-key", "Authorization: Bearer first-key"], "not the publish key"),
+        (["Authorization: Bearer wrong"], "invalid publish key"),
+        (["Authorization: Bearer first-key2"], "invalid publish key"),
+        (["Authorization: Bearer f\xfcrst-key"], "invalid publish key"),
+        (["Authorization: Bearer first-key", "Authorization: Bearer first-key"], "invalid publish key"),
     ],
 )
 def test_whoever_has_no_key_is_told_what_is_missing(lines: list[str], said: str) -> None:

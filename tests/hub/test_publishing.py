@@ -251,7 +251,7 @@ def test_a_malformed_chunked_body_is_refused(shared_client: Client, body: bytes)
 
 
 @pytest.mark.parametrize(
-    ("authorization", "said"), [(None, "Authorization: Bearer KEY"), ("Bearer wrong", "not the publish key")]
+    ("authorization", "said"), [(None, "Authorization: Bearer KEY"), ("Bearer wrong", "invalid publish key")]
 )
 def test_whoever_has_no_key_is_told_what_is_missing(
     shared_server: Server, shared_client: Client, authorization: str | None, said: str
