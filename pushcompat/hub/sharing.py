@@ -30,6 +30,8 @@ from .presence import Presence
 
 EXCHANGES_APART_S = 0.5
 _CLOSE_S = 2.0
+_AFTER_BUG_S = 5.0
+_FAILURES = 3  # in a row before it is worth a line: workers that start together get into each other's way
 _PENDING = 1 << 62  # later than any note
 _MAX_AWAY = 10_000  # names of pollers between two connections
 
@@ -81,7 +83,7 @@ class Sharing:
         self._came: set[bytes] = set()
         self._gone: set[bytes] = set()
         self._changed: set[str] = set()
-        self._works = True
+        self._failures = 0  # of exchanges, in a row
         self.peers: Peers | None = None
         if board is not None:
             self.peers = Peers(board, self.process, clock)
@@ -171,8 +173,13 @@ class Sharing:
             self._occupancy.start()
         try:
             while True:
-                await self.exchange()
-                await asyncio.sleep(EXCHANGES_APART_S)
+                try:
+                    await self.exchange()
+                    await asyncio.sleep(EXCHANGES_APART_S)
+                except Exception:  # counts may be wrong now, which is no reason to serve nobody
+                    logs.log.exception("BUG: presence cannot be exchanged")
+                    self._changed.update(self._history.names)
+                    await asyncio.sleep(_AFTER_BUG_S)
         finally:
             if self._board is not None:
                 with suppress(TimeoutError):
@@ -216,13 +223,13 @@ class Sharing:
             self._changed |= changed
             self._came |= {name for name in came if name in self._clients}
             self._gone |= gone - self._came
-            if self._works:
+            self._failures += 1
+            if self._failures == _FAILURES:
                 logs.event(Event.PRESENCE_TROUBLE, logging.WARNING, detail=str(error))
-            self._works = False
             return None
-        if not self._works:
+        if self._failures >= _FAILURES:
             logs.event(Event.PRESENCE_WORKS, logging.WARNING)
-        self._works = True
+        self._failures = 0
         for name in came:
             client = self._clients.get(name)
             if client is not None and name not in self._came:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from pushcompat import logs
 from pushcompat.hub import ghosts as ghosts_module
+from pushcompat.hub import sharing as module
 from pushcompat.hub.connection import Connection
 from pushcompat.limits import Limits
 from pushcompat.message import Message
-from pushcompat.store.presence import LEASE_S
+from pushcompat.store.presence import LEASE_S, Exchanged
 
 from ..inprocess import LocalHub, running_hub
 from ..parity.lossy import LossyStore
@@ -253,6 +257,46 @@ def test_what_changes_while_the_board_does_not_work_is_said_later() -> None:
         assert [node.count(name) for node in cluster.nodes for name in "ab"] == [1, 1, 1, 1]
 
     play(scenario)
+
+
+def test_a_board_that_does_not_work_is_logged_once_and_when_it_works_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries: list[str] = []
+    monkeypatch.setattr(logs, "_level", logging.INFO)
+    monkeypatch.setattr(logs, "_write", lambda entry: entries.append(entry[2]))
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.nodes.pop()
+        for works, rounds in ((False, 2), (True, 1), (False, 10), (True, 3)):
+            cluster.board.works = works
+            await cluster.exchange(rounds)
+        assert [name for name in entries if name.startswith("presence")] == ["presence_trouble", "presence_works"]
+
+    play(scenario)
+
+
+def test_a_bug_in_the_exchange_does_not_end_the_server(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(LocalBoard):
+        broken = True
+
+        async def exchange(self, *rest: Any) -> Exchanged:
+            if self.broken:
+                self.broken = False
+                raise ZeroDivisionError
+            return await super().exchange(*rest)
+
+    async def scenario() -> None:
+        board, store = Broken(), LossyStore(Limits().retention)
+        async with running_hub(store, Limits(), board=board) as hub:
+            async with asyncio.timeout(10):
+                while not hub._subscriptions.sharing.peers or not hub._subscriptions.sharing.peers._beat:
+                    await asyncio.sleep(0.01)
+            assert not hub.failed.is_set()
+
+    monkeypatch.setattr(module, "_AFTER_BUG_S", 0.0)
+    asyncio.run(scenario())
+    assert "BUG: presence cannot be exchanged" in caplog.text
 
 
 def test_a_client_that_leaves_while_the_others_are_told_of_it_counts_where_it_still_is() -> None:
