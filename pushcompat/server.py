@@ -189,7 +189,10 @@ class Worker(Server):
         return {**own, "workers": 1, "workers_silent": self._place.workers - 1} if total is None else total
 
     async def _drain(self) -> None:
-        await (self._hub.retire() if self._replaced else self._hub.drain())
+        if self._replaced:
+            await self._hub.retire()
+        else:
+            await self._hub.drain(lambda: self._line.say(worker.Closed()))
 
     async def _end(self) -> None:
         self._line.say(worker.Report(self._figures()))

@@ -30,6 +30,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import NoReturn
 
 from . import listening, logs, systemd
@@ -38,7 +39,7 @@ from .errors import ConfigError
 from .logs import Event
 from .metrics import Figures, counted, merged
 from .place import Place
-from .worker import Accept, Ask, Failed, Message, Ready, Report, Retire, Total, decoded, encoded, settled
+from .worker import Accept, Ask, Closed, Failed, Message, Ready, Report, Retire, Total, decoded, encoded, settled
 
 _RETRY_S = (0.1, 5.0)
 _STEADY_S = 10.0  # a worker that lived for this long has started well
@@ -178,6 +179,7 @@ class Supervisor:
         self._selector = _Selector()
         self._announced = False
         self._stopping = False
+        self._closed: set[int] = set()  # who accept no more, at a stop
         self._exit_code = 0
         self._refusal: ConfigError | None = None
         # A rolling restart
@@ -244,6 +246,21 @@ class Supervisor:
         worker.process.terminate()
         worker.dies_at = time.monotonic() + self._config.limits.drain_s + _STOP_S
 
+    def _close_sockets_of(self, worker: _Worker) -> None:
+        """At a stop, who connects now goes to a worker that still accepts, or is refused, rather than wait for nothing.
+
+        The other workers have copies of the sockets, so closing ours would not do.
+        """
+        succeeded = any(other.number == worker.number for other in self._workers if other is not worker)
+        if not self._stopping or self._given or succeeded:
+            return
+        self._closed.add(worker.number)
+        sockets = self._sockets[worker.number - 1]
+        if all(group is not sockets or number in self._closed for number, group in enumerate(self._sockets, 1)):
+            for sock in sockets:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
     def _kill_all(self, number: int) -> NoReturn:
         """The second signal: the end, at once."""
         for worker in self._workers:
@@ -297,6 +314,7 @@ class Supervisor:
         elif slot.worker is worker:
             slot.worker = None
             self._lost(slot, worker)
+        self._close_sockets_of(worker)
         if self._stopping and worker.ready and code != 0:
             self._exit_code = 1
 
@@ -365,6 +383,8 @@ class Supervisor:
                 self._take_over(worker)
             case Failed(detail):
                 worker.failure = detail
+            case Closed():
+                self._close_sockets_of(worker)
             case Report(figures, asks):
                 worker.figures = figures
                 if asks:

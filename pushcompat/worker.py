@@ -39,6 +39,10 @@ class Failed(msgspec.Struct, tag=True):
     detail: str
 
 
+class Closed(msgspec.Struct, tag=True):
+    """It drains, and accepts no more."""
+
+
 class Report(msgspec.Struct, tag=True):
     """The figures of this worker. ``asks``: it wants those of all."""
 
@@ -69,7 +73,7 @@ class Retire(msgspec.Struct, tag=True):
     """Your successor accepts: accept no more, send your subscribers to it, and end."""
 
 
-Message = Ready | Failed | Report | Ask | Total | Accept | Retire
+Message = Ready | Failed | Closed | Report | Ask | Total | Accept | Retire
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 

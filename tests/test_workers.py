@@ -257,6 +257,25 @@ def test_all_processes_get_sigterm_from_some_and_it_is_one_stop(tmp_path: Path) 
         server.stop()
 
 
+def test_at_a_stop_nobody_is_left_waiting_for_a_worker_that_has_ended(tmp_path: Path) -> None:
+    server = Workers(tmp_path)
+    with ExitStack() as stack:
+        server.subscribe(stack, "chat", 200)
+        slow = server.pids()[1]
+        os.kill(slow, signal.SIGSTOP)
+        try:
+            server.process.terminate()
+            server.wait_for_log(" worker_ended worker=2 ")
+            probes = [stack.enter_context(server.connect()) for _ in range(20)]
+            for client in probes:
+                client.request("GET", "/healthz")
+        finally:
+            os.kill(slow, signal.SIGCONT)
+        assert [client.response()[0] for client in probes] == [200] * len(probes)
+        assert server.process.wait(PATIENCE_S) == 0
+    server.stop()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_all_workers_at_once(tmp_path: Path, number: int) -> None:
     server = InTerminal(tmp_path)

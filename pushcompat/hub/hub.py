@@ -15,7 +15,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from .. import logs
@@ -144,11 +144,11 @@ class Hub:
             logs.log.critical("BUG: background task ended unexpectedly", exc_info=task.exception())
             self.failed.set()
 
-    async def drain(self) -> None:
+    async def drain(self, on_closed: Callable[[], None] | None = None) -> None:
         """Tells every subscriber to come back later, spread over the drain time; publishing continues.
 
         Streams that are opened meanwhile stay until it ends, when nobody can connect any more: a client that comes back
-        at once must not do so again and again.
+        at once must not do so again and again. ``on_closed`` is called when it accepts no more.
         """
         self._context.draining = True
         subscribers = self._subscribers()
@@ -162,6 +162,8 @@ class Hub:
             self._rotate(connection)
         await self._until_closed()
         self.listener.close()
+        if on_closed is not None:
+            on_closed()
         for connection in self._subscribers():
             self._rotate(connection)
         await self._until_closed()
