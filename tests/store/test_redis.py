@@ -12,8 +12,6 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-pytest.importorskip("redis")
-
 from pushcompat.errors import ConfigError
 from pushcompat.limits import Retention
 from pushcompat.store.base import Store
@@ -21,7 +19,7 @@ from pushcompat.store.redis.link import Link
 from pushcompat.store.redis.store import RedisStore
 
 from .contract import ALL, Clock, Contract, Follower, Open, append, draft, fill, shown
-from .engines import ENGINES, Engine, free_port, running
+from .engines import ENGINES, Engine, free_port, running, sentinels
 from .machine import SETTINGS, StoreMachine
 
 PREFIXES = map("test{}".format, count())
@@ -165,6 +163,31 @@ def test_a_server_that_refuses_us_is_said_at_the_start_without_the_password(
         if "99" in url:
             server.ask("CONFIG", "SET", "requirepass", "s3cret")
         asyncio.run(scenario(server))
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "works"), [("main", "s3cret", True), ("main", "no", False), ("it", "s3cret", False)]
+)
+def test_sentinels_are_asked_for_the_master_with_their_own_password(
+    tmp_path: Path, name: str, password: str, works: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pushcompat.store.redis.store._OPEN_S", 0.1)
+
+    async def scenario(port: int) -> None:
+        addresses = f"127.0.0.1:{free_port()},127.0.0.1:{port}"
+        store = RedisStore(f"redis+sentinel://{addresses}/{name}?sentinel_password={password}", ALL)
+        if works:
+            await store.open()
+            await fill(store, "a", "1")
+        else:
+            with pytest.raises(ConfigError, match=f"no Sentinel responds, or none has a master '{name}'") as refusal:
+                await store.open()
+            assert "s3cret" not in str(refusal.value)
+        await store.close()
+
+    with sentinels(tmp_path) as servers:
+        assert servers.sentinel.ask("ACL", "SETUSER", "default", ">s3cret") == "OK"
+        asyncio.run(scenario(servers.sentinel.port))
 
 
 def test_a_server_that_is_not_there_is_said_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

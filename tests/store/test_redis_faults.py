@@ -200,6 +200,22 @@ def test_a_connection_that_was_closed_while_it_was_idle_is_replaced_without_a_pr
     assert not caplog.records
 
 
+def test_a_connection_for_publishes_that_breaks_while_it_is_idle_is_noticed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pushcompat.store.redis.store._KEEP_ALIVE_S", 0.0)
+
+    async def scenario() -> None:
+        async with nodes(engine.url()) as (a, _):
+            sending = a.store._writer  # type: ignore[attr-defined]
+            before = sending._link
+            await before._connection.disconnect(nowait=True)
+            await until(lambda: sending._link not in (before, None), "there is another one")
+            assert isinstance(await a.publish("1"), Receipt)
+
+    asyncio.run(scenario())
+
+
 def test_a_large_group_is_stored_in_parts_each_publish_in_one_piece(engine: Engine) -> None:
     async def scenario() -> None:
         store = RedisStore(engine.url(), Retention(count=10_000))

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
@@ -259,6 +259,8 @@ class Server:
         try:
             host, port = await sentinel.discover_master(service)
             return str(host), int(port)
+        except MasterNotFoundError:  # its text has the clients with all their options
+            raise NotUsable(f"no Sentinel responds, or none has a master {service!r} that is up") from None
         finally:
             for client in sentinel.sentinels:
                 await client.aclose()

@@ -27,6 +27,7 @@ from .writer import Writer
 _OPEN_S = 5.0  # Redis may be starting too
 _PAUSE_S = 0.2
 _TRIM_APART_S = 2.0
+_KEEP_ALIVE_S = 30.0
 _READING = "reading"
 _DAMAGED = "parts of the log are missing; the rest is discarded"
 
@@ -55,7 +56,7 @@ class RedisStore:
         self._link: Link | None = None  # for short reads
         self._asking = asyncio.Lock()
         self._trimming: asyncio.Task[None] | None = None
-        self._trim_at = 0.0
+        self._trim_at = self._keep_alive_at = 0.0
 
     # Life
 
@@ -175,6 +176,10 @@ class RedisStore:
     # Housekeeping
 
     def _look(self, state: State) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._keep_alive_at:
+            self._keep_alive_at = now + _KEEP_ALIVE_S
+            self._writer.keep_alive()
         if snapshot.due(state, self._retention):
             self._make_room()
 

@@ -86,7 +86,7 @@ class Writer:
         self._number = 0
         self._problem = False
         self._away_since: float | None = None
-        self._groups: asyncio.Queue[tuple[Sequence[Publish], Done]] = asyncio.Queue()
+        self._groups: asyncio.Queue[tuple[Sequence[Publish], Done] | None] = asyncio.Queue()
         self.fence = ""  # its key; "": to be registered
         self.idempotency_keys = 0
         self._shortened = retention.idempotency_s, 0.0  # the window under pressure, and when that was
@@ -100,12 +100,21 @@ class Writer:
     def append(self, group: Sequence[Publish], done: Done) -> None:
         self._groups.put_nowait((group, done))
 
+    def keep_alive(self) -> None:
+        """Uses the connection if it is idle: firewalls drop idle connections without notice."""
+        if self._groups.empty():
+            self._groups.put_nowait(None)
+
     async def run(self) -> None:
         """Appends until it is cancelled."""
         try:
             await self._probe()  # so that the first publish does not wait for a connection
             while True:
-                group, done = await self._next()
+                work = await self._next()
+                if work is None:
+                    await self._probe()
+                    continue
+                group, done = work
                 outcomes: list[Outcome] = []
                 for part in _parts(group):
                     outcomes += await self._store_or_fail(part)
@@ -113,7 +122,7 @@ class Writer:
         finally:
             await self._drop()
 
-    async def _next(self) -> tuple[Sequence[Publish], Done]:
+    async def _next(self) -> tuple[Sequence[Publish], Done] | None:
         """The next group. After a failure, checks about once a second whether the log can be written again."""
         while self._problem:
             try:
