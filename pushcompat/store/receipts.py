@@ -49,7 +49,10 @@ class Receipts:
     def keep(self, publish: Idempotency, receipt: Receipt, now: float) -> None:
         if not self._entries:
             self._expires_at = now + self._window_s
-        self._entries[publish.publisher, publish.key] = publish.digest, now, receipt
+        name = publish.publisher, publish.key
+        if name in self._entries:  # its window is over, and another process has used it again since
+            self._drop(name)
+        self._entries[name] = publish.digest, now, receipt
         self._bytes += _ENTRY_BYTES + len(publish.key)
         while self._bytes > self._budget_bytes and len(self._entries) > 1:
             self._shortened_s = now - self._drop_oldest()
@@ -65,9 +68,12 @@ class Receipts:
             self._shortened_s = None
 
     def _drop_oldest(self) -> float:
+        return self._drop(next(iter(self._entries)))
+
+    def _drop(self, name: tuple[str, str]) -> float:
         """Returns when it was stored."""
-        (_, key), (_, stored_at, _) = self._entries.popitem(last=False)
-        self._bytes -= _ENTRY_BYTES + len(key)
+        _, stored_at, _ = self._entries.pop(name)
+        self._bytes -= _ENTRY_BYTES + len(name[1])
         return stored_at
 
 

@@ -48,6 +48,15 @@ def test_a_key_is_forgotten_when_its_window_ends_and_its_place_is_free() -> None
     assert (len(receipts), receipts._bytes, receipts.window_s) == (0, 0, 60.0)
 
 
+def test_a_key_that_another_process_has_used_again_keeps_nothing_else_longer_and_counts_once() -> None:
+    receipts = Receipts(Retention(idempotency_s=60.0))
+    receipts.keep(publish("k"), RECEIPT, 0.0)
+    receipts.keep(publish("l"), RECEIPT, 30.0)
+    receipts.keep(publish("k"), RECEIPT, 70.0)
+    assert receipts.find(publish("l"), 90.0) is None
+    assert (len(receipts), receipts._bytes) == (1, _ENTRY_BYTES + 1)
+
+
 @pytest.mark.parametrize("length", [1, 256])
 def test_beyond_their_budget_the_oldest_go_and_the_window_says_how_short_it_has_become(length: int) -> None:
     fitting = 10
