@@ -6,8 +6,8 @@ is kept on the board, as a *mark* of the channel, so that the next one goes on w
 
     (none)            told as vacated, or never told
     occupied          told as occupied
-    occupied ID       is being told, as webhook ID
-    vacated ID
+    occupied ID N     is being told, as webhook ID, with N subscribers
+    vacated ID 0
 
 A change is marked before it is sent, and marked again when the receiver has taken it. So whoever goes on sends the same
 change with the same id, which the receiver knows it by. While a channel's change is on its way there is no other one
@@ -78,10 +78,11 @@ class Occupancy:
         self.leading = True
         self._marks = dict(marks)
         for channel, mark in marks.items():
-            kind, _, id = mark.partition(" ")
+            kind, _, rest = mark.partition(" ")
+            id, _, count = rest.partition(" ")
             if id:
                 self._pending.add(channel)
-                self._teller.tell(Change(id, kind, channel, self._count(channel)))
+                self._teller.tell(Change(id, kind, channel, int(count)))
         names = list({*marks, *self._history.names, *self._history.others})
         for start in range(0, len(names), _SLICE):
             self.look(names[start : start + _SLICE])
@@ -123,7 +124,7 @@ class Occupancy:
             change = Change(f"msg_{secrets.token_hex(12)}", OCCUPIED if count else VACATED, name, count)
             self._starting[name] = change
             self._pending.add(name)
-            self._mark(name, f"{change.kind} {change.id}")
+            self._mark(name, _in_flight(change))
         marks, self._unsaved = self._unsaved, {}
         return marks
 
@@ -138,7 +139,7 @@ class Occupancy:
 
     def _told(self, change: Change) -> None:
         channel = change.channel
-        if self._marks.get(channel) != f"{change.kind} {change.id}":
+        if self._marks.get(channel) != _in_flight(change):
             return
         self._pending.discard(channel)
         self._mark(channel, OCCUPIED if change.kind == OCCUPIED else "")
@@ -153,3 +154,8 @@ class Occupancy:
 
     def _count(self, name: str) -> int:
         return self._history.subscribers_everywhere(name, self._history.find(name))
+
+
+def _in_flight(change: Change) -> str:
+    """The mark of a channel while the change is being told."""
+    return f"{change.kind} {change.id} {change.subscribers}"

@@ -234,18 +234,19 @@ def test_nobody_tells_before_it_knows_that_it_is_the_first() -> None:
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_what_a_process_was_telling_when_it_died_is_told_by_the_next_with_the_same_id(taken: bool) -> None:
+def test_what_a_process_was_telling_when_it_died_is_told_by_the_next_as_the_same_change(taken: bool) -> None:
     async def scenario(application: Application) -> None:
         board = LocalBoard()
         first, second = Node(application, board, "p0"), Node(application, board, "p1")
+        first.has("a", 3)
         second.has("a", 1)
         application.takes, first.sender.hears = taken, False
         await let_pass(20, first, second)
-        kind, id = (await board.marks())["a"].split()
+        kind, id, count = (await board.marks())["a"].split()
         assert [change.id for change in application.received] == ([id] if taken else [])
         application.takes = True  # and the first is dead
         await let_pass(30, second)
-        assert {(change.kind, change.id) for change in application.received} == {(kind, id)}
+        assert set(application.received) == {Change(id, kind, "a", int(count))} == {Change(id, "occupied", "a", 4)}
         assert await board.marks() == {"a": "occupied"}
 
     play(scenario)
