@@ -131,6 +131,8 @@ def _port(value: str | int) -> int:
 
 def _workers(value: str | int) -> int:
     usable = cores.usable()
+    if value != "auto" and not str(value).isdecimal():
+        raise click.BadParameter(f"{value!r} is not a valid count; expected a number of processes, or auto.")
     workers = usable if value == "auto" else int(COUNT.parse(value, 1))
     if workers > _WORKERS_PER_CORE * usable:
         most = f"the maximum is {_WORKERS_PER_CORE * usable}, {_WORKERS_PER_CORE} for each core that it may use"

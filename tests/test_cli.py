@@ -201,6 +201,7 @@ def test_a_given_key_leaves_the_state_directory_alone(command: Command, tmp_path
         (["--port"], "'--port' requires an argument"),
         (["--port", "99999"], "Invalid value for --port: '99999' is not a valid port"),
         (["--port", "x"], "'x' is not a valid port"),
+        (["--workers", "all"], "'all' is not a valid count; expected a number of processes, or auto"),
         (["--heartbeat", "3x"], "'3x' is not a valid duration; examples: 90s, 5m, 1h"),
         (["--heartbeat", "-1"], "'-1' is not a valid duration"),
         (["--heartbeat", "0"], "0 is too small; the minimum is 1s"),

@@ -20,7 +20,8 @@ from pushcompat.limits import Retention
 from pushcompat.message import Message, format_cursor
 from pushcompat.store.base import Idempotency, Lost, Publish, Receipt, Store, StoreError
 from pushcompat.store.sqlite import SqliteStore, start
-from pushcompat.store.sqlite.files import max_bytes
+from pushcompat.store.sqlite import store as sqlite_store
+from pushcompat.store.sqlite.files import WriteLock, max_bytes
 from pushcompat.store.sqlite.follower import Follower as SqliteFollower
 from pushcompat.store.sqlite.trimmer import trim
 
@@ -660,6 +661,20 @@ def test_what_was_given_to_the_log_before_it_closes_is_answered_and_stored(path:
         assert isinstance(answered[1], Unavailable)
         async with opened(path) as store:
             assert await kept(store) == (["a:1"], {})
+
+    play(work())
+
+
+def test_a_disk_that_stands_still_at_the_end_is_logged(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        monkeypatch.setattr(sqlite_store, "_CLOSE_S", 0.01)
+        with closing(WriteLock(path.with_name("log.sqlite.lock"))) as other:
+            async with opened(path):
+                other.__enter__()
+        assert "the log was not closed: no answer in time" in caplog.text
+        caplog.clear()
 
     play(work())
 

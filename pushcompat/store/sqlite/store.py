@@ -103,7 +103,11 @@ class SqliteStore:
             async with asyncio.timeout(_CLOSE_S):
                 await self._close()
         except (TimeoutError, sqlite3.Error, OSError) as error:
-            logs.event(Event.LOG_TROUBLE, logging.WARNING, detail=f"the log was not closed: {error or 'time is up'}")
+            logs.event(
+                Event.LOG_TROUBLE,
+                logging.WARNING,
+                detail=f"the log was not closed: {str(error) or 'no answer in time'}",
+            )
 
     async def _close(self) -> None:
         await self._writes.end()
