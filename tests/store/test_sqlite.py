@@ -20,9 +20,9 @@ from pushcompat.limits import Retention
 from pushcompat.message import Message, format_cursor
 from pushcompat.store.base import Idempotency, Lost, Publish, Receipt, Store, StoreError
 from pushcompat.store.sqlite import SqliteStore, start
+from pushcompat.store.sqlite import follower as following
 from pushcompat.store.sqlite import store as sqlite_store
 from pushcompat.store.sqlite.files import WriteLock, max_bytes
-from pushcompat.store.sqlite.follower import Follower as SqliteFollower
 from pushcompat.store.sqlite.trimmer import trim
 
 from ..harness import PATIENCE_S
@@ -204,6 +204,40 @@ def test_two_stores_on_one_file_are_one_log(path: Path) -> None:
             assert [message.sequence for message in await follower.read(4)] == [1, 2, 3, 4]
             assert await one.head() == await other.head() == (one.epoch, 4)
             await follower.aclose()
+
+    play(work())
+
+
+async def news_from_another(path: Path) -> None:
+    async with opened(path) as one, opened(path) as other:
+        reader = Follower(one)
+        for number in range(1, 4):
+            await fill(other, "a", str(number))
+            assert [message.sequence for message in await reader.batch()] == [number]
+        await reader.aclose()
+
+
+def test_a_follower_in_another_process_is_told_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "_LOOK_S", PATIENCE_S * 1000)
+    play(news_from_another(path))
+
+
+def test_where_there_are_no_bells_a_follower_looks_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "_bell", lambda files: None)
+    play(news_from_another(path))
+
+
+def test_between_own_messages_those_of_others_come_in_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "_LOOK_S", PATIENCE_S * 1000)
+
+    async def work() -> None:
+        async with opened(path) as one, opened(path) as other:
+            readers = [Follower(store) for store in (one, one, other)]
+            for number in range(60):
+                await fill((one, other, one, one, other)[number % 5], "a", str(number))
+            for reader in readers:
+                assert shown(await reader.read(60)) == [f"a:{number}" for number in range(60)]
+                await reader.aclose()
 
     play(work())
 
@@ -541,7 +575,7 @@ def test_a_follower_waits_for_a_log_that_cannot_be_read_and_goes_on(
             await fill(other, "a", "1")
             await follower.batch()
             with monkeypatch.context() as trouble:
-                trouble.setattr(SqliteFollower, "_read", _unreadable)
+                trouble.setattr(following.Follower, "_read", _unreadable)
                 await fill(other, "a", "2")
                 while one.health().problem is None:
                     await asyncio.sleep(0)
@@ -554,7 +588,7 @@ def test_a_follower_waits_for_a_log_that_cannot_be_read_and_goes_on(
     play(work())
 
 
-def _unreadable(follower: SqliteFollower, connection: sqlite3.Connection, position: int) -> None:
+def _unreadable(follower: following.Follower, connection: sqlite3.Connection, position: int) -> None:
     raise sqlite3.OperationalError("disk I/O error")
 
 
