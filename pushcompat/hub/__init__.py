@@ -1,4 +1,4 @@
-"""Public: ``Hub``, ``Settings``, and ``LoopSelector`` for whoever makes the event loop."""
+"""Public: ``Hub``, ``Settings``, and ``LoopSelector`` for creating the event loop."""
 
 from .hub import Hub, Settings
 from .selector import LoopSelector

@@ -1,13 +1,13 @@
-"""A channel: the window of its messages that is still retained, its floor, and its subscribers.
+"""A channel: its retained messages, its floor, and its subscribers.
 
-The rules that keep a cursor honest:
+Invariants:
 
 - ``head`` is the highest sequence number that may have been appended to this channel; ``floor`` the highest one that
-  was evicted from it. A subscriber at or above the floor can be sent all that it missed; one below the floor must be
-  sent ``reset``.
-- A message whose ttl ends, or whose key comes again, leaves the window and moves nothing.
+  was evicted from it. A subscriber at or above the floor can be sent everything that it missed; one below the floor
+  must be sent ``reset``.
+- Expiry by ttl and replacement by key remove a message from the window; neither changes ``head`` or ``floor``.
 - ``served_up_to`` is the position up to which every subscriber that can take bytes has been served. Nothing above it is
-  evicted (``evict_to``); so a channel may hold more than its count while a pass is under way.
+  evicted (``evict_to``), so a channel may hold more messages than its limit during a pass.
 
 Who writes what: the window is written by ``history``, through the methods here; ``subscribers``, ``clients``,
 ``absent`` and ``beyond`` by ``presence``; the pass by ``fanout``, through ``begin_pass``, ``start_pass_over`` and
@@ -23,9 +23,9 @@ from typing import Any
 
 from ..message import Message
 
-Subscriber = Any  # a Connection; that module imports this one
-Cache = Any  # what ``chunks`` keeps here
-_COMPACT_AT = 64  # evicted places at the front of a window before they are taken out of the lists
+Subscriber = Any  # a Connection (whose module imports this one)
+Cache = Any  # entries of ``chunks``
+_COMPACT_AT = 64  # evicted entries at the front of a window before the lists are compacted
 
 
 class Channel:
@@ -36,28 +36,28 @@ class Channel:
 
     def __init__(self, name: str, floor: int) -> None:
         self.name = name
-        self.as_tuple: tuple[Channel, ...] = (self,)  # shared by all connections that follow just this channel
+        self.as_tuple: tuple[Channel, ...] = (self,)  # shared by all connections with only this channel
         self._messages: list[Message | None] = []
         self._sequences: list[int] = []  # of _messages, for bisection
-        self._first = 0  # index of the oldest retained message; what is before it is evicted
+        self._first = 0  # index of the oldest retained message; earlier ones are evicted
         self._keyed: dict[str, int] | None = None  # key → sequence number
         self.subscribers: set[Subscriber] = set()
-        self.clients: dict[str, Any] | None = None  # of them, those that gave their name; see presence
-        self.absent: list[int] | None = None  # when pollers without a connection cease to count, earliest first
-        self.beyond = 0  # subscribers in all, less those that are in ``subscribers``
-        self.queued = False  # history knows that there are messages
-        # The pass under way; see fanout.
+        self.clients: dict[str, Any] | None = None  # the named ones among them; see presence
+        self.absent: list[int] | None = None  # expiry ticks of pollers without a connection, earliest first
+        self.beyond = 0  # all subscribers, minus those in ``subscribers``
+        self.queued = False  # history has an entry for its messages
+        # The current pass; see fanout.
         self.dirty = False
         self.pass_started = 0.0
         self.pass_head = floor
-        self.to_visit: deque[Subscriber] | None = None  # None: the next visit begins a round
+        self.to_visit: deque[Subscriber] | None = None  # None: the next visit starts a round
         self.cache: dict[tuple[Any, int], Cache] | None = None
         self.start_over(floor)
 
     # The window
 
     def start_over(self, floor: int) -> None:
-        """Forgets all messages; nothing up to ``floor`` is retained any more. A pass under way begins again."""
+        """Removes all messages: nothing up to ``floor`` is retained. A current pass starts again."""
         self.floor = self.head = self.served_up_to = floor
         self._messages.clear()
         self._sequences.clear()
@@ -71,7 +71,7 @@ class Channel:
 
     @property
     def idle(self) -> bool:
-        """Nothing but its floor would be lost if the channel were forgotten."""
+        """Only its floor would be lost if the channel were discarded."""
         return not (len(self) or self.subscribers or self.dirty or self.absent or self.clients)
 
     def append(self, message: Message) -> Message | None:
@@ -95,8 +95,8 @@ class Channel:
         return self._messages[max(self._first, bisect_right(sequences, cursor)) :]  # type: ignore[return-value]
 
     def evict_to(self, count: int) -> tuple[int, int]:
-        """Evicts the oldest messages until ``count`` are left, but none that a pass still owes to a subscriber, and
-        raises the floor. Returns how many these were, and the bytes of their payloads.
+        """Evicts the oldest messages until ``count`` are left, except those that a pass has yet to deliver, and raises
+        the floor. Returns their number, and the bytes of their payloads.
         """
         messages, first = self._messages, self._first
         last = len(messages) - count
@@ -122,7 +122,7 @@ class Channel:
         return evicted, size
 
     def drop(self, message: Message) -> bool:
-        """Takes a message away whose ttl is over; the floor stays. False where it is gone already."""
+        """Removes a message whose ttl has expired; the floor stays. False if it was removed before."""
         return self._take(message.sequence) is not None
 
     def holds(self, message: Message) -> bool:
@@ -153,7 +153,7 @@ class Channel:
     # The pass
 
     def skip_pass(self) -> None:
-        """There is no subscriber to serve."""
+        """For a channel without subscribers."""
         self.served_up_to = self.head
 
     def begin_pass(self, now: float) -> None:
@@ -161,7 +161,9 @@ class Channel:
         self.pass_started = now
 
     def end_pass(self, now: float) -> None:
-        """Every subscriber has been served up to ``pass_head``. The next pass begins where updates came meanwhile."""
+        """Every subscriber has been served up to ``pass_head``. The next pass starts if messages arrived in the
+        meantime.
+        """
         self.to_visit = self.cache = None
         self.served_up_to = self.pass_head
         self.dirty = self.head > self.pass_head

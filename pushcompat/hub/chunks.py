@@ -1,12 +1,12 @@
-"""What lies after a cursor, encoded once.
+"""The messages after a cursor, encoded once.
 
-``after`` makes the bytes for (channel, encoding, first message … head) and keeps them in the channel's cache, where
-every other subscriber that needs them finds them under its own cursor. The cache is dropped at the end of the pass, or
-when the head moves. A merge of several channels is shared too, in a cache of its own.
+``after`` creates the bytes for (channel, encoding, first message … head) and keeps them in the channel's cache, keyed
+by (encoding, cursor), for all other subscribers that need them. The cache is dropped at the end of the pass, or when
+the head moves. Merges of several channels are shared too, in a second cache.
 
-One send takes at most ``send_bytes``, and less while many connections have bytes unsent. A subscription that began with
-``earliest`` ignores the floors that its channels had then. Its first chunk reaches at least the highest of these, since
-a cursor below one of them would be answered with ``reset`` by whoever does not know what was ignored.
+One send has at most ``send_bytes``, and less while many connections have unsent bytes. A subscription that started with
+``earliest`` ignores the floors that its channels had then. Its first chunk reaches at least the highest of these: with
+a cursor below one of them, a new connection of the client would get ``reset``, since it does not ignore these floors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Chunks:
         self._cached: list[Channel] = []  # channels with a cache but no pass to end it
 
     def after(self, connection: Connection) -> Chunk | None:
-        """All that the connection has yet to get, up to the limit of one send; None where that is nothing."""
+        """The messages that the connection has yet to get, up to the limit of one send; None if there are none."""
         owing, encoding, cursor = connection.channels, connection.encoding, connection.cursor
         assert encoding is not None
         if len(owing) > 1:
@@ -44,7 +44,7 @@ class Chunks:
             channel = owing[0]
             if channel.head <= cursor:
                 return None
-            # First: what is in the cache may have been made for a subscriber that ignores floors.
+            # Check for gaps first: a cached chunk may come from a subscriber that ignores floors.
             if channel.floor > cursor and _has_gap(connection, owing):
                 return self._reset(owing, connection, encoding)
             if connection.ignored_floors is not None:
@@ -59,16 +59,16 @@ class Chunks:
 
     @property
     def cached(self) -> bool:
-        """There is something that ``end_turn`` may have to drop."""
+        """``end_turn`` may have to drop something."""
         return bool(self._cached or self._merged)
 
     def forget_merges(self) -> None:
-        """A head has moved: no merge is the whole of what its subscribers need."""
+        """A head has moved: the merges are no longer complete."""
         if self._merged:
             self._merged.clear()
 
     def end_turn(self, passing: bool) -> None:
-        """Drops what no pass under way still needs."""
+        """Drops the caches that no current pass needs."""
         for channel in self._cached:
             channel.cache = None
         self._cached.clear()
@@ -78,8 +78,8 @@ class Chunks:
     def _chunk(self, channel: Channel, encoding: Encoding, cursor: int) -> Chunk:
         messages = channel.after(cursor)
         if len(channel.subscribers) == 1:
-            return self._encode(messages, encoding)  # there is no other subscriber to share it with
-        # Whoever stands anywhere before the first of these messages is sent the same bytes.
+            return self._encode(messages, encoding)  # no other subscriber to share it with
+        # All cursors before the first of these messages need the same bytes.
         before = messages[0].sequence - 1 if messages else cursor
         cache = channel.cache
         if cache is None:
@@ -101,7 +101,7 @@ class Chunks:
         return chunk
 
     def _encode(self, messages: Sequence[Message], encoding: Encoding, reach: int = 0) -> Chunk:
-        # These channels hold nothing between their last message and the head of the log: that is where it leads.
+        # These channels have no later messages, so the cursor advances to the head of the log.
         head = self._history.head
         if not messages:
             return Chunk(encoding, b"", head, 0)
@@ -114,7 +114,7 @@ class Chunks:
         return Chunk(encoding, data, head, len(messages), partial)
 
     def _fitting(self, messages: Sequence[Message], reach: int) -> int:
-        """How many of them one send may take: at least one, and all up to ``reach``."""
+        """How many of them fit in one send: at least one, and all up to ``reach``."""
         left = self._sockets.send_bytes
         for index, message in enumerate(messages):
             left -= len(message.data)
@@ -123,10 +123,10 @@ class Chunks:
         return len(messages)
 
     def _reset(self, channels: Sequence[Channel], connection: Connection, encoding: Encoding) -> Chunk:
-        """Says that history is gone, and goes on from the head: nothing older is sent.
+        """The ``reset`` for lost history, with the head as the new position: nothing older is sent.
 
-        Behind one address there may be two servers that share no log, by mistake. To each of them the other's cursors
-        are unknown: a poller that goes to and fro would be answered at once each time, and so is told to wait.
+        One address may have two servers that share no log, by mistake. Each does not know the other's cursors: a poller
+        that alternates between them would be answered immediately each time, so it gets a ``retry``.
         """
         head = self._history.head
         names = [channel.name for channel in channels]
@@ -140,6 +140,6 @@ def _highest(floors: Mapping[Channel, int] | None) -> int:
 
 
 def _has_gap(connection: Connection, channels: Iterable[Channel]) -> bool:
-    """Whether something was evicted that the connection has yet to get and did not say it can do without."""
+    """Whether an evicted message was not yet delivered to the connection, except below its ignored floors."""
     cursor, ignored = connection.cursor, connection.ignored_floors or {}
     return any(channel.floor > cursor and channel.floor != ignored.get(channel) for channel in channels)

@@ -2,10 +2,10 @@
 
 Who writes what: ``deadline`` and ``bucket`` are the timer wheel's; ``unsent`` and ``last_write`` are written by
 ``sockets``; ``channels``, ``client`` and ``subscribed_at`` by ``subscribe`` and ``unsubscribe``; ``cursor`` by
-``fanout``, once ``start_at`` has set it. The rest belongs to the request under way.
+``fanout``, once ``start_at`` has set it. The rest belongs to the current request.
 
-Memory: there may be a hundred thousand of these, so there are slots, no dict, and nothing in them but what differs from
-one connection to the next.
+Memory: there may be a hundred thousand of these, so the class has slots and no dict, and only fields that differ
+between connections.
 """
 
 from __future__ import annotations
@@ -37,25 +37,23 @@ class Connection:
         self.state = State.READING_HEAD
         self.bucket = NEVER
         self.deadline = NEVER
-        self.unsent: bytes | memoryview | None = (
-            None  # what was written and not sent yet, or what the kernel did not take
-        )
+        self.unsent: bytes | memoryview | None = None  # bytes not sent yet, or not accepted by the kernel
         self.last_write = now  # tick of the last send
         # The request
-        self.pending_input = b""  # bytes of a request that is not complete, or that came before the last response
-        self.request_started = now  # tick at which the first byte of the last request came
-        self.request: Request | None = None  # while its body comes
-        self.grant: Grant | None = None  # of the last request: who it is from, and what that client may do
+        self.pending_input = b""  # bytes of an incomplete request, or of a pipelined one
+        self.request_started = now  # tick of the first byte of the last request
+        self.request: Request | None = None  # while its body is received
+        self.grant: Grant | None = None  # of the last request
         # The subscription
         self.channels: tuple[Channel, ...] = ()
         self.encoding: Encoding | None = None
         self.client = ""
         self.subscribed_at = now
         self.cursor = 0
-        self.ignored_floors: Mapping[Channel, int] | None = None  # of a subscription that began with ``earliest``
+        self.ignored_floors: Mapping[Channel, int] | None = None  # of a subscription that started with ``earliest``
         self.expires_at = NEVER  # tick at which a stream rotates, or the poll's window ends
-        self.heard = 0  # tick at which something came from a WebSocket's client last; 0: never yet
-        self.pinged = 0  # tick of the first ping that it has not answered; 0: there is none
+        self.heard = 0  # tick of a WebSocket client's last input; 0: none yet
+        self.pinged = 0  # tick of the first unanswered ping; 0: none
         self.input: Input | None = None  # parser of a WebSocket with partial input, or that is closing
         self.poll_template: PollTemplate | None = None  # the last poll, to compare the next one with
 
@@ -75,12 +73,12 @@ class Connection:
         self.poll_template = None
 
     def start_at(self, cursor: int, ignored_floors: Mapping[Channel, int] | None = None) -> None:
-        """Goes on from there, whatever was sent before."""
+        """Sets the position."""
         self.cursor = cursor
         self.ignored_floors = ignored_floors
 
     def count_as_idle(self, ticks: int, now: int) -> None:
-        """Takes the last write for so long ago: when the next heartbeat is due follows from it."""
+        """Sets the last write to ``ticks`` ago, which determines the next heartbeat."""
         self.last_write = now - ticks
 
     def take_input(self) -> bytes:
@@ -89,7 +87,7 @@ class Connection:
 
     @property
     def address(self) -> object:
-        """The peer's address, as the operating system gives it; None when the peer is gone."""
+        """The peer's address, from the operating system; None if the peer is gone."""
         try:
             return self.socket.getpeername()
         except OSError:

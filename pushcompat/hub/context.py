@@ -1,4 +1,4 @@
-"""What all parts of the hub share, made once: limits, metrics, access, timers, sockets, history, and the next turn."""
+"""The context that all parts of the hub share: limits, metrics, access, timers, sockets, history, and the next turn."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .selector import LoopSelector
 from .sockets import Sockets
 from .timers import TimerWheel
 
-_RETRY_MS = (500, 3000)  # when a stream may come back, at random, so that many clients do not come at once
-_RETRY_AT_SUCCESSOR_MS = (50, 300)  # who accepts already; the drain has spread them
-_RETRY_AFTER_STOP_MS = (2000, 5000)  # longer than a usual restart takes
+_RETRY_MS = (500, 3000)  # random, so that many clients do not reconnect at once
+_RETRY_AT_SUCCESSOR_MS = (50, 300)  # the successor already accepts; the drain has spread the clients
+_RETRY_AFTER_STOP_MS = (2000, 5000)  # longer than a usual restart
 
 
 class Context:
-    """``prefix``: the path that /channels is under. ``selector``: the event loop's, if it was made for a hub."""
+    """``prefix``: the path that /channels is under. ``selector``: the event loop's, if it is a ``LoopSelector``."""
 
     def __init__(
         self,
@@ -40,17 +40,17 @@ class Context:
         self.timers: TimerWheel[Connection] = TimerWheel(int(time.monotonic()))
         self.sockets = Sockets(self.timers, limits, selector)
         self.history = History(limits.retention, limits.refetch_rate)
-        self.pipelined: deque[Connection] = deque()  # with bytes of a next request that came before the last response
+        self.pipelined: deque[Connection] = deque()  # connections with pipelined input
         self.draining = False
-        self.replaced = False  # another process accepts already: nobody need wait for it
-        self._in_turn = False  # what is left to do now is done before the turn ends
+        self.replaced = False  # another process already accepts: clients need not wait for it
+        self._in_turn = False  # work scheduled now is done before the turn ends
         self._turn: Callable[[], bool] | None = None
         self._next_turn: asyncio.Handle | None = None
 
     # Turns
 
     def start(self, turn: Callable[[], bool]) -> None:
-        """``turn`` is called when sockets are ready, or something is to be done; it says whether something was left."""
+        """``turn`` is called when sockets are ready or work is scheduled; it returns whether work is left."""
         self._turn = turn
         self.sockets.start(self._on_ready)
 
@@ -84,12 +84,12 @@ class Context:
         if more:
             self.schedule_turn()
 
-    # When to come back
+    # Reconnect delays
 
     def retry_ms(self) -> int:
-        """When a stream that ended should come back."""
+        """The delay before the client of an ended stream should reconnect."""
         if self.replaced:
             least, most = _RETRY_AT_SUCCESSOR_MS
         else:
             least, most = _RETRY_AFTER_STOP_MS if self.draining else _RETRY_MS
-        return int(random.uniform(least, most))  # a third of randint's time
+        return int(random.uniform(least, most))  # three times as fast as randint

@@ -1,15 +1,15 @@
-"""Delivery: *send what lies after the cursor, move the cursor*. It is the only delivery path, live or resumed, for all
+"""Delivery: *send what is after the cursor, move the cursor*. It is the only delivery path, live or resumed, for all
 transports.
 
-A pass. An update makes its channel dirty; a pass then visits the channel's subscribers, and whoever is visited gets
-everything up to the head in one send. So updates that come faster than a pass merge by themselves, and throughput rises
-with load. A turn of the loop makes a bounded number of visits, round-robin over the dirty channels. A subscriber with
-more than one send of backlog is visited again, so a pass that has ended has served everyone who reads. Updates that
-come while it is under way make it begin again then: whoever it has visited since costs one comparison.
+A pass. A message makes its channel dirty; a pass then visits the channel's subscribers, and each visited subscriber
+gets everything up to the head in one send. So messages that arrive faster than passes are coalesced, and throughput
+rises with load. A turn of the loop makes a bounded number of visits, round-robin over the dirty channels. A subscriber
+with more than one send of backlog is visited again, so after a pass all subscribers that read are up to date. Messages
+that arrive during a pass start another one after it: a subscriber that is already up to date then costs one comparison.
 
-A visit moves the cursor, and notes what is to be sent to whom. The sends come at the end of the turn, many in a row,
-which costs a tenth less. Except for a subscriber that may be visited twice in a turn (it follows several channels, or
-has more to come than one send may take): it is sent to at once, so that bytes never overtake each other.
+A visit moves the cursor, and notes the bytes to send. They are sent at the end of the turn, in one loop, which costs a
+tenth less. A subscriber that may be visited twice in a turn (it has several channels, or a backlog larger than one
+send) is sent to immediately, to preserve the order of bytes.
 
 The subscriber's part of the work is a look-up, a ``send`` and four assignments: under 1 µs around a system call of
 6 to 8 µs (bench: WebSocket, paced). That is why ``_visit`` is written as it is.
@@ -30,14 +30,14 @@ from .context import Context
 from .history import UNKNOWN_POSITION
 from .responses import Responses
 
-_VISITS_PER_CHANNEL = 64  # before it is the next channel's turn
-_SENDS_IN_A_ROW = 64  # before the time is looked at
+_VISITS_PER_CHANNEL = 64  # before the next channel is visited
+_SENDS_IN_A_ROW = 64  # before the time is checked
 
 _POLLING, _STREAMING = State.POLLING, State.STREAMING
 
 
 class Fanout:
-    """``on_pass_end(channel)`` registered with ``on_pass_end`` is called whenever a pass has ended."""
+    """A callback registered with ``on_pass_end`` is called with the channel whenever a pass has ended."""
 
     def __init__(self, context: Context, responses: Responses, clock: Callable[[], float] = time.monotonic) -> None:
         self._sockets = context.sockets
@@ -48,8 +48,8 @@ class Fanout:
         self._clock = clock
         self._pass_end: Callable[[Channel], None] | None = None
         self._passes: deque[Channel] = deque()
-        self._behind: deque[Connection] = deque()  # with more to come than one send may take
-        self._outgoing: list[tuple[Chunk, list[Connection]]] = []  # what this turn's visits have to send
+        self._behind: deque[Connection] = deque()  # with a backlog larger than one send
+        self._outgoing: list[tuple[Chunk, list[Connection]]] = []  # sends collected in this turn
         self._outgoing_count = 0
         self._ended: list[float] = []  # start times of the passes that end with these sends
 
@@ -61,14 +61,14 @@ class Fanout:
 
     @property
     def active(self) -> bool:
-        """There is something to do in this turn."""
+        """There is work for this turn."""
         return bool(self._passes or self._behind or self._chunks.cached)
 
     def on_pass_end(self, callback: Callable[[Channel], None]) -> None:
         self._pass_end = callback
 
     def mark_dirty(self, channel: Channel) -> None:
-        """Says that the channel's head has moved."""
+        """Notes that the channel's head has moved."""
         if not channel.subscribers and not channel.dirty:
             channel.skip_pass()
             self._history.trim(channel)
@@ -81,7 +81,7 @@ class Fanout:
         self._passes.append(channel)
 
     def run(self, visits: int, until: float) -> None:
-        """Makes about that many visits, at most a quarter of them to those who are behind, or stops at ``until``."""
+        """Makes about ``visits`` visits, at most a quarter to connections with a backlog; stops at ``until``."""
         visits -= self._visit_behind(visits // 4)
         passes = self._passes
         while passes and visits > 0:
@@ -98,7 +98,7 @@ class Fanout:
         self._chunks.end_turn(passing=bool(passes))
 
     def _visit_behind(self, visits: int) -> int:
-        """Sends more to that many of those who are behind, at most once to each."""
+        """Visits up to ``visits`` connections with a backlog, each at most once."""
         visits = max(0, min(visits, len(self._behind)))
         for _ in range(visits):
             self.catch_up(self._behind.popleft())
@@ -124,10 +124,10 @@ class Fanout:
         return len(batch)
 
     def _visit(self, channel: Channel, batch: Sequence[Connection]) -> list[Connection]:
-        """Serves each of them; returns those that the pass still owes something."""
+        """Visits each of them; returns those that need another visit in this pass."""
         owed: list[Connection] = []
         alone, head = channel.as_tuple, channel.head
-        # Most subscribers stand where the one before them stood, and need the same bytes.
+        # Consecutive subscribers usually have the same cursor, and need the same bytes.
         encoding: Encoding | None = None
         cursor, end = UNKNOWN_POSITION, UNKNOWN_POSITION
         together: list[Connection] = []
@@ -172,7 +172,7 @@ class Fanout:
     # One connection
 
     def catch_up(self, connection: Connection) -> None:
-        """Sends what lies after the cursor, as far as one send may reach, and moves the cursor."""
+        """Sends the messages after the cursor, up to the limit of one send, and moves the cursor."""
         state = connection.state
         if connection.unsent is not None or (state is not _STREAMING and state is not _POLLING):
             return
@@ -182,7 +182,7 @@ class Fanout:
         chunk = self._chunk_after(connection)
         if chunk is not None:
             self._deliver(chunk, (connection,))
-            connection.ignored_floors = None  # a chunk reaches over all of them
+            connection.ignored_floors = None  # the chunk reaches beyond all of them
         return chunk
 
     def _chunk_after(self, connection: Connection) -> Chunk | None:
@@ -206,7 +206,7 @@ class Fanout:
             self._ended.clear()
 
     def _deliver(self, chunk: Chunk, connections: Sequence[Connection]) -> None:
-        """Sends the same bytes to each; their cursors are at the end of them, whatever the kernel takes."""
+        """Sends the chunk to each, and moves their cursors to its end, even if the kernel accepts only a part."""
         cursor, encoding, count = chunk.cursor, chunk.encoding, len(connections)
         for connection in connections:
             connection.cursor = cursor

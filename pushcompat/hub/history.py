@@ -1,13 +1,13 @@
-"""The retained window of the whole log, by channel: what a resume is served from without waiting for a disk.
+"""The retained messages of the whole log, by channel, in memory: clients resume without waiting for a disk.
 
-Four things take a message away: its channel's count, its age, the byte budget of all channels, its own ttl. None of
-them takes one that a pass still owes to a subscriber (``Channel.evict_to``), except its ttl.
+A message is removed for one of four reasons: the number of messages in its channel, its age, the byte budget of all
+channels, its ttl. Only its ttl removes it before a current pass has delivered it (``Channel.evict_to``).
 
-Memory is bounded: a channel with no messages and no subscribers is kept only for its floor, and only so many of those.
-What is forgotten about whole channels is folded into one number, the global floor, at which a channel that is made anew
-starts. A needless ``reset`` may come of that; a silent hole never.
+Memory is bounded: a channel without messages and subscribers is kept only for its floor, and at most ``MOST_FLOORS``
+of them. The floors of discarded channels are merged into the global floor, the initial floor of new channels. This can
+cause an unnecessary ``reset``, never an unreported gap.
 
-Times here are of the monotonic clock, so nobody's history depends on what the time of day is set to.
+Times are of the monotonic clock, so changes of the wall clock do not affect history.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ..message import EPOCH_WIDTH, Message, format_cursor
 from ..store.base import MESSAGE_OVERHEAD_BYTES, MOST_FLOORS, Retained
 from .channel import Channel
 
-UNKNOWN_POSITION = -1  # of a client about whose past nothing is known: below every floor
-# As text: of no log's epoch, so that whoever resumes from it before it got the reset will get it then.
+UNKNOWN_POSITION = -1  # of a client whose position is unknown: below every floor
+# As text: of no log's epoch, so that a client that resumes from it before it got the reset gets it then.
 NULL_CURSOR = format_cursor("0" * EPOCH_WIDTH, 0)
 _AGES_APART_S = 0.5
 _LONGEST_SPREAD_MS = int(LONGEST_S * 1000)
@@ -44,14 +44,14 @@ class History:
         self._clock = clock
         self._channels: dict[str, Channel] = {}
         self.find: Callable[[str], Channel | None] = self._channels.get
-        self._idle: dict[str, Channel] = {}  # of _channels, those kept for their floor alone
-        # Heap of (sequence number of the oldest message, channel), once for each channel that has messages. It need not
-        # be right: an entry whose message is gone says so when it comes up. So most messages come and go without it.
+        self._idle: dict[str, Channel] = {}  # the channels kept only for their floor
+        # Heap of (sequence number of the oldest message, channel), one entry for each channel with messages. Entries
+        # may be stale; they are corrected when they reach the top. So most messages need no heap operation.
         self._oldest: list[tuple[int, Channel]] = []
-        self._ending: list[tuple[float, int, Message]] = []  # heap of those with a ttl, and some that are gone
-        self._ages: deque[tuple[float, int]] = deque()  # (when, head of the log at that time)
-        self._too_old = 0  # everything up to this sequence number is older than the age
-        self._formatted = 0, "", ""  # the cursor that was formatted last: sequence number, epoch, text
+        self._ending: list[tuple[float, int, Message]] = []  # heap of messages with a ttl; may contain removed ones
+        self._ages: deque[tuple[float, int]] = deque()  # (time, head of the log at that time)
+        self._too_old = 0  # messages up to this sequence number exceed the maximum age
+        self._formatted = 0, "", ""  # the cursor formatted last: sequence number, epoch, text
         self.others: Mapping[str, int] = {}  # subscribers in other processes, by channel
         self.floor = 0
         self.head = 0
@@ -71,7 +71,7 @@ class History:
         return iter(self._channels.values())
 
     def channel(self, name: str) -> Channel:
-        """The channel of that name, made where there is none."""
+        """The channel of that name, created if necessary."""
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = Channel(name, self.floor)
@@ -80,18 +80,18 @@ class History:
         return channel
 
     def discard_if_idle(self, channel: Channel) -> None:
-        """Says that the caller needs the channel no more."""
+        """Releases the channel: it is kept only if it is not idle, or for its floor."""
         if not channel.idle or channel.name in self._idle or self._channels.get(channel.name) is not channel:
             return
         if channel.floor <= self.floor:
-            self._forget(channel)  # one made anew would be the same
+            self._forget(channel)  # a new one would be the same
             return
         self._idle[channel.name] = channel
         if len(self._idle) > MOST_FLOORS:
             self._fold()
 
     def _fold(self) -> None:
-        """Forgets the idle channels whose floors are the lowest; some more than need be, so that it is done rarely."""
+        """Discards the idle channels with the lowest floors; more than necessary, so that it happens rarely."""
         lowest = nsmallest(
             len(self._idle) - MOST_FLOORS + MOST_FLOORS // 8, self._idle.values(), key=attrgetter("floor")
         )
@@ -102,15 +102,15 @@ class History:
 
     def _forget(self, channel: Channel) -> None:
         del self._channels[channel.name]
-        channel.as_tuple = ()  # it refers to itself, and would wait for the garbage collector
+        channel.as_tuple = ()  # breaks a reference cycle
 
     def subscribers_everywhere(self, name: str, channel: Channel | None) -> int:
-        """Everyone who follows the channel of that name, in all processes that share the log."""
+        """The subscribers of the channel of that name, in all processes that share the log."""
         count = 0 if channel is None else len(channel.subscribers) + channel.beyond
         return count + self.others.get(name, 0) if self.others else count
 
     def subscribers(self, channel: Channel | None) -> int:
-        """Everyone who follows the channel in this process, pollers between two polls included."""
+        """The channel's subscribers in this process, including pollers between two polls."""
         return 0 if channel is None else len(channel.subscribers) + channel.beyond
 
     def spread_ms(self, names: Iterable[str]) -> int | None:
@@ -131,7 +131,7 @@ class History:
         return text
 
     def position(self, cursor: int, channels: Iterable[Channel]) -> int:
-        """Where a subscriber stands once all that was sent is read: if it is caught up, that is the head of the log."""
+        """A subscriber's position after everything sent; the head of the log if it is caught up."""
         for channel in channels:
             if channel.head > cursor:
                 return cursor
@@ -158,10 +158,10 @@ class History:
         return channel
 
     def load(self, retained: Retained, wall_s: float) -> None:
-        """Starts (over) from what a store has retained; ``wall_s`` is now, as the messages' times tell it.
+        """Loads or reloads the retained messages of a store; ``wall_s``: the current wall-clock time.
 
-        What a store evicts from a channel is older than what it keeps there. So a channel with messages has lost
-        nothing since the first of them, whatever was folded into the global floor.
+        A store evicts older messages of a channel before newer ones. So a channel with messages has lost none since the
+        first of them, whatever floors were merged into the global floor.
         """
         messages, floor, head, self.epoch, floors = retained
         self._oldest.clear()
@@ -192,7 +192,7 @@ class History:
             self.discard_if_idle(channel)
 
     def trim(self, channel: Channel) -> None:
-        """Evicts what is beyond the channel's count."""
+        """Evicts the channel's messages beyond the maximum number."""
         evicted, size = channel.evict_to(self._count_limit)
         if evicted:
             self.count -= evicted
@@ -200,7 +200,7 @@ class History:
 
     @property
     def over_budget(self) -> bool:
-        """So much is held for passes that publishing must wait for them."""
+        """Messages held for passes use twice the byte budget: publishes must wait."""
         return self.bytes >= 2 * self._budget
 
     def needs_backpressure(self, channel: Channel) -> bool:
@@ -208,7 +208,7 @@ class History:
         return channel.dirty and (len(channel) >= 2 * self._retention.count or self.over_budget)
 
     def expire(self) -> None:
-        """Takes away what is too old, over the byte budget, or past its ttl. To be called about once a second."""
+        """Removes messages beyond the maximum age, the byte budget or their ttl. Call it about once a second."""
         now = self._clock()
         while self._ending and self._ending[0][0] <= now:
             message = heapq.heappop(self._ending)[2]
@@ -222,7 +222,7 @@ class History:
         self._shrink()
 
     def shrink(self) -> None:
-        """Evicts the oldest of all while the byte budget is exceeded."""
+        """Evicts the oldest messages of all channels while the byte budget is exceeded."""
         if self.bytes > self._budget:
             self._shrink()
 
@@ -240,11 +240,11 @@ class History:
             elif sequence > self._too_old and self.bytes <= self._budget:
                 break
             elif not self._evict_oldest(channel):
-                break  # a pass owes it to a subscriber
+                break  # a pass has yet to deliver it
         self._forget_gone()
 
     def _note_age(self, when: float) -> None:
-        """Says that all messages up to the head are from then or from before."""
+        """Notes that all messages up to the head are from this time or earlier."""
         if not self._ages or (self._ages[-1][1] < self.head and self._ages[-1][0] + _AGES_APART_S <= when):
             self._ages.append((when, self.head))
 

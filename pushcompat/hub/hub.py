@@ -1,11 +1,11 @@
-"""The hub: its parts put together, and the log that they serve from.
+"""The hub: wires its parts, and follows the log.
 
 Listener                accepts connections                     ─┐
-Requests                waits for heads, admits, routes          │
-  Polls, Streams        a request becomes a cursor over the log  ├─ act on ─► Sockets, TimerWheel, History
-  Publishing            a request becomes messages in the log    │             (the Context)
-Fanout                  sends what lies after each cursor        │
-Loop                    the turn: in which order they act       ─┘
+Requests                reads request heads, admits, routes      │
+  Polls, Streams        subscribe requests                       ├─ act on ─► Sockets, TimerWheel, History
+  Publishing            publish requests                         │             (the Context)
+Fanout                  sends the messages after each cursor     │
+Loop                    the turn: the order of their work       ─┘
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ from .selector import LoopSelector
 from .streams import Streams
 from .subscriptions import Subscriptions
 
-_ROTATIONS_PER_S = 200  # a stopping server with few subscribers need not take its time
+_ROTATIONS_PER_S = 200  # few subscribers need less than the drain time
 _POLL_INTERVAL_S = 0.01
-_GOODBYE_S = 1.0  # for the other side of a closing handshake, when the server stops
-_LOST_RETRY_S = (0.05, 2.0)  # between two loads of a log that is lost at once again
+_GOODBYE_S = 1.0  # for the client's half of a closing handshake, during shutdown
+_LOST_RETRY_S = (0.05, 2.0)  # between two loads of a log that is lost again immediately
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Publish keys, allowed origins, path prefix and limits. ``loopback``: the server listens on this machine alone."""
+    """Publish keys, allowed origins, path prefix and limits. ``loopback``: only this machine can reach the server."""
 
     limits: Limits
     publish_keys: Collection[bytes]
@@ -63,8 +63,8 @@ class Settings:
 
 class Hub:
     """``hand_over(socket, address, received)`` receives connections whose request is not under /channels.
-    ``selector``: the event loop's, if it was made for a hub. ``board``: where the processes that share the log tell
-    each other who subscribes. ``teller``: tells an application which channels are occupied.
+    ``selector``: the event loop's, if it is a ``LoopSelector``. ``board``: exchanges subscriber counts between the
+    processes that share the log. ``teller``: reports to an application which channels are occupied.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Hub:
     # Life
 
     async def start(self) -> None:
-        """Loads what the log has retained, and follows it from there."""
+        """Loads the retained messages, and follows the log from there."""
         http.set_date(time.time())
         await self._store.open()
         await self._load()
@@ -145,10 +145,11 @@ class Hub:
             self.failed.set()
 
     async def drain(self, on_closed: Callable[[], None] | None = None) -> None:
-        """Tells every subscriber to come back later, spread over the drain time; publishing continues.
+        """Tells every subscriber to reconnect later, spread over the drain time; publishing continues.
 
-        Streams that are opened meanwhile stay until it ends, when nobody can connect any more: a client that comes back
-        at once must not do so again and again. ``on_closed`` is called when it accepts no more.
+        Streams opened in the meantime stay until its end, when the server accepts no more connections: otherwise a
+        client that reconnects immediately would do so again and again. ``on_closed`` is called when the server stops
+        accepting.
         """
         self._context.draining = True
         subscribers = self._subscribers()
@@ -169,8 +170,9 @@ class Hub:
         await self._until_closed()
 
     async def retire(self) -> None:
-        """Drains where another process accepts on the same sockets already. Answers end their connections, and clients
-        that poll or publish all the time have a second for one: no request of theirs meets a connection that is closed.
+        """Drains a process whose successor already accepts on the same sockets. Each response closes its connection,
+        and clients that poll or publish all the time have a second to get one: none sends a request on a closed
+        connection.
         """
         self._context.replaced = self._context.draining = True
         self.listener.close()
@@ -178,7 +180,7 @@ class Hub:
         await self.drain()
 
     async def _until_closed(self) -> None:
-        """Waits for those who were told to leave, and for publishers, but not for long."""
+        """Waits, for a bounded time, for subscribers that were told to leave, and for publishers."""
         deadline = time.monotonic() + min(_GOODBYE_S, self._context.limits.drain_s)
         while time.monotonic() < deadline and (self._publishing.busy or self._closing()):
             await asyncio.sleep(_POLL_INTERVAL_S)
@@ -204,7 +206,7 @@ class Hub:
 
     @property
     def not_ready(self) -> str | None:
-        """Why new subscribers should not come here; None: they should."""
+        """Why the server is not ready for new subscribers; None: it is ready."""
         return "draining" if self.draining else self._store.health().problem
 
     @property
@@ -212,7 +214,7 @@ class Hub:
         return self._metrics.subscriptions.total()
 
     def gauges(self) -> dict[str, float]:
-        """What there is now, by the names of ``metrics.FAMILIES``."""
+        """The current values, by the names of ``metrics.FAMILIES``."""
         history, sockets, limits = self._context.history, self._context.sockets, self._context.limits
         health = self._store.health()
         return {
@@ -230,13 +232,13 @@ class Hub:
         }
 
     def take_back(self, sock: socket.socket, received: bytes) -> None:
-        """Takes a connection that Tornado has answered. ``received``: the bytes behind the request, maybe none."""
+        """Takes a connection back from Tornado. ``received``: pipelined bytes after the request, possibly none."""
         connection = Connection(sock, self._context.timers.now)
         self._context.sockets.watch(connection)
         self._requests.wait(connection)
         if received:
             self._requests.receive(connection, received)
-        self._context.schedule_turn()  # this is no turn: what it left to do would wait for the next one
+        self._context.schedule_turn()  # not called from a turn, so schedule one
 
     async def close(self) -> None:
         """Closes everything."""
@@ -271,7 +273,7 @@ class Hub:
             await asyncio.sleep(pause_s)
 
     def _apply(self, messages: Sequence[Message]) -> None:
-        """Takes what was appended to the log, by this process or by another."""
+        """Applies messages that this process or another one appended to the log."""
         history, mark_dirty = self._context.history, self._fanout.mark_dirty
         self._metrics.messages += len(messages)
         for message in messages:
@@ -281,7 +283,7 @@ class Hub:
         self._context.schedule_turn()
 
     async def _start_over(self) -> None:
-        """Loads a log that was lost: subscribers that may have missed messages get a reset."""
+        """Reloads the log: subscribers that may have missed messages get a reset."""
         epoch = self._context.history.epoch
         await self._load()
         logs.event(Event.LOG_LOST, logging.WARNING, epoch=self._context.history.epoch)
@@ -293,7 +295,7 @@ class Hub:
         self._context.schedule_turn()
 
     async def _tick(self) -> None:
-        """Once a second: timers, and messages that are too old."""
+        """Once a second: handles timers, and removes expired messages."""
         while True:
             await asyncio.sleep(1.0 - time.monotonic() % 1.0)
             http.set_date(time.time())

@@ -1,9 +1,9 @@
 """Accepts connections.
 
-It is a handler of its own on the IOLoop, because Tornado's spins when file descriptors run out: an accept that fails
-for want of them leaves the listening socket readable. Before that happens, subscribers are refused (``Sockets.full``):
-the descriptors that are left are for publishers and pages. When these are used up as well, one more that was kept for
-this is used to answer 503, rather than leave clients in the backlog without an answer.
+It has its own handler on the IOLoop, because Tornado's spins when file descriptors run out: a failed accept leaves the
+listening socket readable. Before that happens, subscribers are refused (``Sockets.full``): the remaining descriptors
+are for publishers and pages. When these are used up as well, one reserved descriptor is used to answer 503, instead of
+leaving clients in the backlog without a response.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ACCEPTS = 128  # in one turn of the loop
 _PAUSE_S = 1.0
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _OUT_OF_RESOURCES = (*_OUT_OF_DESCRIPTORS, errno.ENOBUFS, errno.ENOMEM)
-_NO_ROOM = Unavailable("this server has as many connections as it can take; try again", retry_s=5)
+_NO_ROOM = Unavailable("the server has reached its maximum number of connections; try again later", retry_s=5)
 
 
 class Listener:
@@ -38,10 +38,10 @@ class Listener:
         self._unsent_bytes = context.limits.unsent_bytes
         self._head_s = int(context.limits.head_s)
         self._listening: list[socket.socket] = []
-        self._spare: socket.socket | None = None  # closed to have a descriptor for one more connection
+        self._spare: socket.socket | None = None  # closed to free a descriptor for one more connection
 
     def listen(self, sockets: Sequence[socket.socket]) -> None:
-        """Accepts on these too. They are the listener's from now on."""
+        """Accepts on these too. The listener takes ownership."""
         if self._spare is None:
             self._spare = _open_spare()
         for sock in sockets:
@@ -51,21 +51,21 @@ class Listener:
             self._watch(sock)
 
     def leave(self, sockets: Sequence[socket.socket]) -> None:
-        """Accepts no more on these, and closes them."""
+        """Stops accepting on these, and closes them."""
         for sock in sockets:
             IOLoop.current().remove_handler(sock)
             sock.close()
             self._listening.remove(sock)
 
     def close(self) -> None:
-        """Accepts no more."""
+        """Stops accepting."""
         self.leave(list(self._listening))
         if self._spare is not None:
             self._spare.close()
             self._spare = None
 
     def _watch(self, sock: socket.socket) -> None:
-        if sock.fileno() != -1:  # else it was closed during a pause
+        if sock.fileno() != -1:  # otherwise it was closed during a pause
             kind = sock.family, sock.type, sock.proto
             IOLoop.current().add_handler(sock, lambda _fd, _events: self._accept(sock, kind), IOLoop.READ)
 
@@ -73,8 +73,8 @@ class Listener:
         until = self._timers.now + self._head_s
         for _ in range(_ACCEPTS):
             try:
-                # Not accept() and its socket.socket, which looks ``kind`` up for each connection and gives it a dict: a
-                # twentieth of a handshake, and 0.2 KiB.
+                # Not accept(), whose socket.socket detects ``kind`` for each connection and has a dict: 5 % of a
+                # handshake, and 0.2 KiB.
                 fd, _address = listening._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
                 return
@@ -84,13 +84,13 @@ class Listener:
                         self._refuse_one(listening, self._spare)
                         continue
                     except BlockingIOError:
-                        return  # nobody waits: without a descriptor the kernel does not say so
+                        return  # the backlog is empty: the kernel reports that only if a descriptor is free
                     except OSError:
                         pass
                 if error.errno in _OUT_OF_RESOURCES:
                     self._pause(listening, error)
                     return
-                continue  # that client left before it was accepted
+                continue  # the client disconnected before it was accepted
             sock = socket.SocketType(*kind, fd)
             sock.setblocking(False)
             if not _INHERITS:
@@ -100,7 +100,7 @@ class Listener:
             self._timers.set(connection, until)
 
     def _refuse_one(self, listening: socket.socket, spare: socket.socket) -> None:
-        """Answers a connection that there is no descriptor for. Raises OSError if the spare one does not help."""
+        """Answers one connection with 503, using the spare descriptor. Raises OSError if that fails."""
         spare.close()
         self._spare = None
         try:
@@ -108,7 +108,7 @@ class Listener:
             with sock:
                 _refuse(sock)
         finally:
-            self._spare = _open_spare()  # with the descriptor that the connection had
+            self._spare = _open_spare()  # the connection's descriptor is free again
         self._metrics.refused[_NO_ROOM.reason, str(int(_NO_ROOM.status))] += 1
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
@@ -128,7 +128,7 @@ def _refuse(sock: socket.socket) -> None:
         sock.setblocking(False)
         sock.send(http.problem(_NO_ROOM, keep_alive=False))
         sock.shutdown(socket.SHUT_WR)
-        sock.recv(_REQUEST_BYTES)  # unread bytes would make the kernel take the response back
+        sock.recv(_REQUEST_BYTES)  # with unread bytes the kernel would send RST and discard the response
     except OSError:
         pass
 
@@ -141,7 +141,9 @@ def _open_spare() -> socket.socket | None:
 
 
 def prepare(sock: socket.SocketType, unsent_bytes: int) -> None:
-    """Sends at once, notices dead peers, and keeps a slow reader's backlog a cursor rather than kernel memory."""
+    """Sets TCP_NODELAY, SO_KEEPALIVE (detects dead peers), and TCP_NOTSENT_LOWAT (bounds a slow reader's kernel
+    memory).
+    """
     if sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,7 +1,7 @@
-"""The list of channels: who has how many subscribers, and what is retained.
+"""The list of channels, with their subscribers and retained messages.
 
-There may be 100,000 channels, so a page of the list is made in slices of ``_SLICE_S``, between which everything else
-goes on. It is no picture of one moment, then; but each channel that was there all the time is on one page, once.
+There may be 100,000 channels, so a page of the list is built in slices of ``_SLICE_S``, between which other work
+continues. So it is not a snapshot; but each channel that existed throughout is on one page, once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST = 1000
 
 
 class Listed(msgspec.Struct):
-    """``newest``: the id of the newest message that is retained; ``bytes``: of the payloads that are."""
+    """``newest``: the id of the newest retained message; ``bytes``: of the retained payloads."""
 
     channel: str
     subscribers: int
@@ -38,7 +38,7 @@ class Listed(msgspec.Struct):
 
 class _Page(msgspec.Struct):
     channels: list[Listed]
-    next: str | None  # what ``after`` is to be for the next page; null: this is the last
+    next: str | None  # the ``after`` of the next page; null: this is the last page
 
 
 class Listing:
@@ -52,14 +52,14 @@ class Listing:
         params = request.params
         after, prefix = params.get("after", ""), params.get("prefix", "")
         if after and not NAME.fullmatch(after):
-            raise BadRequest(f"after={shown(after)}: use the name of a channel, as next in the response before has it")
+            raise BadRequest(f"after={shown(after)}: use the name of a channel, from next in the previous response")
         page = self._make(prefix, after, _limit(params.get("limit", "")))
         connection.move(State.PUBLISHING)
         self._go_on(connection, request.reusable, page)
 
     def _go_on(self, connection: Connection, keep_alive: bool, page: Iterator[_Page | None]) -> None:
         if connection.state is not State.PUBLISHING:
-            return  # the client is gone
+            return  # the client has disconnected
         try:
             until = time.monotonic() + _SLICE_S
             for made in page:
@@ -80,7 +80,7 @@ class Listing:
         self._context.schedule_turn()
 
     def _make(self, prefix: str, after: str, limit: int) -> Iterator[_Page | None]:
-        """Yields None now and then, and the page at last."""
+        """Yields None between steps, and finally the page."""
         found: list[str] = []
         names = [*self._history.names, *self._history.others]
         for start in range(0, len(names), _NAMES_AT_ONCE):
@@ -95,7 +95,7 @@ class Listing:
         yield _Page(listed, found[limit - 1] if len(found) > limit else None)
 
     def _is_used(self, name: str) -> bool:
-        """Whether there is more than a floor."""
+        """Whether it has messages or subscribers, not only a floor."""
         channel = self._history.find(name)
         return bool(channel and len(channel)) or self._history.subscribers_everywhere(name, channel) > 0
 

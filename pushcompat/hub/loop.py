@@ -1,17 +1,17 @@
-"""The turn of the hub's loop: what is read, which deadlines are served, what is sent, and how long that may take.
+"""The turn of the hub's loop: reads, timers and sends, and their time limit.
 
-One thread, one rule: nothing here waits. A turn
+One thread, and nothing here blocks. A turn
 
-    1. goes on with pipelined requests, whose earlier responses are out by now;
-    2. reads sockets that are ready, a slice at a time, acts upon what it read, and has the log store what was
-       published, which marks channels dirty and answers the publishers;
-    3. serves deadlines that are due;
+    1. continues pipelined requests whose earlier responses were sent;
+    2. reads sockets that are ready, a slice at a time, handles their input, and appends publishes to the log, which
+       marks channels dirty and answers the publishers;
+    3. handles expired timers;
     4. sends what 1 to 3 wrote;
     5. visits subscribers of dirty channels;
 
-each by count and by time, and then lets the rest of the process run: an update to 15,000 subscribers delays no other
-task by 150 ms, and neither do requests that are expensive to answer. When something is left to do the next turn is
-scheduled at once; otherwise the poller or the timers start it.
+each limited by count and by time, and then yields to the rest of the process. So neither a publish to 15,000
+subscribers (150 ms of work) nor requests that are expensive to answer block other tasks. If work is left, the next turn
+is scheduled immediately; otherwise the poller or the timers start it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from .publishing import Publishing
 from .timers import NEVER
 
 _CLOSED = State.CLOSED
-_TURN_S = 0.005  # after this long a turn lets other tasks run
+_TURN_S = 0.005  # after this time a turn yields to other tasks
 
 Receive = Callable[[Connection, bytes], None]
 Act = Callable[[Connection], None]
 
 
 class Loop:
-    """``receive`` and ``on_timer`` say, for each state but CLOSED, what is done with bytes, and when a deadline is due.
-    ``resume`` goes on with a pipelined request.
+    """``receive`` and ``on_timer`` have, for each state except CLOSED, the handler of input and of an expired timer.
+    ``resume`` continues a pipelined request.
     """
 
     def __init__(
@@ -64,19 +64,19 @@ class Loop:
         self._context.start(self.turn)
 
     def tick(self, now: int) -> None:
-        """A second has passed: the deadlines up to ``now`` are due."""
+        """A second has passed: the timers up to ``now`` have expired."""
         self._due.extend(self._context.timers.advance(now))
         self._sockets.tick()
         self._context.schedule_turn()
 
     def turn(self) -> bool:
-        """Returns whether something is left to do."""
+        """Returns whether work is left."""
         until = time.monotonic() + _TURN_S
         if self._pipelined:
             self._go_on_with_pipelined(until)
         if self._publishing.queue:
-            self._publishing.commit()  # before anything else is read from those who published
-        # During a pass fewer sockets are read: what was published is delivered before more is published.
+            self._publishing.commit()  # before more is read from these publishers
+        # During a pass fewer sockets are read: delivery has priority over new publishes.
         self._read(max(1, self._visits // 4) if self._fanout.busy else self._visits, until)
         if self._due:
             self._serve_timers(until)
@@ -113,7 +113,7 @@ class Loop:
     def _serve_timers(self, until: float) -> None:
         for _ in range(min(len(self._due), self._visits)):
             connection = self._due.popleft()
-            if connection.state is not _CLOSED and connection.deadline == NEVER:  # else it was put off meanwhile
+            if connection.state is not _CLOSED and connection.deadline == NEVER:  # otherwise it was postponed
                 self._do(self._on_timer[connection.state], connection)
             if time.monotonic() > until:
                 return

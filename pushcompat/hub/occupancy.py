@@ -1,17 +1,18 @@
-"""Which channels are occupied: tells an application when a channel gets its first subscriber, and loses its last.
+"""Which channels are occupied: reports to an application when a channel gets its first subscriber and loses its last.
 
-A change is told when it has lasted for ``settle_s``: a page that reloads makes no noise, nor does a restart. Of all
-processes that share the log one tells: the first by name, once it has been that for as long as a lease. What was told
-is kept on the board, as a *mark* of the channel, so that the next one goes on where this one died:
+A change is reported after it has lasted for ``settle_s``: reloading a page or restarting the server reports nothing.
+One of all processes that share the log reports: the first by name, once it has been the first for the duration of a
+lease. The reported state is kept on the board, as a *mark* of the channel, so that the next process continues where
+this one died:
 
-    (none)            told as vacated, or never told
-    occupied          told as occupied
-    occupied ID N     is being told, as webhook ID, with N subscribers
+    (none)            reported as vacated, or never reported
+    occupied          reported as occupied
+    occupied ID N     being reported, as webhook ID, with N subscribers
     vacated ID 0
 
-A change is marked before it is sent, and marked again when the receiver has taken it. So whoever goes on sends the same
-change with the same id, which the receiver knows it by. While a channel's change is on its way there is no other one
-of that channel: the order is kept, and a receiver that is away for an hour gets the result, not the history.
+A change is marked before it is sent, and again when the receiver has accepted it. So a process that takes over sends
+the same change with the same id, by which the receiver recognises it. Only one change of a channel is sent at a time:
+the order is kept, and a receiver that was unavailable for an hour gets the current state, not every change.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from ..store.presence import LEASE_S
 from .history import History
 
 _MOST_PENDING = 10_000
-_SLICE = 1024  # channels that are looked at before others have their turn
+_SLICE = 1024  # channels that are checked before yielding to other tasks
 
 
 class Teller(Protocol):
-    """Sends changes to whoever wants to know. ``on_told(change)`` is called for each that was taken."""
+    """Sends changes to an application. ``on_told(change)`` is called for each that was accepted."""
 
     def start(self, on_told: Callable[[Change], None]) -> None: ...
 
     def tell(self, change: Change) -> None: ...
 
     def forget(self) -> None:
-        """Sends none of those that were not taken yet: another process does."""
+        """Drops changes that were not accepted yet: another process sends them."""
 
 
 class Occupancy:
@@ -51,9 +52,11 @@ class Occupancy:
         self._teller = teller
         self._clock = clock
         self._marks: dict[str, str] = {}
-        self._due: OrderedDict[str, float] = OrderedDict()  # channels that differ from what was told, and until when
+        self._due: OrderedDict[str, float] = (
+            OrderedDict()
+        )  # when to report channels that differ from their reported state
         self._unsaved: dict[str, str] = {}
-        self._starting: dict[str, Change] = {}  # to be sent when their marks are saved
+        self._starting: dict[str, Change] = {}  # sent once their marks are saved
         self._pending: set[str] = set()
         self._first_since: float | None = None
         self.leading = False
@@ -61,10 +64,10 @@ class Occupancy:
     def start(self) -> None:
         self._teller.start(self._told)
 
-    # Who tells
+    # The reporting process
 
     def may_lead(self, *, first: bool, alone: bool = False) -> bool:
-        """Whether this process is to take over now. ``first``: by name; ``alone``: there is no board."""
+        """Whether this process must take over now. ``first``: by name; ``alone``: there is no board."""
         if not first:
             self.drop()
             return False
@@ -74,7 +77,7 @@ class Occupancy:
         return not self.leading and (alone or now >= self._first_since + LEASE_S)
 
     async def lead(self, marks: Mapping[str, str]) -> None:
-        """Goes on from there."""
+        """Takes over, from these marks."""
         self.leading = True
         self._marks = dict(marks)
         for channel, mark in marks.items():
@@ -89,7 +92,7 @@ class Occupancy:
             await asyncio.sleep(0)
 
     def drop(self) -> None:
-        """Another process tells from now on."""
+        """Another process reports from now on."""
         self._first_since = None
         if self.leading:
             self.leading = False
@@ -113,7 +116,7 @@ class Occupancy:
                 self._due.pop(name, None)
 
     def settle(self) -> dict[str, str]:
-        """The marks that are to be saved now; ``saved`` or ``failed`` follows."""
+        """The marks to save now; the caller then calls ``saved`` or ``failed``."""
         due, now = self._due, self._clock()
         while due and len(self._pending) < _MOST_PENDING:
             name, when = next(iter(due.items()))

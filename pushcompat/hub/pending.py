@@ -1,6 +1,6 @@
-"""What a publish is while it is under way, and what is remembered of one.
+"""A publish in progress, and the template of a publish.
 
-They are in a file of their own because the compiled build cannot make the structs of msgspec (setup.py).
+They are in a separate file because mypyc cannot compile msgspec's structs (setup.py).
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from .connection import Connection
 
 
 class Pending(Publish, eq=False, kw_only=True):
-    """A publish that is not answered yet, and the connection that waits for the answer."""
+    """A publish without a response yet, and the connection that waits for it."""
 
     connection: Connection
     names: Sequence[str]
     grant: Grant
     keep_alive: bool
-    receipt: Receipt | None = None  # the log has it
-    given_up: bool = False  # it was answered before the log had answered
+    receipt: Receipt | None = None  # it is in the log
+    given_up: bool = False  # its response was sent before the log confirmed it
 
 
 class Template(msgspec.Struct, frozen=True):
-    """What its header fields decide of a publish."""
+    """The properties of a publish that its header fields determine."""
 
     length: int
     media_type: str

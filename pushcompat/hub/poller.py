@@ -1,18 +1,18 @@
-"""Which sockets are ready: epoll where there is one, else whatever ``selectors`` has.
+"""Which sockets are ready: with epoll if available, otherwise with ``selectors``.
 
-epoll is used edge-triggered: a socket is reported when something new happens to it, not for as long as it is ready,
-which saves the kernel a second look at every socket that was read (bench: a twentieth of a long-poll's cycle). What
-follows from that, and holds for the other poller too:
+epoll is used edge-triggered: a socket is reported once when it becomes ready, not as long as it is ready, so the kernel
+need not check each socket again after it was read (bench: a twentieth of a long-poll's cycle). Consequences, which
+apply to the other poller too:
 
-- ``watch`` reports a socket at once when it is ready at that time, so that watching anew loses nothing.
-- A socket that was not read until it had nothing more must be read again, without waiting for a report.
+- ``watch`` reports a socket that is already ready, so watching it again loses nothing.
+- A socket that was not drained must be read again, without waiting for a report.
 
-The pollers differ in how the event loop learns that there is something to do:
+The pollers differ in how they notify the event loop:
 
     LoopPoller      the sockets are in the event loop's own epoll, and start the hub's turn from within its ``select``:
-                    one system call and no callback of asyncio's between a request and its turn (bench: publish-1)
-    EpollPoller     an epoll of its own, whose descriptor the event loop watches; for event loops made by others
-    SelectorPoller  the same where there is no epoll
+                    one system call and no asyncio callback between a request and its turn (bench: publish-1)
+    EpollPoller     a separate epoll, whose descriptor the event loop watches; for other event loops
+    SelectorPoller  the same without epoll
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ Ready = list[tuple[T, int]]
 
 class Poller(Protocol[T]):
     def __len__(self) -> int:
-        """How many sockets are watched."""
+        """The number of watched sockets."""
 
     def start(self, on_ready: Callable[[], None]) -> None:
-        """Has the running event loop call ``on_ready`` when sockets are ready."""
+        """Makes the running event loop call ``on_ready`` when sockets are ready."""
 
     def watch(self, watched: T, events: int) -> None:
-        """Watches for READ or for WRITE, in place of what it was watched for."""
+        """Watches for READ or for WRITE, instead of the previous event."""
 
     def forget(self, watched: T) -> None: ...
 
@@ -116,7 +116,7 @@ class LoopPoller(EpollPoller[T]):
 
 
 class SelectorPoller(Generic[T]):
-    """Raises where the platform's selector has no file descriptor of its own."""
+    """Raises an error if the platform's selector has no file descriptor."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -157,7 +157,7 @@ class SelectorPoller(Generic[T]):
 
 
 def make_poller(selector: LoopSelector | None) -> Poller[Any]:
-    """The best poller there is. ``selector``: the running event loop's, if it was made for a hub."""
+    """The best available poller. ``selector``: the running event loop's, if it is a ``LoopSelector``."""
     if selector is not None and selector.epoll is not None:
         return LoopPoller(selector)
     return EpollPoller() if hasattr(select, "epoll") else SelectorPoller()

@@ -1,4 +1,4 @@
-"""Long-polls: held until there is something to send, or until the window ends."""
+"""Long-polls: held until there are messages, or until the window ends."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Polls:
         encoding = self._encoding(connection, request.keep_alive)
         cursor = requested_cursor(request, self._history.epoch)
         if not cursor and (hold < 1 or not request.params.get("wait")):
-            # It only asks for a cursor. No subscription, so that made-up names leave nothing behind.
+            # It only requests a cursor: no subscription, so that made-up names use no memory.
             self._context.sockets.write_later(connection, encoding.ping(self._history.cursor(self._history.head)))
             self._responses.sent(connection, encoding.keep_alive)
             return
@@ -48,7 +48,7 @@ class Polls:
         self._hold(connection, hold)
 
     def repeat(self, connection: Connection, data: bytes) -> bool:
-        """Whether ``data`` is the connection's last poll again but for its cursor; if so, takes it up.
+        """If ``data`` equals the connection's last poll except for the cursor, handles it and returns True.
 
         Parsing a poll costs 8 µs more than comparing it (bench: long-poll).
         """
@@ -65,7 +65,7 @@ class Polls:
         return True
 
     def _hold(self, connection: Connection, ticks: int) -> None:
-        """Answers now if there is something to send, else when there is, at the latest after so many ticks."""
+        """Answers now if there are messages, otherwise when there are, at the latest after ``ticks``."""
         if self._context.draining:
             self.rotate(connection)
             return
@@ -83,13 +83,13 @@ class Polls:
         self._timers.set(connection, connection.expires_at)
 
     def window_ends(self, connection: Connection) -> None:
-        """Answers a poll with no messages."""
+        """Answers a poll without messages."""
         encoding = connection.encoding
         assert encoding is not None
         self._answer(connection, encoding.ping(self._subscriptions.cursor(connection)), encoding.keep_alive)
 
     def rotate(self, connection: Connection) -> None:
-        """Answers a poll with when to come back."""
+        """Answers a poll with ``retry``."""
         encoding = connection.encoding
         assert encoding is not None
         encoding = self._encoding(connection, encoding.keep_alive and not self._context.replaced)
@@ -105,7 +105,7 @@ class Polls:
         self._responses.sent(connection, keep_alive)
 
     def _ticks(self, seconds: float) -> int:
-        """A hold in ticks, with 10 % jitter: polls that came together must not end together."""
+        """A hold in ticks, with 10 % jitter: polls that started together must not end together."""
         return max(1, int(seconds * random.uniform(0.9, 1.0))) if seconds >= 1 else 0
 
     def _encoding(self, connection: Connection, keep_alive: bool) -> PollEncoding:

@@ -1,16 +1,16 @@
-"""Publishing: the body of a request becomes drafts, the log stores them, the publisher gets its answer.
+"""Publishing: parses the body of a request into drafts, appends them to the log, answers the publisher.
 
-What a turn of the loop has read is appended together at its end (``commit``), each publish still all or nothing. While
-the log stores a group, the next one collects. So a log that takes a while for each append (a disk, a network) serves
-many publishers at the price of one.
+Publishes that were read in one turn are appended as one group (``commit``); each publish is still atomic. While the log
+stores a group, the next one is collected. So a log with slow appends (a disk, a network) serves many publishers at the
+cost of one.
 
-A publisher sends the same header fields each time. A publish whose fields were seen before, and whose path and body are
-plain, is not parsed but compared (``repeat``): what it skips is what its header fields decide, which a ``Template``
-remembers. From its draft on it is a publish like any other. (bench, publish-64: 8 µs instead of 14 each.)
+A publisher sends the same header fields each time. A publish with known fields, a plain path and a plain body is
+compared instead of parsed (``repeat``): a ``Template`` caches what its header fields determine. From its draft on it is
+a publish like any other. (bench, publish-64: 8 µs instead of 14 each.)
 
-A channel whose subscribers cannot be served as fast as is published to it makes its publishers wait
-(``History.needs_backpressure``): the request stays here, not in the log, until the pass has ended, and is refused when
-that takes too long. What is refused or waits was never in the log; what was in the log is always answered 200.
+If messages are published to a channel faster than they can be delivered, its publishers wait
+(``History.needs_backpressure``): the request stays here, not in the log, until the pass has ended, and fails with 503
+if that takes too long. Rejected or waiting publishes are not in the log.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class Publishing:
         self._storing: list[Pending] = []  # the group that the log is storing
         self._waiting: dict[Connection, Pending] = {}  # for a pass
         self._waiting_for: dict[Channel, deque[Pending]] = {}
-        self._stored: deque[Pending] = deque()  # in the log, but not read from there yet
+        self._stored: deque[Pending] = deque()  # in the log, but not received from ``follow`` yet
         self._late: dict[
             Connection, Pending
-        ] = {}  # not answered in the turn that read them: given to the log, or to be
+        ] = {}  # not answered in the turn that read them: passed to the log, or in ``queue``
         self._schedule_turn = context.schedule_turn
         fanout.on_pass_end(self._pass_ended)
         context.sockets.on_end(self._cancel)
@@ -76,17 +76,17 @@ class Publishing:
 
     @property
     def ready(self) -> bool:
-        """There are publishes that the log could store now."""
+        """Publishes are queued, and the log is not busy."""
         return bool(self.queue) and not self._storing
 
     # Requests
 
     def body_limit(self, names: Sequence[str]) -> int:
-        """The most bytes that a body may have; no names: of a batch."""
+        """The maximum size of a body; without names, of a batch."""
         return self._limits.message_bytes if names else self._limits.batch_bytes
 
     def submit(self, connection: Connection, request: Request, names: Sequence[str], grant: Grant) -> None:
-        """Takes a complete request. No names: a batch, which names them itself. Raises RequestError."""
+        """Handles a complete request. Without names: a batch. Raises RequestError."""
         media_type, params = _media_type(request), request.params
         body = bytes(request.body)
         if names:
@@ -109,7 +109,7 @@ class Publishing:
         self._enqueue(pending)
 
     def learn(self, request: Request, head: bytes, grant: Grant | None) -> None:
-        """Checks what can be said by the head, and remembers what its fields decide. Raises UnsupportedMedia."""
+        """Checks the head, and caches what its fields determine. Raises UnsupportedMedia."""
         media_type = _media_type(request)
         length, fields = request.fields.content_length, request.fields
         if grant is None or not length or fields.chunked or fields.expects_continue:
@@ -120,13 +120,13 @@ class Publishing:
             return
         text, keys = cut_keys(head.partition(b"\r\n")[2])
         if request.idempotency_key != (keys[1] if keys else b""):
-            return  # written so that it is not cut out: the text would stand for this one key
+            return  # the key was not cut out: the text would match only this key
         if len(self._templates) >= _MAX_TEMPLATES:
             self._templates.clear()
         self._templates[text] = Template(length, media_type, grant)
 
     def repeat(self, connection: Connection, data: bytes) -> bool:
-        """Takes a publish that differs from an earlier one in its channel, body and keys alone. False: parse it."""
+        """Handles a publish that differs from an earlier one only in its channel, body and key. False: parse it."""
         end = data.find(HEAD_END)
         if end < 0:
             return False
@@ -197,7 +197,7 @@ class Publishing:
                 self._enqueue(pending)
 
     def on_timer(self, connection: Connection) -> None:
-        """Answers a publish that has waited too long: for a pass, for the log, or to be read from there."""
+        """Answers a publish that has waited too long: for a pass, for the log, or for ``follow``."""
         pending = self._waiting.pop(connection, None)
         if pending is not None:
             names = ",".join(pending.names)
@@ -217,14 +217,14 @@ class Publishing:
         pending.given_up = True
 
     def _cancel(self, connection: Connection, _reason: object) -> None:
-        """The publisher is gone. What waits is dropped; what the log has stays."""
+        """The publisher has disconnected. A waiting publish is dropped; one passed to the log is not cancelled."""
         self._waiting.pop(connection, None)
         self._late.pop(connection, None)
 
     # The log
 
     def commit(self) -> None:
-        """Has the log store what was collected, unless it is still busy with the group before."""
+        """Appends the queue to the log, unless the log is still storing the previous group."""
         if self.queue and not self._storing:
             self._storing, self.queue = self.queue, []
             try:
@@ -239,7 +239,7 @@ class Publishing:
                     self._await_answer(pending)
 
     def _await_answer(self, pending: Pending) -> None:
-        """The answer did not come at once: the next request is not looked at before it does."""
+        """The outcome is not known yet: the next request is not handled before it is."""
         connection = pending.connection
         connection.move(_PUBLISHING)
         self._late[connection] = pending
@@ -263,10 +263,10 @@ class Publishing:
                     self._succeed(pending, outcome)
             except Exception:
                 self._sockets.log_bug_and_abort(pending.connection)
-        self._schedule_turn()  # for what was written, and for the next group
+        self._schedule_turn()  # to send the responses, and for the next group
 
     def settle(self) -> None:
-        """Answers those whose messages were read from the log: whoever is answered, and asks, finds them here."""
+        """Answers publishes whose messages were received from the log, so that publishers read their own writes."""
         stored = self._stored
         while stored:
             receipt = stored[0].receipt
@@ -281,7 +281,7 @@ class Publishing:
     # Answers
 
     def _waits(self, pending: Pending) -> bool:
-        """Whether its answer is still to be sent."""
+        """Whether its response is still pending."""
         if self._late:
             self._late.pop(pending.connection, None)
         return pending.connection.state in _WAITING and not pending.given_up
@@ -311,14 +311,14 @@ _PARAMETERS = ("key", "type", "ttl")
 _NO_PARAMETERS = "\n".join([f"{name}=" for name in _PARAMETERS])
 _SHORT_BYTES = 96
 _UNKNOWN = (
-    "the log has not answered in time: whether it has this publish is not known; repeat it with the same"
-    " Idempotency-Key, so that it cannot be published twice"
+    "the log has not answered in time, so it is not known whether this publish was stored; repeat it with the same"
+    " Idempotency-Key, which prevents storing it twice"
 )
 
 
 def _log_group(group: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
-    """One line for all that a turn published. Not at the default level: an application publishes all the time, knows
-    the answer, and each line would cost a fifth of a publish.
+    """One line for each group. Not at the default level: applications publish all the time and know the response, and a
+    line for each would cost a fifth of a publish.
     """
     stored = [
         (pending, outcome)
@@ -346,5 +346,5 @@ def _idempotency(
 ) -> Idempotency:
     said = "\n".join([f"{name}={params.get(name, '')}" for name in _PARAMETERS]) if params else _NO_PARAMETERS
     about = "\n".join([media_type, *names, said, ""]).encode() + body
-    digest = about if len(about) <= _SHORT_BYTES else sha256(about).digest()  # what is short is its own digest
+    digest = about if len(about) <= _SHORT_BYTES else sha256(about).digest()  # short text is its own digest
     return Idempotency(grant.publisher, key.decode("latin-1"), digest)

@@ -1,10 +1,10 @@
-"""Requests: waits for each complete head, asks who it is from, and gives the request to the part that it is for.
+"""Requests: reads each complete head, authorises it, and routes the request.
 
-    GET      subscribe; or list     HEAD     what GET would say of itself
-    POST     publish                OPTIONS  what a page of another origin may do
+    GET      subscribe; or list     HEAD     the head of GET's response
+    POST     publish                OPTIONS  CORS preflight
 
-Everything that is not under /channels is Tornado's. A slow or endless head costs a buffer of at most ``head_bytes`` for
-at most ``head_s``; what it is for is not looked at before its blank line.
+Requests outside /channels are handed to Tornado. A slow or endless head costs a buffer of at most ``head_bytes`` for at
+most ``head_s``; it is not parsed before its blank line.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .streams import Streams
 HandOver = Callable[[socket.socket, object, bytes], None]
 
 _SUBSCRIBES = frozenset(("transport", "cursor", "lastEventId", "wait", "format", "client", "token"))
-_BARE_LF_END = b"\n\n"  # of a head whose lines end in a bare LF: the parser will say so
+_BARE_LF_END = b"\n\n"  # of a head with bare LF line ends, which the parser rejects
 
 
 class Requests:
@@ -66,7 +66,7 @@ class Requests:
     # Heads
 
     def receive(self, connection: Connection, data: bytes) -> None:
-        """Takes bytes of a connection that waits for a request head."""
+        """Handles input of a connection that waits for a request head."""
         started = bool(connection.pending_input)
         if started:
             data = connection.pending_input + data
@@ -99,14 +99,14 @@ class Requests:
         self._timers.set(connection, self._timers.now + int(self._limits.idle_s))
 
     def resume(self, connection: Connection) -> None:
-        """Goes on with a pipelined request, once the response before it is out."""
+        """Continues with a pipelined request, once the response before it was sent."""
         self._sockets.resume(connection)
         received = connection.take_input()
         if received:
             self.receive(connection, received)
 
     def on_timer(self, connection: Connection) -> None:
-        """The rest of a head did not come in time, or no request did."""
+        """The head timeout or the idle timeout has expired."""
         if self._sockets.is_reading(connection):
             return
         if connection.pending_input:
@@ -151,7 +151,7 @@ class Requests:
         self._hand_over(self._sockets.detach(connection), address, received)
 
     def _names(self, request: Request) -> tuple[str, ...]:
-        """The channels that the path names; none: it ends at /channels."""
+        """The channels in the path; empty for /channels itself."""
         text = request.path[len(self._base) + 1 :]
         return channel_names(text, self._limits.names) if text else ()
 
@@ -162,7 +162,7 @@ class Requests:
         return names
 
     def _asks_for_list(self, request: Request) -> bool:
-        """No channel is named, and nothing says that the client meant to subscribe to one."""
+        """Whether the request is for the list: no channel is named, and no parameter of a subscription is given."""
         if len(request.path) > len(self._below) or not _SUBSCRIBES.isdisjoint(request.params):
             return False
         return transport(request) == LONGPOLL
@@ -206,7 +206,7 @@ class Requests:
         self._responses.send_empty(connection, request, 204, headers)
 
     def _post(self, connection: Connection, request: Request, head: bytes) -> None:
-        # Whatever can be refused by its head is, before the body is waited for.
+        # Reject by the head, before the body is read.
         names = self._names(request)
         connection.grant = self._access.admit(request)
         request.check_length(self._publishing.body_limit(names))
@@ -244,7 +244,7 @@ class Requests:
         self._responses.refuse(connection, connection.request, late)
 
     def receive_pipelined(self, connection: Connection, data: bytes) -> None:
-        """Keeps what comes before the response; a client that sends more than a head is not read until then."""
+        """Buffers pipelined input; beyond ``head_bytes`` the client is not read until the response is sent."""
         connection.pending_input += data
         if len(connection.pending_input) > self._limits.head_bytes:
             self._sockets.pause(connection)
@@ -255,7 +255,7 @@ def _has_token(request: Request) -> bool:
 
 
 def _head_end(data: bytes) -> int:
-    """Where the first head in ``data`` ends; 0 where it does not."""
+    """The end of the first head in ``data``; 0 if it is incomplete."""
     at = data.find(HEAD_END)
     if at >= 0:
         return at + len(HEAD_END)

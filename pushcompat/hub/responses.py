@@ -1,4 +1,4 @@
-"""Responses: they go out, and the connection waits for its next request or ends."""
+"""Responses and error responses; then keep-alive or close."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .context import Context
 from .reasons import CloseReason
 from .timers import NEVER
 
-# Looked up once: a poll's response passes here, and an Enum's member costs as much as a call.
+# Looked up once: each poll's response needs them, and looking up an Enum's member costs as much as a call.
 _READING_HEAD, _CLOSING, _CLOSED = State.READING_HEAD, State.CLOSING, State.CLOSED
 _CLOSE_REASON_BYTES = 120  # a Close frame holds 123 (RFC 6455 §5.5)
 
@@ -33,14 +33,14 @@ class Responses:
         self._message_bytes = context.limits.websocket_message_bytes
 
     def send_empty(self, connection: Connection, request: Request, status: int, headers: Headers) -> None:
-        """A response without a body, where the status or the method says that there is none."""
+        """A response that has no body because of its status or method."""
         cors = b"" if connection.grant is None else connection.grant.cors
         line = ("Connection", "keep-alive" if request.reusable else "close")
         self._sockets.write(connection, http.head(status, [*headers, line], cors))
         self.sent(connection, request.reusable)
 
     def refuse(self, connection: Connection, request: Request | None, refused: RequestError) -> None:
-        """Sends a problem document. No request: what came cannot be parsed, so neither can what follows it."""
+        """Sends a problem document. ``request`` is None for unparsable input: the connection is then closed."""
         self._count(refused, request)
         if request is None:
             self._send_problem(connection, None, refused, b"")
@@ -52,14 +52,14 @@ class Responses:
             self._send_problem(connection, request, refused, cors)
 
     def sent(self, connection: Connection, keep_alive: bool) -> None:
-        """The response is complete: the connection waits for its next request, or ends."""
+        """The response is complete: the connection waits for its next request, or closes."""
         state = connection.state
         if state is _CLOSING or state is _CLOSED:
             return
         connection.request = None
         connection.expires_at = NEVER
         grant = connection.grant
-        is_publisher = grant is not None and grant.publisher  # who must not have to come back to a full server
+        is_publisher = grant is not None and grant.publisher  # publishers keep their connections to a full server
         if not keep_alive or (not is_publisher and not connection.channels and self._sockets.full):
             self._sockets.close(connection, CloseReason.RESPONSE_SENT)
             return
@@ -67,13 +67,13 @@ class Responses:
             connection.move(_READING_HEAD)
         self._timers.set(connection, self._timers.now + (self._grace if connection.channels else self._idle))
         if connection.pending_input:
-            # Not read until then: so the end of what the client sends is not seen before all of it was acted upon.
+            # Not read until then, so that EOF is not seen before all pipelined requests were handled.
             self._sockets.pause(connection)
             if connection.unsent is None:
                 self._pipeline(connection)
 
     def _pipeline(self, connection: Connection) -> None:
-        """A response is out: goes on with the next request, in the next turn, or waits for it."""
+        """A response was sent: continues with a pipelined request in the next turn, or waits for the next request."""
         if connection.state is not _READING_HEAD:
             return
         if connection.pending_input:
@@ -81,10 +81,10 @@ class Responses:
             self._context.pipelined.append(connection)
             self._context.schedule_turn()
         else:
-            self._sockets.resume(connection)  # of a publisher that has closed its side
+            self._sockets.resume(connection)  # a publisher that has half-closed its connection
 
     def sent_to(self, connections: Sequence[Connection], keep_alive: bool) -> None:
-        """The same for each of them."""
+        """Calls ``sent`` for each of them."""
         for connection in connections:
             try:
                 self.sent(connection, keep_alive)
@@ -92,7 +92,7 @@ class Responses:
                 self._sockets.log_bug_and_abort(connection)
 
     def fail(self, connection: Connection, refused: RequestError, keep_alive: bool, cors: bytes) -> None:
-        """Refuses a publish that was taken."""
+        """Sends an error response to a publish that was queued."""
         self._count(refused, None)
         self._sockets.write_later(connection, http.problem(refused, keep_alive=keep_alive, extra=cors))
         self.sent(connection, keep_alive)
@@ -108,7 +108,7 @@ class Responses:
         self.sent(connection, keep_alive)
 
     def _refuse_websocket(self, connection: Connection, request: Request, refused: RequestError) -> None:
-        """Accepts, then closes with a code that says why: a page cannot see the status of a refused handshake."""
+        """Accepts, then closes with a code for the reason: a page cannot see the status of a refused handshake."""
         connection.input = websocket.Input(self._message_bytes)
         detail = refused.detail.encode()[:_CLOSE_REASON_BYTES].decode(errors="ignore")
         connection.input.close(refused.close_code, detail)
@@ -125,7 +125,7 @@ class Responses:
 
 
 def _is_handshake(request: Request, refused: RequestError) -> bool:
-    """Whether this is a valid WebSocket handshake, but for what it is refused for."""
+    """Whether this is an otherwise valid WebSocket handshake."""
     try:
         return transport(request) == "websocket" and bool(websocket.handshake(request))
     except RequestError:

@@ -22,7 +22,7 @@ class LoopSelector(getattr(selectors, "EpollSelector", selectors.DefaultSelector
         self.on_ready: Callable[[], None] | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """What the event loop's own descriptors are ready for; guests are noted in ``ready``."""
+        """The events of the event loop's own descriptors; those of the guests are added to ``ready``."""
         if self.on_ready is None:
             return super().select(timeout)  # type: ignore[no-any-return]
         wait = -1.0 if timeout is None else 0.0 if timeout <= 0 else math.ceil(timeout * 1e3) * 1e-3

@@ -1,16 +1,16 @@
-"""The hub's sockets: one poller for all of them, and everything that is read from and written to a socket.
+"""The hub's sockets: one poller for all of them, and all socket I/O.
 
-Writing. Bytes once written never change. What the kernel does not take is *unsent*; it goes out before anything else,
-control frames included. While there is something unsent the connection is watched for writing only: a client that does
-not read is not read either, so a flood of pings cannot grow the answers to it.
+Writing. Bytes passed to ``send`` never change. Bytes that the kernel does not accept are *unsent*; they are sent before
+anything else, control frames included. A connection with unsent bytes is watched for writing only: a client that does
+not read is not read either, so a flood of pings cannot increase its unsent bytes.
 
-All unsent bytes together have a budget. They are counted by the buffers that hold them, since most slow readers share
-theirs (``chunks``). Over half of it, connections that are behind get smaller sends; over the whole, those that have
-taken nothing for the longest are closed.
+All unsent bytes together have a budget. Each buffer is counted once, since most slow readers share theirs (``chunks``).
+Above half of it, connections with a backlog get smaller sends; above all of it, the connections whose clients have read
+nothing for the longest time are closed.
 
-Reading. A turn reads all sockets before it acts, and sends in a row what it wrote, since the kernel's code and the
-interpreter's push each other out of the processor's caches: a storm of handshakes costs a third more otherwise. A
-stream is read no faster than ``stream_input_bytes`` a second: what clients say over it has no meaning here.
+Reading. A turn reads many sockets before it handles their input, and sends what it wrote in one loop, since
+interleaving system calls with Python code causes cache misses: a storm of handshakes would cost a third more. A stream
+is read at most at ``stream_input_bytes`` a second: messages from clients have no meaning here.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from .timers import TimerWheel
 # All of these mean "would block".
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-_BODY_BYTES = 64 * 1024  # in one read, while a body comes
-_READ_BYTES = 4 * 1024  # else: more than nearly any head. A larger buffer costs half a microsecond each time
-_SLICE = 64  # connections that are read before what they sent is acted upon
+_BODY_BYTES = 64 * 1024  # in one read, while a body is received
+_READ_BYTES = 4 * 1024  # otherwise: more than nearly any head. A larger buffer costs half a microsecond each time
+_SLICE = 64  # connections that are read before their input is handled
 _LEAST_SEND_BYTES = 16 * 1024  # of one send, when the budget for unsent bytes is half used up
 
 _READING_HEAD, _STREAMING, _CLOSED = State.READING_HEAD, State.STREAMING, State.CLOSED
@@ -44,8 +44,8 @@ Input = list[tuple[Connection, bytes]]
 
 
 class Sockets:
-    """``on_end(callback)``: ``callback(connection, reason)`` is called once when a connection closes, or has sent its
-    last bytes; also with what was written to it still unsent.
+    """``on_end(callback)``: ``callback(connection, reason)`` is called once, when a connection starts closing or is
+    closed, possibly with unsent bytes.
     """
 
     def __init__(self, timers: TimerWheel[Connection], limits: Limits, selector: LoopSelector | None = None) -> None:
@@ -56,17 +56,17 @@ class Sockets:
         self._end_callbacks: list[Callable[[Connection, CloseReason], None]] = []
         self._flush_callbacks: list[Callable[[Connection], None]] = []
         self._paused: set[Connection] = set()
-        self._throttled: list[Connection] = []  # of the paused, streams that have sent enough for this second
+        self._throttled: list[Connection] = []  # paused streams that have used their input rate for this second
         self._heard: dict[Connection, int] = {}  # bytes read from streams within this second
         self._max = sys.maxsize if limits.max_connections is None else limits.max_connections
-        self._written: list[Connection] = []  # with something that ``flush_writes`` is to send
-        self._ready: deque[tuple[Connection, int]] = deque()  # reported, and to be read
-        self._reread: dict[Connection, int] = {}  # to be read again without a report, and their events
+        self._written: list[Connection] = []  # with bytes for ``flush_writes``
+        self._ready: deque[tuple[Connection, int]] = deque()  # reported, not read yet
+        self._reread: dict[Connection, int] = {}  # to read again without a report, with their events
         self._buffer = memoryview(bytearray(_BODY_BYTES))
-        self._buffers: dict[int, list[int]] = {}  # those that hold unsent bytes, by id: [users, size]
-        self.unsent_bytes = 0  # all of them together
+        self._buffers: dict[int, list[int]] = {}  # buffers of unsent bytes, by id: [users, size]
+        self.unsent_bytes = 0  # of all buffers
 
-    # Which there are
+    # Connections
 
     def __len__(self) -> int:
         return len(self._poller) + len(self._paused)
@@ -76,7 +76,7 @@ class Sockets:
 
     @property
     def full(self) -> bool:
-        """There are as many connections as subscribers may take; the rest is for publishers and pages."""
+        """The maximum number of connections for subscribers is reached; the rest is for publishers and pages."""
         return len(self._poller) + len(self._paused) >= self._max
 
     def start(self, on_ready: Callable[[], None]) -> None:
@@ -86,21 +86,21 @@ class Sockets:
         self._end_callbacks.append(callback)
 
     def on_flushed(self, callback: Callable[[Connection], None]) -> None:
-        """``callback(connection)`` is called when everything that was unsent is out."""
+        """``callback(connection)`` is called when all unsent bytes were sent."""
         self._flush_callbacks.append(callback)
 
     def watch(self, connection: Connection) -> None:
         self._poller.watch(connection, READ)
 
     def detach(self, connection: Connection) -> socket.socket:
-        """Gives the open socket away: it is no longer the hub's."""
+        """Detaches and returns the open socket."""
         self._unwatch(connection)
         connection.move(State.CLOSED)
         self._timers.cancel(connection)
         return socket.socket(fileno=connection.socket.detach())
 
     def pause(self, connection: Connection) -> None:
-        """Reads no more from the connection for now."""
+        """Stops reading from the connection, until ``resume``."""
         if connection not in self._paused:
             self._poller.forget(connection)
             self._paused.add(connection)
@@ -131,11 +131,11 @@ class Sockets:
 
     @property
     def readable(self) -> bool:
-        """There is something to read that the poller will not report again."""
+        """There is input that the poller will not report again."""
         return bool(self._ready or self._reread)
 
     def read(self) -> Input:
-        """Reads some of the sockets that are ready; the others stay ready. A connection is in it at most once."""
+        """Reads some of the ready sockets; the others stay ready. Each connection appears at most once."""
         ready = self._ready
         if not ready:
             ready.extend(self._poller.ready())
@@ -157,7 +157,7 @@ class Sockets:
         return received
 
     def _read(self, connection: Connection, events: int, state: State) -> bytes:
-        """What has come, at most one read of it. What "drained" means is known here alone: for a socket without TLS, a
+        """Returns the input of one read. Only this method decides whether a socket is drained: without TLS, after a
         read that did not fill its buffer, unless the client has closed its side.
         """
         size = _READ_BYTES if connection.request is None else _BODY_BYTES
@@ -180,7 +180,7 @@ class Sockets:
         return bytes(self._buffer[:got])
 
     def has_unread(self, connection: Connection) -> bool:
-        """Whether something has come from the client that was not read yet."""
+        """Whether the client has sent bytes that were not read yet."""
         try:
             return bool(connection.socket.recv(1, socket.MSG_PEEK))
         except OSError:
@@ -194,7 +194,7 @@ class Sockets:
             self._reread.pop(connection, None)
 
     def _half_closed(self, connection: Connection) -> None:
-        """The client sends no more. A publisher may still wait for its answers; any other client is gone."""
+        """The client has closed its side. A publisher may still expect responses; other connections are closed."""
         if connection.state is State.PUBLISHING or (connection.state is State.READING_HEAD and connection.request):
             self.pause(connection)
         else:
@@ -203,7 +203,7 @@ class Sockets:
     # Writing
 
     def write(self, connection: Connection, data: bytes | memoryview) -> None:
-        """Sends ``data`` behind whatever is still unsent."""
+        """Sends ``data``, after any unsent bytes."""
         if connection.unsent is not None:
             self._append_unsent(connection, data)
             return
@@ -218,7 +218,7 @@ class Sockets:
             self._buffer_unsent(connection, memoryview(data)[sent:])
 
     def write_later(self, connection: Connection, data: bytes) -> None:
-        """Sends ``data`` behind whatever is still unsent, but not before ``flush_writes``."""
+        """Sends ``data``, after any unsent bytes, in ``flush_writes``."""
         if connection.unsent is not None:
             self._append_unsent(connection, data)
             return
@@ -226,12 +226,12 @@ class Sockets:
         self._written.append(connection)
 
     def flush_writes(self) -> None:
-        """Sends what was written to be sent later: many sends in a row cost less each."""
+        """Sends the bytes of ``write_later``: many sends in one loop cost less."""
         written, self._written = self._written, []
         for connection in written:
             data, connection.unsent = connection.unsent, None
             if data is None:
-                continue  # closed meanwhile
+                continue  # closed in the meantime
             try:
                 sent = connection.socket.send(data)
             except BLOCKED:
@@ -260,7 +260,7 @@ class Sockets:
                 self._buffer_unsent(connection, memoryview(data)[sent:])
 
     def _flush(self, connection: Connection) -> None:
-        """Goes on with what is unsent."""
+        """Sends unsent bytes."""
         unsent = connection.unsent
         assert unsent is not None
         try:
@@ -293,7 +293,7 @@ class Sockets:
     # Unsent bytes
 
     def is_reading(self, connection: Connection) -> bool:
-        """Whether the client takes what is unsent, however slowly; if so, its deadline is put off."""
+        """Whether the client reads its unsent bytes, however slowly; if so, its deadline is postponed."""
         until = connection.last_write + int(self._limits.stall_s)
         if connection.unsent is None or until <= self._timers.now:
             return False
@@ -302,7 +302,7 @@ class Sockets:
 
     @property
     def send_bytes(self) -> int:
-        """The most that one send should take from the log."""
+        """The maximum bytes of messages in one send."""
         most = self._limits.send_bytes
         return most if self.unsent_bytes * 2 < self._limits.unsent_budget_bytes else min(most, _LEAST_SEND_BYTES)
 
@@ -318,7 +318,7 @@ class Sockets:
     def _append_unsent(self, connection: Connection, data: bytes | memoryview) -> None:
         unsent = connection.unsent
         assert unsent is not None
-        if not isinstance(unsent, memoryview):  # to be sent later, and not counted
+        if not isinstance(unsent, memoryview):  # not passed to the kernel yet, and not counted
             connection.unsent = unsent + data
             return
         self._drop(unsent.obj)
@@ -346,7 +346,9 @@ class Sockets:
             self.unsent_bytes -= held[1]
 
     def _cut_slowest(self) -> None:
-        """Closes those that have taken nothing for the longest, until a quarter of the budget is free."""
+        """Closes connections whose clients have read nothing for the longest time, until a quarter of the budget is
+        free.
+        """
         slow = [connection for connection in self._poller.watched() if isinstance(connection.unsent, memoryview)]
         slow.sort(key=lambda connection: connection.last_write)
         for connection in slow:
@@ -362,10 +364,10 @@ class Sockets:
             self.abort(connection, CloseReason.CLOSE_TIMEOUT)
 
     def close(self, connection: Connection, reason: CloseReason) -> None:
-        """Nothing more will be written: sees that what is unsent gets out, and awaits the client's FIN or Close.
+        """Closes gracefully: sends unsent bytes and FIN, and waits for the client's FIN or Close.
 
-        Closing at once, with bytes of the client unread, would make the kernel reset the connection and take the
-        last bytes back (RFC 9112 §9.6).
+        Closing immediately, with unread input, would make the kernel send RST and discard the last bytes (RFC 9112
+        §9.6).
         """
         if connection.state in (State.CLOSING, State.CLOSED):
             return
@@ -377,7 +379,7 @@ class Sockets:
             self.shutdown_write(connection)
 
     def shutdown_write(self, connection: Connection) -> None:
-        """Sends the FIN, unless a WebSocket client has yet to send its Close."""
+        """Sends FIN, unless a WebSocket client has yet to send its Close."""
         if connection.input is not None and not connection.input.finished:
             return
         try:
@@ -403,7 +405,7 @@ class Sockets:
             callback(connection, reason)
 
     def log_bug_and_abort(self, connection: Connection) -> None:
-        """To be called with an exception that nobody expected: it costs the one connection that it happened to."""
+        """Logs an unexpected exception, and closes only this connection. Call it from an except block."""
         logs.log.exception("BUG: unhandled exception, connection closed (state %s)", connection.state.name)
         self.abort(connection, CloseReason.INTERNAL_ERROR)
 

@@ -1,12 +1,12 @@
 """The states of a connection:
 
-    READING_HEAD  waits for a request head, or for the rest of one. A long-poller between two polls is here too, and
+    READING_HEAD  waits for a complete request head. A long-poll client between two polls is in this state too, and
                   keeps its subscription for a while, so that it counts as a subscriber and its next poll is cheap.
     READING_BODY  waits for the rest of the body of a publish
     PUBLISHING    waits for the log to store the publish, or for the list of channels
     POLLING       a long-poll is held
     STREAMING     a WebSocket or an event stream is open
-    CLOSING       the last bytes go out, then the client's FIN or Close frame is awaited
+    CLOSING       sends the last bytes, then waits for the client's FIN or Close frame
     CLOSED        closed, or handed to Tornado
 
 and the transitions between them (drawn from ``TRANSITIONS``, and compared with it by a test):
@@ -21,7 +21,7 @@ and the transitions between them (drawn from ``TRANSITIONS``, and compared with 
 
 A transition that is not in the table raises ``IllegalTransition`` and changes nothing: it is a bug of the hub.
 
-It is a file of its own because the compiled build cannot make an IntEnum (setup.py).
+It is a separate file because mypyc cannot compile an IntEnum (setup.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 
-class State(IntEnum):  # of int for its hash: an Enum's own is a Python function, and states are looked up all the time
+class State(IntEnum):  # int, for its fast hash: Enum's is a Python function, and states are often looked up
     READING_HEAD = 1
     READING_BODY = 2
     PUBLISHING = 3
@@ -53,4 +53,4 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 
 class IllegalTransition(RuntimeError):
-    """The hub tried to move a connection to a state that cannot follow its own."""
+    """Transition that the table does not allow."""

@@ -19,7 +19,7 @@ from .reasons import CloseReason
 from .subscriptions import Subscriptions
 
 _STREAMING = State.STREAMING
-_LEAST_ANSWER_S = 20.0  # for an answer to a ping, whatever the heartbeat
+_LEAST_ANSWER_S = 20.0  # minimum time to answer a ping, whatever the heartbeat
 _HEARTBEAT_SPREAD = 0.8  # a heartbeat is due after 80 to 100 % of the interval, so that not all are due at once
 
 
@@ -64,12 +64,12 @@ class Streams:
         )
         self._sockets.write_later(connection, head + opening)
         if encoding.pings_early:
-            # So there is a ping at the next tick, well before a client gives the stream up as silent.
+            # So a ping is sent at the next tick, well before a client considers the stream silent.
             connection.count_as_idle(int(self._heartbeat_s(connection)), self._timers.now)
         self._set_heartbeat(connection)
 
     def _flushed(self, connection: Connection) -> None:
-        """All that was unsent is out: on with what the client is owed, and with what came behind its request."""
+        """All unsent bytes were sent: delivers pending messages, and handles input after the request."""
         if connection.state is not _STREAMING:
             return
         self._fanout.catch_up(connection)
@@ -88,7 +88,7 @@ class Streams:
         self._timers.set(connection, min(connection.last_write + interval, connection.expires_at))
 
     def on_timer(self, connection: Connection) -> None:
-        """Sends a heartbeat, rotates, or closes the connection of a client that takes nothing."""
+        """Sends a heartbeat, rotates, or closes the connection of a client that reads nothing."""
         now = self._timers.now
         if now >= connection.expires_at:
             self.rotate(connection, CloseReason.ROTATED, self._context.retry_ms() // 10)
@@ -113,17 +113,19 @@ class Streams:
     # Ends
 
     def _answers_no_more(self, connection: Connection) -> bool:
-        """Whether a client that had answered pings does not any more. Some never do, and an event stream cannot."""
+        """Whether a client no longer answers pings. Some never do, and on an event stream it cannot: those do not
+        count.
+        """
         if not (connection.heard and connection.pinged) or self._timers.now < connection.pinged + self._answer_s:
             return False
-        return not self._sockets.has_unread(connection)  # or this process has not read it yet
+        return not self._sockets.has_unread(connection)  # the pong may not be read yet
 
     def _supersede(self, connection: Connection) -> None:
         self.rotate(connection, CloseReason.SUPERSEDED, self._context.retry_ms())
         self._context.schedule_turn()
 
     def rotate(self, connection: Connection, reason: CloseReason, retry_ms: int) -> None:
-        """Says when to come back, and ends the stream. A client that does not read is not told."""
+        """Sends ``rotate`` and closes the stream; with unsent bytes it is closed without."""
         if connection.unsent is not None:
             self._sockets.abort(connection, reason)
             return
@@ -142,7 +144,7 @@ class Streams:
     # Input
 
     def receive(self, connection: Connection, data: bytes) -> None:
-        """Bytes of a stream's client. WebSocket clients rarely send, and it has no meaning (the 2009 client's NOOP)."""
+        """Handles input on a stream. WebSocket clients rarely send, and it has no meaning (the 2009 client's NOOP)."""
         encoding = connection.encoding
         if encoding is None or not encoding.reads_input:
             return
@@ -161,7 +163,7 @@ class Streams:
             self._sockets.close(connection, CloseReason.CLIENT_CLOSED)
 
     def receive_last(self, connection: Connection, data: bytes) -> None:
-        """Bytes of a client whose connection is closing: read, so that the kernel sends no RST, and discarded."""
+        """Handles input on a closing connection: it is read, so that the kernel sends no RST, and discarded."""
         reader = connection.input
         if reader is None or reader.finished:
             return

@@ -1,11 +1,12 @@
-"""Who follows which channels, and from where: subscribing and leaving. Who counts is ``presence``'s.
+"""Subscribing and unsubscribing: which connection has which channels, and from which cursor. ``presence`` counts
+clients.
 
-Resuming is subscribing with a cursor that is not the head. What the cursor can be:
+Resuming is subscribing with a cursor other than the head. The cursor can be:
 
     absent, empty          from now
-    earliest               all that is retained
-    of another epoch, or not a cursor at all    UNKNOWN_POSITION, which is below every floor: a reset is sent first
-    ahead of this process  another one was faster: waits for the log to get there. Ahead of the log: a reset is sent
+    earliest               from the oldest retained message
+    of another epoch, or invalid    UNKNOWN_POSITION, which is below every floor: a reset is sent first
+    ahead of this process  another process was faster: waits for the log. Ahead of the log itself: a reset is sent
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .sharing import Sharing
 from .timers import NEVER
 
 _MAX_CLIENT_CHARACTERS = 64
-_FULL_RETRY_S = 5  # as long as a usual wave of reconnections lasts
+_FULL_RETRY_S = 5  # the usual duration of a wave of reconnections
 
 
 class Subscriptions:
@@ -51,8 +52,8 @@ class Subscriptions:
     def join(
         self, connection: Connection, request: Request, names: Sequence[str], encoding: Encoding, cursor: str
     ) -> None:
-        """Subscribes, or keeps the subscription that the connection has, from the position that ``cursor`` names.
-        Raises Unavailable where there is no room.
+        """Subscribes from ``cursor``, or keeps the connection's subscription and sets its position. Raises Unavailable
+        if the server is full.
         """
         client = request.params.get("client", "")[:_MAX_CLIENT_CHARACTERS]
         before, known = connection.encoding, connection.client
@@ -62,12 +63,14 @@ class Subscriptions:
             or client != known
             or tuple([c.name for c in connection.channels]) != tuple(names)
         ):
-            if client != known and known:  # a proxy keeps connections, and gives them to whoever is next
+            if client != known and known:  # a proxy reuses connections for other clients
                 self.leave(connection, CloseReason.CONNECTION_REUSED, may_return=True)
             elif before is not None:
                 self.leave(connection, CloseReason.CHANNELS_CHANGED)
             if self._context.sockets.full:
-                raise Unavailable("this server has as many subscribers as it can take; try again", _FULL_RETRY_S)
+                raise Unavailable(
+                    "the server has reached its maximum number of subscribers; try again later", _FULL_RETRY_S
+                )
             self._enter(connection, names, encoding, client)
         else:
             connection.subscribe(connection.channels, encoding, client, connection.subscribed_at)
@@ -98,15 +101,15 @@ class Subscriptions:
             self.resume(connection, cursor[1] if known and cursor else UNKNOWN_POSITION)
 
     def resume(self, connection: Connection, cursor: int) -> None:
-        """Goes on from a position of this epoch."""
+        """Resumes from a position of this epoch."""
         connection.start_at(cursor)
         if cursor > self._history.head:
             self._ahead.add(connection)
 
     def cursor(self, connection: Connection) -> str:
-        """The cursor that names where the connection stands once all that was sent is read.
+        """The connection's position after everything sent, as text.
 
-        Some of its floors may be above that, and are ignored: then only ``earliest`` says so.
+        If it is below a floor that the connection ignores, only ``earliest`` can express that.
         """
         cursor, ignored = connection.cursor, connection.ignored_floors
         if ignored is not None and cursor < max(ignored.values()):
@@ -114,7 +117,7 @@ class Subscriptions:
         return self._history.cursor(self._history.position(cursor, connection.channels))
 
     def start_over(self) -> None:
-        """Another epoch: no cursor of the old one means anything any more."""
+        """New epoch: all cursors of the old one are invalid."""
         for connection in self._context.sockets.connections():
             connection.poll_template = None
             connection.start_at(UNKNOWN_POSITION)
@@ -122,7 +125,7 @@ class Subscriptions:
     # Leaving
 
     def leave(self, connection: Connection, reason: CloseReason, *, may_return: bool = False) -> None:
-        """Ends the subscription. ``may_return``: it is a poller that may come back on another connection."""
+        """Ends the subscription. ``may_return``: it is a poller that may poll again on another connection."""
         channels, encoding = connection.channels, connection.encoding
         if not channels or encoding is None:
             return

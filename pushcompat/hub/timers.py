@@ -1,13 +1,13 @@
 """All deadlines of the hub, on one timer wheel of one-second buckets.
 
-Most deadlines move before they are due: every delivery puts the next heartbeat off. So moving one later is an
-assignment; the bucket that it was in passes it on when it comes up. Only moving one earlier takes a place in another
-bucket, and the old place is recognised as stale by then.
+Most timers are postponed before they expire: every delivery postpones the next heartbeat. So postponing is only an
+assignment; the old bucket re-inserts the timer when it is processed. Only moving a timer earlier inserts it into
+another bucket, and the old entry becomes stale.
 
-Nobody is put further ahead than ``_MAX_TICKS_AHEAD``: a connection that is closed is forgotten when its bucket comes
-up, and there may be a thousand of these a second whose next deadline was ten minutes away.
+No entry is more than ``_MAX_TICKS_AHEAD`` ahead: a closed connection is freed when its bucket is processed, and there
+may be a thousand of these a second whose next deadline was ten minutes away.
 
-Ticks are whole seconds of a clock that only goes forward; nothing here knows the time of day.
+Ticks are whole seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _MAX_TICKS_AHEAD = 30
 
 
 class Timed(Protocol):
-    deadline: int  # the tick at which something is to happen; NEVER
-    bucket: int  # the bucket it waits in; the wheel's own
+    deadline: int  # the tick at which the timer expires, or NEVER
+    bucket: int  # the bucket of its entry; written by the wheel only
 
 
 T = TypeVar("T", bound=Timed)
@@ -41,12 +41,12 @@ class TimerWheel(Generic[T]):
         timed.deadline = NEVER
 
     def advance(self, now: int) -> Iterator[T]:
-        """Goes on to ``now`` and yields what is due. The caller sets the next deadline of each, if it has one."""
+        """Advances to ``now`` and yields the expired timers. The caller sets the next deadline of each, if any."""
         while self.now < now:
             self.now += 1
             for timed in self._buckets.pop(self.now, ()):
                 if timed.bucket != self.now:
-                    continue  # it moved to an earlier bucket and left this place behind
+                    continue  # stale: it was moved to an earlier bucket
                 timed.bucket = NEVER
                 if timed.deadline <= self.now:
                     timed.deadline = NEVER

@@ -298,7 +298,7 @@ def test_a_full_server_refuses_subscribers_and_says_when_to_try_again(wire: str)
         await send(second, WIRES[wire]().request("a", {"cursor": stage.head}))
         data = await asyncio.get_running_loop().sock_recv(second.socket, 1 << 16)
         if wire.startswith("websocket"):
-            assert (4100).to_bytes(2, "big") + b"this server has as many subscribers" in data
+            assert (4100).to_bytes(2, "big") + b"the server has reached its maximum number of subscribers" in data
         else:
             assert data.startswith(b"HTTP/1.1 503 ")
             assert b"\r\nRetry-After: 5\r\n" in data
