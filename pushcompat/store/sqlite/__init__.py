@@ -2,13 +2,13 @@
 
     store      the store: what the event loop does, and the threads that it has
     board      who subscribes in which process; a file of its own
-    worker     a thread that does one thing after the other
+    trimmer    deletes what need not be retained
+    follower   reads what was committed
+    writer     appends a group
     start      opens the file, checks it, decides whether its epoch is still good
     files      paths, connections, the write lock, the mark
-    writer     appends a group
-    follower   reads what was committed
     bells      tells followers in other processes
-    trimmer    deletes what need not be retained
+    worker     a thread that does one thing after the other
 
 Each file imports only files below it.
 """

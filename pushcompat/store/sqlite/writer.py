@@ -5,7 +5,7 @@ calls, however many messages it has: all rows of up to ``_ROWS`` messages are on
 message, 2.1 µs by ``executemany``, and a tenth of the hand-overs.)
 
 In the transaction, under the write lock: the head that the group starts from, the answers to keys that other processes
-have stored meanwhile, the rows, the new head. After the COMMIT, and still under the lock, the mark. Then the publishers
+have stored meanwhile, the rows. After the COMMIT, and still under the lock, the mark. Then the publishers
 are answered. An error at any point leaves nothing of the group: SQLite has rolled back, or does so now.
 """
 
