@@ -41,7 +41,7 @@ class CloseCode(IntEnum):
     PROTOCOL_ERROR = 1002, "the client broke RFC 6455"
     INVALID_DATA = 1007, "the client sent text that is not UTF-8"
     MESSAGE_TOO_BIG = 1009, "the client sent a message over the limit"
-    INTERNAL_ERROR = 1011, "a defect of the server"
+    INTERNAL_ERROR = 1011, "a bug of the server"
     SERVICE_RESTART = 1012, "rotation or shutdown"
     UNAVAILABLE = 4100, "the server cannot serve this now"
     BAD_REQUEST = 4400, "a malformed name or parameter, or too many channels"

@@ -1,4 +1,4 @@
-"""The server's options as a table: name, group, unit, default, and the sentence that explains it.
+"""The server's options as a table: name, group, unit, default, and help text.
 
 A parameter that is named like a field of ``Limits`` becomes that field, and ``retention_x`` becomes ``Retention.x``: a
 new limit needs one line here, and its default stays in ``limits``.
@@ -23,12 +23,12 @@ from .platforms import PLATFORMS
 
 Groups = Mapping[str, Sequence["Setting"]]  # options by their heading in --help
 
-_RETENTION = "retention_"  # what the parameters of Retention's fields begin with
-_CONFIG_PATH = "pushcompat.config"  # where click's context keeps the path of the file
-_IGNORED = "pushcompat.ignored"  # and the names of variables that are not for this server
+_RETENTION = "retention_"  # prefix of the parameters for Retention's fields
+_CONFIG_PATH = "pushcompat.config"  # key in click's context for the path of the file
+_IGNORED = "pushcompat.ignored"  # and for the names of ignored variables
 # Kubernetes sets NAME_PORT=tcp://10.0.0.1:8888 for a Service of that name, in every container of its namespace
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
-_WORKERS_PER_CORE = 16  # more would only take memory, and keep the machine busy with starting them
+_WORKERS_PER_CORE = 16  # more would only use memory, and CPU time to start them
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
 
@@ -109,7 +109,7 @@ class Setting(click.Option):
 
 
 class PortSetting(Setting):
-    """The port. $PUSHCOMPAT_PORT may be about a Kubernetes Service called ``pushcompat``, and is ignored then."""
+    """The port. If $PUSHCOMPAT_PORT is set by Kubernetes for a Service named ``pushcompat``, it is ignored."""
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         value = super().resolve_envvar_value(ctx)
@@ -135,13 +135,13 @@ def _workers(value: str | int) -> int:
         raise click.BadParameter(f"{value!r} is not a valid count; expected a number of processes, or auto.")
     workers = usable if value == "auto" else int(COUNT.parse(value, 1))
     if workers > _WORKERS_PER_CORE * usable:
-        most = f"the maximum is {_WORKERS_PER_CORE * usable}, {_WORKERS_PER_CORE} for each core that it may use"
+        most = f"the maximum is {_WORKERS_PER_CORE * usable}, {_WORKERS_PER_CORE} for each usable core"
         raise click.BadParameter(f"{value} is too many; {most}.")
     return workers
 
 
 def _measure(flag: str, unit: Unit, default: Any, least: float, help: str, **attributes: Any) -> Setting:
-    """An option that is a number with a unit. Where there is no default, ``none`` can be given too."""
+    """An option that is a number with a unit. Without a default, ``none`` is a valid value too."""
 
     def convert(value: object) -> float | int | None:
         return None if value == "none" and default is None else unit.parse(value, least)
@@ -220,15 +220,13 @@ _LISTENING = (
     Setting("unix-socket", "Listen on this Unix socket instead of host and port.", **_PATH),
     Setting(
         "workers",
-        "Worker processes that share the port and the store; auto: as many as the cores that it may use.",
+        "Worker processes that share the port and the store; auto: one for each usable core.",
         type=_workers,
         metavar="COUNT",
         default=1,
         show_default=True,
     ),
-    Setting(
-        "prefix", "URL path prefix of everything that the server serves, for example /push.", default="", metavar="PATH"
-    ),
+    Setting("prefix", "URL path prefix of all endpoints, for example /push.", default="", metavar="PATH"),
 )
 
 _ACCESS = (
@@ -246,7 +244,7 @@ _ACCESS = (
 _WINDOWS = (
     Setting(
         "platform",
-        f"Preset of request cap and heartbeat for a hosting platform or proxy: {', '.join(PLATFORMS)}.",
+        f"Preset request cap and heartbeat for a hosting platform or proxy: {', '.join(PLATFORMS)}.",
         type=click.Choice(list(PLATFORMS)),
         metavar="NAME",
         is_eager=True,
@@ -254,43 +252,41 @@ _WINDOWS = (
         expose_value=False,
     ),
     _limit(
-        "request-cap", SECONDS, "request_cap_s", 0, "Longest lifetime of a request or stream; must be more than 6s."
+        "request-cap", SECONDS, "request_cap_s", 0, "Maximum lifetime of a request or stream; must be more than 6s."
     ),
     _limit(
         "poll-window", SECONDS, "poll_window_s", 1, "How long a long-poll request is held if there are no messages."
     ),
-    _limit("heartbeat", SECONDS, "heartbeat_s", 1, "Longest silence on a WebSocket or event stream, at most 1 day."),
+    _limit("heartbeat", SECONDS, "heartbeat_s", 1, "Maximum silence on a WebSocket or event stream, at most 1 day."),
     _limit(
         "poll-grace",
         SECONDS,
         "poll_grace_s",
         0,
-        "How long a long-poll client counts as a subscriber between two polls.",
+        "How long a long-poll client still counts as a subscriber after a poll.",
     ),
     _limit(
         "refetch-rate",
         RATE,
         "refetch_rate",
         0.001,
-        "Requests a second that your application can serve; messages then carry a spread.",
+        "Requests a second that your application can serve; messages then carry a spread for refetches.",
     ),
 )
 
 _PRESENCE = (
     Setting(
         "presence-webhook",
-        "URL that is told when a channel gets its first subscriber, and loses its last.",
+        "URL that receives a request when a channel gets its first subscriber or loses its last.",
         metavar="URL",
     ),
     Setting(
         "presence-secret",
-        "Secret that signs these (Standard Webhooks): whsec_ and base64. Visible to other users in ps; prefer the "
-        "environment.",
+        "Secret that signs these requests (Standard Webhooks): whsec_ and base64. Visible to other users in ps; "
+        "prefer the environment.",
         metavar="SECRET",
     ),
-    _limit(
-        "presence-delay", SECONDS, "presence_delay_s", 0, "How long such a change must last before the webhook is sent."
-    ),
+    _limit("presence-delay", SECONDS, "presence_delay_s", 0, "How long a change must last before the webhook is sent."),
 )
 
 _HISTORY = (
@@ -302,14 +298,14 @@ _HISTORY = (
         show_default=True,
         metavar="URL",
     ),
-    _limit("history", COUNT, "retention_count", 1, "Most messages retained per channel."),
-    _limit("history-age", SECONDS, "retention_age_s", 1, "How long a message is retained."),
+    _limit("history", COUNT, "retention_count", 1, "Maximum number of messages retained per channel."),
+    _limit("history-age", SECONDS, "retention_age_s", 1, "Maximum age of retained messages."),
     _limit(
         "history-bytes",
         BYTES,
         "retention_bytes",
         1,
-        "Size of all retained messages; each counts as its payload and 256 bytes.",
+        "Maximum size of all retained messages; each counts as its payload and 256 bytes.",
     ),
     _limit("idempotency-window", SECONDS, "retention_idempotency_s", 0, "How long an Idempotency-Key is remembered."),
     _limit(
@@ -317,25 +313,31 @@ _HISTORY = (
         BYTES,
         "retention_idempotency_bytes",
         1024,
-        "Most memory for Idempotency-Keys; beyond it they are remembered for less time.",
+        "Memory limit for Idempotency-Keys; beyond it they are remembered for less time.",
     ),
 )
 
 _LIMITS = (
-    _limit("message-limit", BYTES, "message_bytes", 1, "Largest published message."),
-    _limit("batch-limit", BYTES, "batch_bytes", 1, "Largest body of a batch."),
-    _limit("batch-messages", COUNT, "batch_messages", 1, "Most messages in a batch."),
-    _limit("channels-per-request", COUNT, "names", 1, "Most channels in one request."),
+    _limit("message-limit", BYTES, "message_bytes", 1, "Maximum size of a published message."),
+    _limit("batch-limit", BYTES, "batch_bytes", 1, "Maximum size of a batch request body."),
+    _limit("batch-messages", COUNT, "batch_messages", 1, "Maximum number of messages in a batch."),
+    _limit("channels-per-request", COUNT, "names", 1, "Maximum number of channels in one request."),
     _limit(
-        "websocket-message-limit", BYTES, "websocket_message_bytes", 125, "Largest WebSocket message from a client."
+        "websocket-message-limit",
+        BYTES,
+        "websocket_message_bytes",
+        125,
+        "Maximum size of a WebSocket message from a client.",
     ),
-    _limit("head-limit", BYTES, "head_bytes", 1024, "Largest request line and header, together."),
+    _limit("head-limit", BYTES, "head_bytes", 1024, "Maximum size of request line and header together."),
     _limit("head-timeout", SECONDS, "head_s", 1, "Time limit for receiving a request's header."),
     _limit("body-timeout", SECONDS, "body_s", 1, "Time limit for receiving a request's body."),
     _limit("idle-timeout", SECONDS, "idle_s", 1, "How long a connection stays open between requests."),
     _limit("write-timeout", SECONDS, "stall_s", 1, "Close a connection whose client has read nothing for this long."),
     _limit("close-timeout", SECONDS, "close_s", 1, "Time limit for the client's half of closing a connection."),
-    _limit("drain-timeout", SECONDS, "drain_s", 0, "At a stop, disconnect subscribers over up to this time."),
+    _limit(
+        "drain-timeout", SECONDS, "drain_s", 0, "On shutdown, spread disconnecting subscribers over up to this time."
+    ),
     _limit(
         "publish-timeout",
         SECONDS,
@@ -343,35 +345,39 @@ _LIMITS = (
         0,
         "How long a publish waits for an overloaded channel before its 503.",
     ),
-    _limit("send-limit", BYTES, "send_bytes", 1024, "Most bytes of messages in one send or poll response."),
+    _limit("send-limit", BYTES, "send_bytes", 1024, "Maximum bytes of messages in one send or poll response."),
     _limit(
         "unsent-limit",
         BYTES,
         "unsent_bytes",
         1024,
-        "Most unsent bytes in the kernel per connection (TCP_NOTSENT_LOWAT).",
+        "Maximum unsent bytes in the kernel per connection (TCP_NOTSENT_LOWAT).",
     ),
-    _limit("websocket-input-rate", BYTES, "stream_input_bytes", 125, "Bytes read from one WebSocket in a second."),
+    _limit(
+        "websocket-input-rate", BYTES, "stream_input_bytes", 125, "Maximum bytes read from one WebSocket in a second."
+    ),
     _limit(
         "max-connections",
         COUNT,
         "max_connections",
         1,
-        "Connections beyond which subscribers are refused; none: what open files allow.",
+        "Connections beyond which subscribers are refused; none: by the limit of open files.",
     ),
     _limit(
         "unsent-budget",
         BYTES,
         "unsent_budget_bytes",
         1024,
-        "Most unsent bytes in this process, all connections together.",
+        "Maximum unsent bytes of all connections in a process.",
     ),
-    _limit("visits", COUNT, "visits", 1, "Most subscribers and sockets served in one turn of the event loop."),
+    _limit(
+        "visits", COUNT, "visits", 1, "Maximum number of subscribers and sockets served in one turn of the event loop."
+    ),
 )
 
 _OBSERVATION = (
     Setting("log-format", "Log format.", type=_FORMATS, default="text", show_default=True),
-    Setting("log-level", "Least severe level that is logged.", type=_LEVELS, default="info", show_default=True),
+    Setting("log-level", "Minimum level to log.", type=_LEVELS, default="info", show_default=True),
 )
 
 _PAGES = (Setting("demo", "Serve a demo chat at /demo/chat. Anyone who can reach the server can post.", is_flag=True),)
@@ -411,7 +417,7 @@ PUBLISH: Groups = {
         Setting("json", "DATA is JSON, not text.", param="is_json", is_flag=True, envvar=None),
         Setting("key", "Message key. Only the latest message with a key is retained.", metavar="KEY", envvar=None),
         Setting("type", "Message type (the event's name in a stream).", param="kind", metavar="TYPE", envvar=None),
-        _measure("ttl", SECONDS, None, 0, "How long the message is delivered.", envvar=None),
+        _measure("ttl", SECONDS, None, 0, "Delete the message from history after this time.", envvar=None),
         Setting("idempotency-key", "Publishes with one key are stored once. [default: random]", metavar="KEY",
                 envvar=None),
     ),
@@ -419,7 +425,7 @@ PUBLISH: Groups = {
         _URL,
         *PUBLISH_KEY,
         _measure("timeout", SECONDS, 10.0, 0.001, "Total time limit, retries included.", envvar=None),
-        Setting("retries", "Most retries.", type=click.IntRange(0), default=3, show_default=True,
+        Setting("retries", "Maximum number of retries.", type=click.IntRange(0), default=3, show_default=True,
                 metavar="COUNT", envvar=None),
     ),
 }  # fmt: skip

@@ -507,7 +507,7 @@ def test_an_unreachable_server_is_said_with_exit_code_1() -> None:
     done = process("publish", "a", "x", "--url", f"http://127.0.0.1:{port}", "--retries", "0")
     assert done.returncode == 1
     assert done.stderr == (
-        f"pushcompat: cannot reach http://127.0.0.1:{port}: Connection refused; is the server running there?\n"
+        f"pushcompat: cannot reach http://127.0.0.1:{port}: Connection refused; is the server running?\n"
     )
 
 

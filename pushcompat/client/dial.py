@@ -1,6 +1,7 @@
 """HTTP connections from a client to a server, with a deadline for every operation. Standard library only.
 
-``http.client`` bounds each single read, so a server that sends a byte now and then can hold its caller for ever. Here
+``http.client`` has a timeout for each single read, so a server that sends a byte now and then can block its caller
+forever. Here
 every blocking call uses ``remaining_s()`` as its timeout, which comes from a deadline or a watchdog.
 """
 
@@ -21,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 from .responses import Response
 
 CONNECT_S = 5.0  # per address: a host with a dead IPv6 route must leave time for its IPv4 one
-MAX_WAIT_S = 86_400.0  # sockets and time.sleep raise OverflowError for what they cannot hold
+MAX_WAIT_S = 86_400.0  # sockets and time.sleep raise OverflowError for values that are too large
 _VISIBLE = re.compile(r"[!-~]+")  # ASCII without spaces
 _SCHEMES = {"http": False, "ws": False, "http+unix": False, "https": True, "wss": True}
 
@@ -30,7 +31,7 @@ Remaining = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a server is: ``http(s)://host[:port][/prefix]``, or ``http+unix://%2Fpath%2Fto.sock[/prefix]``."""
+    """The address of a server: ``http(s)://host[:port][/prefix]``, or ``http+unix://%2Fpath%2Fto.sock[/prefix]``."""
 
     url: str
     secure: bool
@@ -41,13 +42,13 @@ class Endpoint:
 
     @classmethod
     def parse(cls, url: str) -> Endpoint:
-        """Raises ValueError with a sentence."""
+        """Raises ValueError with a message for the user."""
         try:
             parts = urlsplit(url)
             secure, port = _SCHEMES[parts.scheme], parts.port
             socket_path = unquote(parts.netloc) if parts.scheme == "http+unix" else None
             host = "localhost" if socket_path else parts.hostname or ""
-            host.encode("idna")  # raises for labels that are empty or too long, as the look-up would do later
+            host.encode("idna")  # raises for labels that are empty or too long, as the look-up later would
         except (KeyError, ValueError):
             raise ValueError(f"{url!r} is not a valid server URL; example: http://127.0.0.1:8888") from None
         if not host or parts.query or parts.fragment or not _VISIBLE.fullmatch(url) or "\0" in (socket_path or ""):
@@ -64,7 +65,7 @@ class Endpoint:
 
     @property
     def is_local(self) -> bool:
-        """Whether it can only be this machine."""
+        """Whether the address is certainly on this machine."""
         if self.socket_path or self.host == "localhost":
             return True
         try:
@@ -74,7 +75,7 @@ class Endpoint:
 
 
 class Connection(http.client.HTTPConnection):
-    """An HTTP/1.1 connection to the endpoint. It follows no redirect and asks no proxy: neither may see the key."""
+    """An HTTP/1.1 connection to the endpoint. It follows no redirects and uses no proxy: neither may get the key."""
 
     response_class = Response
 
@@ -89,7 +90,7 @@ class Connection(http.client.HTTPConnection):
 
 
 class BoundedSocket:
-    """The part of a socket that is needed, with ``remaining_s()`` as the timeout of each call. Raises TimeoutError."""
+    """The necessary part of a socket, with ``remaining_s()`` as the timeout of each call. Raises TimeoutError."""
 
     def __init__(self, sock: socket.socket, remaining_s: Remaining) -> None:
         self.sock = sock

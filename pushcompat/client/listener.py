@@ -1,7 +1,7 @@
-"""Following channels from a program, on whichever transport the network lets through.
+"""Subscribing to channels from a program, over any transport that the network allows.
 
-``Listener`` keeps the one position, drops what was received before, and decides when to reconnect and by which
-transport. So a cut, a rotation or a switch of transport loses and repeats nothing.
+``Listener`` keeps the position, drops messages that were received before, and decides when to reconnect and over which
+transport. So a disconnect, a rotation or a switch of transport loses and repeats nothing.
 
 Reconnecting (docs/protocol.md section 12): a transport that works is kept. One that fails before its first document, or
 refuses, is followed by the next; after the last one the best is tried again, with backoff, or the refusal is raised. No
@@ -28,8 +28,8 @@ _FIRST_BACKOFF_S = 0.5
 _MAX_BACKOFF_S = 30.0
 _MIN_ROTATE_S = 0.1
 _CLOSING_S = 5.0  # how long the server may take to end a connection after `rotate`
-_SHORT_S = 1.0  # a connection that is rotated sooner was of no use
-_LASTING_S = 5.0  # a connection that lived this long was no failure
+_SHORT_S = 1.0  # a connection that is rotated sooner counts as a failure
+_LASTING_S = 5.0  # a connection that lasted this long was no failure
 
 
 class TimeIsUp(Exception):
@@ -37,7 +37,7 @@ class TimeIsUp(Exception):
 
 
 class Document(msgspec.Struct):
-    """The members of an envelope, which has an id, or of a control message, that matter here."""
+    """The relevant members of an envelope (which has an id) or of a control message."""
 
     id: str = ""
     control: str = ""
@@ -69,7 +69,7 @@ class Listener:
         self._watchdog = subscription.watchdog
         self._transports = transports
         self._note = note
-        # Of this connection
+        # Of the current connection
         self._received = False
         self._refusal: PermanentError | None = None
         self._rotate_s: float | None = None
@@ -97,7 +97,7 @@ class Listener:
             failures += 1
 
     def _may_use_next(self) -> bool:
-        """Whether the next transport may fare better now. If the server is busy, it would not."""
+        """Whether the next transport may succeed now. If the server is busy, it would not."""
         return self._refusal is not None or not (self._received or self._retry_after_s)
 
     def _connection(self, name: str) -> Iterator[bytes]:
@@ -178,7 +178,7 @@ class Listener:
 
 
 def follow(listener: Listener, count: int | None, out: BinaryIO) -> int:
-    """Writes what is received, a line each, and returns the exit code: see ``pushcompat listen --help``."""
+    """Writes each document as a line, and returns the exit code: see ``pushcompat listen --help``."""
     try:
         for document in listener.documents():
             out.write(document + b"\n")
@@ -197,5 +197,5 @@ _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # JSON has them between tokens only
 
 
 def backoff_s(failures: int) -> float:
-    """Full jitter, so that a server that restarts is not met by all its clients at once."""
+    """Full jitter, so that not all clients reconnect to a restarted server at once."""
     return random.uniform(0, min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(failures, 10)))

@@ -1,8 +1,8 @@
-"""Where a client is in the log, and what the next request asks for (docs/protocol.md sections 3 and 12).
+"""A client's position in the log, and the cursor of its next request (docs/protocol.md sections 3 and 12).
 
-A cursor of ``earliest`` is asked for again on each connection until the server has named a position that can be resumed
-from, because messages that were evicted before the subscription began are not missed only by a client that asks for
-``earliest``. Until then messages are recognised by their ids, and dropped if they were received before.
+``earliest`` is requested again on each connection until the server has sent a cursor to resume from, because only with
+``earliest`` are messages that were evicted before the subscription not reported as lost. Until then, messages that were
+received before are recognised by their ids and dropped.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ class Position:
 
     def __init__(self, cursor: str = "") -> None:
         self.requested = cursor
-        self._last_id = ""  # of the messages received while `earliest` is asked for
+        self._last_id = ""  # of the messages received while `earliest` is requested
         self._opened_at = EARLIEST  # the cursor of this connection's `open`; a poll has none
 
     @property
     def mark(self) -> tuple[str, str]:
-        """Changes whenever a message or a cursor was new."""
+        """Changes with each new message or cursor."""
         return self.requested, self._last_id
 
     def contradicts(self, cursor: str) -> bool:
-        """Whether this is of another epoch than the messages that were received after ``earliest``.
+        """Whether the epoch differs from that of the messages received after ``earliest``.
 
-        Some of the old epoch's messages may be lost then. The next request names the last one, so that a ``reset``
-        is the response.
+        Some of the old epoch's messages may be lost then. The next request has the cursor of the last one, so that the
+        response is a ``reset``.
         """
         if self.requested != EARLIEST or not self._last_id or not _epoch(cursor) or _same_epoch(cursor, self._last_id):
             return False
@@ -44,7 +44,7 @@ class Position:
             self.reached(cursor)
 
     def received(self, message_id: str) -> bool:
-        """Whether the message is news."""
+        """Whether the message is new."""
         if self.requested == EARLIEST:
             return self._received_after_earliest(message_id)
         if _reaches(self.requested, message_id):

@@ -1,13 +1,13 @@
-"""Publishing from an application: one call, nothing but the standard library.
+"""Publishing from an application: one call, standard library only.
 
     from pushcompat import publish
     publish("chat", {"text": "hello"})
     publish("orders")  # the bare signal: something changed, refetch
 
-A call takes ``timeout`` seconds at most, its retries and the pauses between them included (only the look-up of the
-host's name cannot be bounded). Every attempt carries the same ``Idempotency-Key``, so a publish whose response was lost
-is not delivered twice. Lost connections, 408, 425, 426, 429 and 5xx are retried, after Retry-After if there is one;
-other refusals are not. No redirect is followed and no proxy asked: the publish key is sent to the named server only.
+A call takes ``timeout`` seconds at most, its retries and the pauses between them included (only the look-up of the host
+name has no limit). Every attempt carries the same ``Idempotency-Key``, so a publish whose response was lost is not
+delivered twice. Lost connections, 408, 425, 426, 429 and 5xx are retried, after Retry-After if there is one; other
+refusals are not. Redirects are not followed and proxies not used: the publish key is sent only to the given server.
 
 The retry logic does no I/O: it is a generator that yields each attempt, is sent its outcome, and returns what was
 published. It is driven by a blocking and by an asyncio driver.
@@ -55,12 +55,12 @@ class PublishError(Exception):
 
 
 class PublishRefused(PublishError):
-    """The server refused, and says why: nothing was published, and the same call would be refused again."""
+    """The server refused, for the reason in the message: nothing was published, and a repeat would be refused too."""
 
 
 class PublishUnavailable(PublishError):
-    """No success in time. The message may have been published all the same: call again with this
-    ``idempotency_key``, and it is delivered once.
+    """No success in time. The message may have been published nevertheless: call again with this ``idempotency_key``,
+    and it is delivered once.
     """
 
     def __init__(self, message: str, status: int | None, idempotency_key: str) -> None:
@@ -77,7 +77,7 @@ class Published:
 
 
 class JsonText(str):
-    """Text that is a JSON document already, and is published as such."""
+    """Text that is already a JSON document."""
 
 
 class Update(TypedDict):
@@ -137,13 +137,13 @@ def publish(
     """Publishes ``data`` to a channel, or to each of several.
 
     ``data``: None is the bare signal, str and bytes (UTF-8) are text, anything else is JSON; an empty text is the
-    signal, too. Only the latest message per ``message_key`` is kept for subscribers that were disconnected. ``ttl``:
+    signal too. Only the latest message per ``message_key`` is kept for subscribers that were disconnected. ``ttl``:
     seconds after which the message is dropped. ``url`` is by default $PUSHCOMPAT_URL, else http://127.0.0.1:8888.
     ``key`` is the publish key, by default $PUSHCOMPAT_PUBLISH_KEY, else the content of $PUSHCOMPAT_PUBLISH_KEY_FILE,
     else, for a server on this machine only, the key in its state directory.
 
     Raises PublishRefused or PublishUnavailable (both are PublishError), and before anything is sent ValueError or
-    TypeError for what cannot be sent.
+    TypeError for invalid arguments.
     """
     post = _to_channels(channel, data, message_key, type, ttl)
     return _run(_attempts(post, idempotency_key, url, key, timeout, retries, MESSAGE_KEY_HINT))
@@ -212,7 +212,7 @@ def _run(attempts: _Attempts) -> Published:
 
 async def _run_async(attempts: _Attempts) -> Published:
     """Each attempt runs in a thread; the pauses between them hold none."""
-    import asyncio  # takes as long to import as all the rest, and most who publish are not asynchronous
+    import asyncio  # as slow to import as everything else, and most publishers are not asynchronous
 
     try:
         attempt = next(attempts)
@@ -271,7 +271,7 @@ def _encoded(data: object) -> tuple[bytes, str]:
     if data is None or isinstance(data, str):
         return (data or "").encode(), "text/plain; charset=utf-8"
     if isinstance(data, bytes | bytearray):
-        data.decode()  # a UnicodeDecodeError here is clearer than a 400 from there
+        data.decode()  # a UnicodeDecodeError here is clearer than the server's 400
         return bytes(data), "text/plain; charset=utf-8"
     return _json(data).encode(), "application/json"
 
@@ -335,12 +335,12 @@ def _attempts(
 
 
 def find_endpoint(url: str | None) -> Endpoint:
-    """Raises ValueError for what is not a server's URL."""
+    """Raises ValueError for an invalid URL."""
     return Endpoint.parse(url or os.environ.get("PUSHCOMPAT_URL") or DEFAULT_URL)
 
 
 def _find_key(endpoint: Endpoint) -> str | None:
-    """The publish key if none was given. The one on this disk is for a server on this machine only."""
+    """The publish key if none was given. The one on this machine is used only for a server on this machine."""
     if key := os.environ.get("PUSHCOMPAT_PUBLISH_KEY"):
         return _sendable(key)
     try:
@@ -373,7 +373,7 @@ def _is_retryable(outcome: _Outcome) -> bool:
 
 
 def _pause_s(outcome: _Outcome, retry: int) -> float:
-    """Retry-After, and full jitter: clients that failed together must not come back together."""
+    """Retry-After, and full jitter: clients that failed together must not retry together."""
     jitter_s = random.uniform(0, min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2**retry))
     asked_s = retry_after_s(outcome.headers.get("Retry-After", "")) if isinstance(outcome, _Response) else None
     return jitter_s + (asked_s or 0.0)
@@ -419,4 +419,4 @@ def _connection_failure(error: OSError | http.client.HTTPException, endpoint: En
     if isinstance(error, http.client.IncompleteRead):
         return f"the connection to {endpoint.url} was lost in the middle of the response"
     reason = getattr(error, "strerror", None) or str(error) or error.__class__.__name__
-    return f"cannot reach {endpoint.url}: {reason}; is the server running there?"
+    return f"cannot reach {endpoint.url}: {reason}; is the server running?"

@@ -1,4 +1,4 @@
-"""HTTP responses as the clients read them. Standard library only.
+"""Parsing of HTTP responses in the clients. Standard library only.
 
 ``http.client`` leaves three things to its callers: to skip informational responses (RFC 9110 §15.2), to notice that a
 body is shorter than its Content-Length (RFC 9112 §8), and to distrust the numbers that it reads.
@@ -11,11 +11,11 @@ import json
 import time
 from email.utils import parsedate_to_datetime
 
-MAX_RETRY_AFTER_S = 3600.0  # no server or proxy can send a client away for longer
+MAX_RETRY_AFTER_S = 3600.0  # the longest delay that a server or proxy can request
 MAX_DETAIL_BYTES = 64 * 1024
 _MAX_INFORMATIONAL = 16
 _READ_BYTES = 64 * 1024
-_RETRYABLE = (408, 425, 426, 429)  # statuses below 500 that can go away without a change of the request
+_RETRYABLE = (408, 425, 426, 429)  # statuses below 500 for which the same request may succeed later
 _SWITCHING_PROTOCOLS = 101
 
 
@@ -56,7 +56,7 @@ def _ends_with_connection(response: http.client.HTTPResponse) -> bool:
 
 
 def _is_cut_json(response: http.client.HTTPResponse, body: bytes) -> bool:
-    """Only the text can tell whether a body that ends with the connection is complete. Ours are objects."""
+    """Only the text shows whether a body that ends with the connection is complete. The server's are JSON objects."""
     return response.headers.get_content_type() == "application/json" and not body.rstrip().endswith(b"}")
 
 

@@ -1,8 +1,8 @@
-"""The transports as a client sees them: three generators of one shape.
+"""The transports of a client: three generators with the same interface.
 
 Given a subscription, a transport connects and yields every JSON document that the server sends, as bytes, until the
-connection ends: envelopes and control messages. A poll's response is split into the same. Failures are
-``PermanentError``, ``ConnectionLost``, OSError or HTTPException. Retries and the position are ``Listener``'s.
+connection ends: envelopes and control messages. A poll's response is split into these. Failures are
+``PermanentError``, ``ConnectionLost``, OSError or HTTPException. ``Listener`` handles retries and the position.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .dial import BoundedSocket, Connection, Endpoint
 from .position import Position
 from .responses import MAX_DETAIL_BYTES, is_retryable, problem_detail, read_body, retry_after_s
 
-OPEN_S = 10.0  # until the first document: some proxies and virus scanners hold it back for ever
+OPEN_S = 10.0  # until the first document: some proxies and virus scanners hold it back forever
 POLL_S = 25.0  # the longest hold that fits every 30 s cap
-MAX_DOCUMENT_BYTES = 64 * 1024 * 1024  # 1,000 times the default of the server's limit of a message
+MAX_DOCUMENT_BYTES = 64 * 1024 * 1024  # 1,000 times the server's default limit for a message
 _POLL_SLACK_S = 15.0
-_AT_ONCE_S = 1.0  # a poll that was held takes longer: times are kept to the second
+_AT_ONCE_S = 1.0  # a held poll takes longer: the server's timers have a resolution of one second
 _READ_BYTES = 64 * 1024
 Documents = Generator[bytes, None, None]
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Subscription:
     client: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def path(self, transport: str, **more: object) -> str:
-        """The transport is named although the headers say it too, because proxies remove headers."""
+        """The path names the transport although the headers do too, because proxies remove headers."""
         cursor = self.position.requested
         given = {"transport": transport, "format": "json", "client": self.client, "cursor": cursor, **more}
         query = urlencode({name: value for name, value in given.items() if value})
@@ -83,7 +83,7 @@ class Subscription:
 
 
 def decoded(decode: Callable[[bytes], T], document: bytes) -> T:
-    """Raises ConnectionLost if it is not of this protocol: what is sent by a captive portal, for example."""
+    """Raises ConnectionLost for data that is not of this protocol: from a captive portal, for example."""
     try:
         return decode(document)
     except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
@@ -94,7 +94,8 @@ def decoded(decode: Callable[[bytes], T], document: bytes) -> T:
 
 
 def websocket(subscription: Subscription) -> Documents:
-    # websockets' own clients ask the environment for proxies and follow redirects with the token: its parser does not
+    # The clients of websockets use proxies from the environment and follow redirects with the token; its parser does
+    # not
     from websockets.client import ClientProtocol
     from websockets.datastructures import Headers
     from websockets.http11 import Response
@@ -187,7 +188,7 @@ def eventsource(subscription: Subscription) -> Documents:
 
 
 class EventParser:
-    """Parses an event stream (WHATWG HTML §9.2.6) into the data of its events. Ids and names are in the data too."""
+    """Parses an event stream (WHATWG HTML §9.2.6) into the data of its events. The data includes ids and names."""
 
     def __init__(self) -> None:
         self._incomplete = b""  # line
@@ -220,7 +221,7 @@ class EventParser:
 
 
 class Poll(msgspec.Struct):
-    """A poll's response. Messages stay the bytes that they are."""
+    """A poll's response. Messages are kept as raw bytes."""
 
     cursor: str
     messages: list[msgspec.Raw]
@@ -239,7 +240,7 @@ def longpoll(subscription: Subscription) -> Documents:
     quick_resets = 0
     try:
         while True:
-            # Without a cursor the response comes at once, and names one
+            # Without a cursor the response is immediate, and has one
             held_s = POLL_S if position.requested else 0
             subscription.watchdog.silence_s = held_s + _POLL_SLACK_S
             mark, began = position.mark, time.monotonic()
@@ -250,7 +251,7 @@ def longpoll(subscription: Subscription) -> Documents:
             yield from _documents(poll)
             if poll.retry is not None:
                 return
-            # One reset is news. After the second, two servers with different logs may share this address
+            # One reset is legitimate. After a second one, two servers with different logs may share this address
             quick_resets = quick_resets + 1 if is_quick and poll.reset is not None else 0
             if is_quick and (position.mark == mark or quick_resets > 1):
                 raise ConnectionLost("answered at once with nothing new; a cache may be answering", _AT_ONCE_S)
@@ -283,7 +284,7 @@ def _get(connection: Connection, path: str, headers: dict[str, str]) -> HTTPResp
 
 
 def _check_type(response: HTTPResponse, content_type: str) -> None:
-    """Raises PermanentError or ConnectionLost for any response but one of this type."""
+    """Raises PermanentError or ConnectionLost unless the response is 200 with this type."""
     if response.status != HTTPStatus.OK or response.headers.get_content_type() != content_type:
         raise _failed(response, content_type)
 

@@ -66,7 +66,7 @@ class HandedStream(IOStream):
             self._end(self.socket)
 
     def give_back(self) -> tuple[socket.socket, bytes] | None:
-        """Ends the stream but not its socket. Returns the socket, and the bytes that were read but not used.
+        """Ends the stream without closing its socket. Returns the socket, and bytes that were read but not used.
 
         None: the stream was closed.
         """
@@ -88,7 +88,7 @@ class _Context:
 
 
 class Handover:
-    """Serves requests that are not the hub's, with Tornado. ``take_back`` gets each connection that stays open."""
+    """Serves requests outside /channels, with Tornado. ``take_back`` gets each connection that stays open."""
 
     def __init__(self, application: httputil.HTTPServerConnectionDelegate, limits: Limits) -> None:
         self._application = application
@@ -102,14 +102,14 @@ class Handover:
         self.take_back: TakeBack | None = None
 
     def hand_over(self, sock: socket.socket, address: object, received: bytes) -> None:
-        # What one request takes, and one read more: it may have found the next request.
+        # One request, and one read more, which may contain the next request.
         buffer_bytes = self._limits.head_bytes + BODY_BYTES + _READ_BYTES
         stream = HandedStream(sock, received, buffer_bytes, self._end)
         context = _Context(str(address[0]) if isinstance(address, tuple) else "")
         self._start(self._serve(stream, context), stream.close)
 
     async def close(self) -> None:
-        """Closes every connection that is here."""
+        """Closes all connections that Tornado serves."""
         self._closed = True
         tasks = list(self._tasks)
         for task in tasks:
@@ -127,12 +127,14 @@ class Handover:
         connection = HTTP1Connection(stream, False, self._parameters, context)
         delegate = _OriginForm(self._application.start_request(self, connection))
         try:
-            async with asyncio.timeout(self._limits.body_s + self._limits.stall_s):  # for the body, and for the answer
+            async with asyncio.timeout(
+                self._limits.body_s + self._limits.stall_s
+            ):  # for the body, and for the response
                 await connection.read_response(delegate)
         except (StreamClosedError, UnsatisfiableReadError, TimeoutError):
             return
         except Exception:
-            log.exception("a defect of the pages")
+            log.exception("BUG: unhandled exception in a page, connection closed")
             return
         given = stream.give_back()
         if given is not None:
@@ -158,7 +160,7 @@ class Handover:
 
 
 class _OriginForm(httputil.HTTPMessageDelegate):
-    """Passes a request on to the application; ``http://host/path`` as its target becomes ``/path``."""
+    """Passes a request to the application; a target ``http://host/path`` becomes ``/path``."""
 
     def __init__(self, delegate: httputil.HTTPMessageDelegate) -> None:
         self._delegate = delegate

@@ -1,7 +1,7 @@
-"""The webhook that says which channels are occupied, signed as https://www.standardwebhooks.com asks.
+"""The webhook that reports which channels are occupied, signed according to https://www.standardwebhooks.com.
 
-Signing is three lines with the standard library; the package ``standardwebhooks`` would add a dependency for these, and
-is what the tests verify signatures with.
+Signing is three lines with the standard library, so ``standardwebhooks`` is not a dependency; the tests verify
+signatures with it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ..logs import Event
 
 _AT_ONCE = 4
 _TIMEOUT_S = 10.0
-_ANSWER_BYTES = 64 * 1024  # of an answer, which is not looked at
+_ANSWER_BYTES = 64 * 1024  # limit of a response, which is ignored
 _BACKOFF_S = (1.0, 300.0)  # the first, and the longest
 _LONGEST_RETRY_AFTER_S = 3600.0
-_GONE = 410  # Standard Webhooks: the receiver wants no more of them
+_GONE = 410  # Standard Webhooks: the receiver has unsubscribed
 
 
 class Counts(Protocol):
@@ -57,7 +57,7 @@ def signature(key: bytes, id: str, timestamp: int, body: bytes) -> str:
 
 
 class Webhook:
-    """Sends changes, a few at a time, each again until the receiver has taken it."""
+    """Sends changes, a few at a time; retries each until the receiver has accepted it."""
 
     def __init__(self, url: str, key: bytes, counts: Counts, clock: Callable[[], float] = time.time) -> None:
         self._url = url
@@ -65,7 +65,7 @@ class Webhook:
         self._counts = counts
         self._clock = clock
         self._queue: asyncio.Queue[tuple[int, Change, str]] = asyncio.Queue()  # bounded by the channels' changes
-        self._round = 0  # what was queued in an earlier one is forgotten
+        self._round = 0  # changes queued in an earlier round are dropped
         self._works = True
         self._tasks: list[asyncio.Task[None]] = []
         self._client = AsyncHTTPClient(force_instance=True, max_clients=_AT_ONCE, max_body_size=_ANSWER_BYTES)
@@ -103,7 +103,7 @@ class Webhook:
                 await asyncio.sleep(wait_s)
 
     async def _send(self, change: Change, when: str, attempts: int) -> float | None:
-        """Returns when to try again; None: the receiver has it, or wants none."""
+        """Returns the delay before the next attempt; None: the receiver has accepted it, or has unsubscribed."""
         data = {"channel": change.channel, "subscribers": change.subscribers}
         body = json.dumps({"type": f"channel.{change.kind}", "timestamp": when, "data": data}).encode()
         timestamp = int(self._clock())
@@ -129,7 +129,7 @@ class Webhook:
                 self._note(change, response)
                 return None
             problem, retry_after = f"{response.code} {response.reason}", response.headers.get("Retry-After", "")
-        except Exception as error:  # what comes is not ours: the next attempt may be answered with HTTP
+        except Exception as error:  # any error of the receiver's response: the next attempt may succeed
             problem = str(error) or type(error).__name__
         self._counts.webhook_failures += 1
         if self._works:
