@@ -94,7 +94,7 @@ def test_a_log_that_is_published_to_is_trimmed_by_itself(path: Path, clock: Cloc
             for _ in range(60):
                 clock.now += 1
                 await append_group(store, [Publish([draft("a", "x" * 1000)]) for _ in range(10)])
-            await store._trims.do(lambda: None)
+                await store._trims.do(lambda: None)
             assert len(rows(path)) < 300
 
     play(work())
