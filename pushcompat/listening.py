@@ -111,7 +111,7 @@ def _bind_one_port_often(config: Config) -> list[Sockets]:
 def _check_port_is_free(config: Config) -> None:
     """Binding with SO_REUSEPORT would take connections away from another server of this user."""
     for family, kind, protocol, _, address in socket.getaddrinfo(
-        config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        config.host or None, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     ):
         try:
             probe = socket.socket(family, kind, protocol)

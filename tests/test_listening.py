@@ -13,6 +13,8 @@ from pushcompat import listening
 from pushcompat.config import Config
 from pushcompat.errors import ConfigError
 
+from .reach.processes import free_port
+
 Bind = Callable[..., list[listening.Sockets]]
 
 
@@ -34,11 +36,14 @@ def descriptors(bound: list[listening.Sockets]) -> set[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the others share their sockets")
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
-def test_each_worker_has_sockets_of_its_own_on_one_port(bind: Bind, host: str) -> None:
-    bound = bind(workers=3, host=host)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", ""])
+@pytest.mark.parametrize("given", [False, True])
+def test_each_worker_has_sockets_of_its_own_on_one_port(bind: Bind, host: str, given: bool) -> None:
+    port = free_port() if given else 0
+    bound = bind(workers=3, host=host, port=port)
     assert len(descriptors(bound)) == sum(len(group) for group in bound) >= 3
-    assert len({sock.getsockname()[1] for group in bound for sock in group}) == 1
+    (used,) = {sock.getsockname()[1] for group in bound for sock in group}
+    assert used == port or not given
 
 
 def test_where_the_kernel_does_not_spread_connections_the_workers_share_sockets(
