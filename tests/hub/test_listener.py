@@ -176,13 +176,6 @@ class Observer:
         return float(value)
 
 
-def is_refused(client: Client) -> bool:
-    try:
-        return client.response()[0] == 503
-    except EOFError:
-        return False  # it was let in, since a descriptor was counted that is free again, and has sent nothing
-
-
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux to take descriptors from another process")
 def test_without_file_descriptors_those_outside_are_refused_and_everyone_inside_is_served(server: Server) -> None:
     process = server.process.pid
@@ -198,8 +191,8 @@ def test_without_file_descriptors_those_outside_are_refused_and_everyone_inside_
         resource.prlimit(process, resource.RLIMIT_NOFILE, (used + 5, used + 5))
         cpu = cpu_s(process)
         crowd = [server.connect() for _ in range(10)]
-        refused = [client for client in crowd[5:] if is_refused(client)]
-        assert len(refused) >= 4
+        # The sixth may be let in: a descriptor that was counted may be free again.
+        assert [client.response()[0] for client in crowd[6:]] == [503] * 4
         publisher.publish("door", b"still here")
         assert publisher.response()[0] == 200
         event = stream.event()
