@@ -24,7 +24,7 @@ from .client.dial import Endpoint
 from .config import Config
 from .errors import ConfigError
 from .options import LISTEN, PUBLISH, SERVER, Groups, ignored_variables, limits_from
-from .state import KEY_FILE, default_state_dir, keep_key, read_key
+from .state import KEY_FILE, default_state_dir, load_or_create_key, read_key
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -37,15 +37,15 @@ def main() -> NoReturn:
         sys.exit(130)  # the exit code of a program that Ctrl-C ended
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "pushcompat"
-        _complain(f"{error.format_message().rstrip('.')}. See {command.removesuffix(' serve')} --help.")
+        _print_error(f"{error.format_message().rstrip('.')}. See {command.removesuffix(' serve')} --help.")
     except click.ClickException as error:
-        _complain(error.format_message())
+        _print_error(error.format_message())
     except ConfigError as error:
-        _complain(str(error))
+        _print_error(str(error))
     sys.exit(2)
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     line, worker = " ".join(text.split()), place.find()
     if worker is None:
         print(f"pushcompat: {logs.escaped(line)}", file=sys.stderr)
@@ -104,7 +104,7 @@ def serve(ctx: click.Context, /, **values: Any) -> None:
         logs.event(logs.Event.VARIABLE_IGNORED, logging.WARNING, name=name)
     values["limits"] = limits_from(values)
     values["state_dir"] = values["state_dir"] or default_state_dir()
-    values["publish_key"], values["publish_key_file"] = _named_key(ctx) or keep_key(values["state_dir"])
+    values["publish_key"], values["publish_key_file"] = _named_key(ctx) or load_or_create_key(values["state_dir"])
     config = Config(**values)
     from .server import run
 
@@ -144,7 +144,7 @@ def publish(ctx: click.Context, /, channel: str, data: str | None, is_json: bool
             retries=values["retries"],
         )
     except publisher.PublishError as error:
-        _complain(str(error).removesuffix(publisher.MESSAGE_KEY_HINT))
+        _print_error(str(error).removesuffix(publisher.MESSAGE_KEY_HINT))
         return 1
     except ValueError as error:
         raise click.UsageError(str(error), ctx) from error
@@ -185,15 +185,15 @@ def listen(ctx: click.Context, /, channels: tuple[str, ...], **values: Any) -> i
     watchdog = Watchdog(None if timeout is None else time.monotonic() + timeout)
     subscription = Subscription(endpoint, names, watchdog, values["token"], position)
     transports = list(TRANSPORTS) if transport == "auto" else [transport]
-    listener = Listener(subscription, transports, _complain if values["verbose"] else _say_nothing)
+    listener = Listener(subscription, transports, _print_error if values["verbose"] else _ignore)
     try:
         return follow(listener, values["count"], sys.stdout.buffer)
     except PermanentError as error:
-        _complain(str(error))
+        _print_error(str(error))
         return 1
 
 
-def _say_nothing(text: str) -> None:
+def _ignore(text: str) -> None:
     pass
 
 

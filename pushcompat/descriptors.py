@@ -6,7 +6,7 @@ import resource
 
 _OPEN_MAX = 10_240  # macOS's maximum if it reports the hard limit as unlimited
 _OWN = 32  # the server's own: standard streams, the event loop's, listening sockets
-_MOST_RESERVED = 224
+_MAX_RESERVED = 224
 
 
 def raise_limit() -> int | None:
@@ -28,5 +28,5 @@ def connections_within(limit: int | None, asked: int | None) -> int | None:
     """
     if limit is None:
         return asked
-    room = max(1, limit - _OWN - min(_MOST_RESERVED, limit // 8))
+    room = max(1, limit - _OWN - min(_MAX_RESERVED, limit // 8))
     return room if asked is None else min(asked, room)

@@ -34,21 +34,21 @@ class Limits:
     idle_s: float = 620.0  # load balancers keep their idle connections for up to 600 s
     poll_grace_s: float = 10.0  # how long a poller between two polls still counts as a subscriber
     presence_delay_s: float = 5.0  # how long a channel must be occupied, or vacated, before the webhook is sent
-    stall_s: float = 120.0  # a client that reads nothing for this long is disconnected
+    write_s: float = 120.0  # a client that reads nothing for this long is disconnected
     close_s: float = 5.0  # how long the client's half of a closing handshake may take
     drain_s: float = 5.0
-    publish_wait_s: float = 20.0  # how long a publish waits for an overloaded channel before its 503
+    publish_s: float = 20.0  # how long a publish waits for an overloaded channel before its 503
     message_bytes: int = 60 * 1024  # an envelope of it fits the 64 KiB that many clients take in one line or message
     batch_bytes: int = 1024 * 1024
     batch_messages: int = 1000
-    names: int = 64  # channels in one request
+    max_channels: int = 64  # channels in one request
     websocket_message_bytes: int = 64 * 1024  # from a client
     send_bytes: int = 256 * 1024  # most bytes of messages in one send or poll response
     unsent_bytes: int = 64 * 1024  # most unsent bytes in the kernel for one connection (TCP_NOTSENT_LOWAT)
     unsent_budget_bytes: int = 64 * 1024 * 1024  # most unsent bytes of all connections in this process
     stream_input_bytes: int = 2 * 1024  # read from one stream in a second; input on streams has no meaning
     max_connections: int | None = None  # beyond it subscribers get 503; None: by the limit of open files
-    visits: int = 256  # subscribers visited, and sockets read, in one turn of the loop
+    max_visits: int = 256  # subscribers visited, and sockets read, in one turn of the loop
     refetch_rate: float | None = None  # refetches a second that the application can serve; None: no spread
     retention: Retention = field(default_factory=Retention)
 
@@ -58,7 +58,7 @@ class Limits:
         return self.poll_window_s if self.request_cap_s is None else min(self.poll_window_s, self.request_cap_s - 5)
 
     @property
-    def goodbye_s(self) -> float:
+    def closing_s(self) -> float:
         """Time limit for the client's half of closing a connection, shortened under a request cap."""
         return self.close_s if self.request_cap_s is None else min(self.close_s, 2.0)
 

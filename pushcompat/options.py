@@ -44,13 +44,13 @@ class Unit:
     example: str
     whole: bool = False
 
-    def parse(self, value: object, least: float) -> float | int:
+    def parse(self, value: object, minimum: float) -> float | int:
         match = _QUANTITY.fullmatch(str(value).strip().lower())
         if match is None or match[2] not in self.factors:
             raise click.BadParameter(f"{str(value)!r} is not a valid {self.metavar.lower()}; examples: {self.example}.")
         quantity = float(match[1]) * self.factors[match[2]]
-        if quantity < least:
-            raise click.BadParameter(f"{value} is too small; the minimum is {self.format(least)}.")
+        if quantity < minimum:
+            raise click.BadParameter(f"{value} is too small; the minimum is {self.format(minimum)}.")
         return int(quantity) if self.whole else quantity
 
     def format(self, quantity: float) -> str:
@@ -140,11 +140,11 @@ def _workers(value: str | int) -> int:
     return workers
 
 
-def _measure(flag: str, unit: Unit, default: Any, least: float, help: str, **attributes: Any) -> Setting:
+def _measure(flag: str, unit: Unit, default: Any, minimum: float, help: str, **attributes: Any) -> Setting:
     """An option that is a number with a unit. Without a default, ``none`` is a valid value too."""
 
     def convert(value: object) -> float | int | None:
-        return None if value == "none" and default is None else unit.parse(value, least)
+        return None if value == "none" and default is None else unit.parse(value, minimum)
 
     shown = "none" if default is None else unit.format(default)
     return Setting(
@@ -152,11 +152,11 @@ def _measure(flag: str, unit: Unit, default: Any, least: float, help: str, **att
     )
 
 
-def _limit(flag: str, unit: Unit, param: str, least: float, help: str) -> Setting:
+def _limit(flag: str, unit: Unit, param: str, minimum: float, help: str) -> Setting:
     """An option that sets one field of the limits, and has its default from there."""
     limits = Limits()
     owner = limits.retention if param.startswith(_RETENTION) else limits
-    return _measure(flag, unit, getattr(owner, param.removeprefix(_RETENTION)), least, help, param=param)
+    return _measure(flag, unit, getattr(owner, param.removeprefix(_RETENTION)), minimum, help, param=param)
 
 
 def limits_from(values: dict[str, Any]) -> Limits:
@@ -321,7 +321,7 @@ _LIMITS = (
     _limit("message-limit", BYTES, "message_bytes", 1, "Maximum size of a published message."),
     _limit("batch-limit", BYTES, "batch_bytes", 1, "Maximum size of a batch request body."),
     _limit("batch-messages", COUNT, "batch_messages", 1, "Maximum number of messages in a batch."),
-    _limit("channels-per-request", COUNT, "names", 1, "Maximum number of channels in one request."),
+    _limit("channels-per-request", COUNT, "max_channels", 1, "Maximum number of channels in one request."),
     _limit(
         "websocket-message-limit",
         BYTES,
@@ -333,7 +333,7 @@ _LIMITS = (
     _limit("head-timeout", SECONDS, "head_s", 1, "Time limit for receiving a request's header."),
     _limit("body-timeout", SECONDS, "body_s", 1, "Time limit for receiving a request's body."),
     _limit("idle-timeout", SECONDS, "idle_s", 1, "How long a connection stays open between requests."),
-    _limit("write-timeout", SECONDS, "stall_s", 1, "Close a connection whose client has read nothing for this long."),
+    _limit("write-timeout", SECONDS, "write_s", 1, "Close a connection whose client has read nothing for this long."),
     _limit("close-timeout", SECONDS, "close_s", 1, "Time limit for the client's half of closing a connection."),
     _limit(
         "drain-timeout", SECONDS, "drain_s", 0, "On shutdown, spread disconnecting subscribers over up to this time."
@@ -341,7 +341,7 @@ _LIMITS = (
     _limit(
         "publish-timeout",
         SECONDS,
-        "publish_wait_s",
+        "publish_s",
         0,
         "How long a publish waits for an overloaded channel before its 503.",
     ),
@@ -371,7 +371,11 @@ _LIMITS = (
         "Maximum unsent bytes of all connections in a process.",
     ),
     _limit(
-        "visits", COUNT, "visits", 1, "Maximum number of subscribers and sockets served in one turn of the event loop."
+        "visits",
+        COUNT,
+        "max_visits",
+        1,
+        "Maximum number of subscribers and sockets served in one turn of the event loop.",
     ),
 )
 

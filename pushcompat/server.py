@@ -122,7 +122,7 @@ class Server:
         listening.announce(self._config, self._sockets)
         self._systemd.ready()
         if self._systemd.watchdog_s is not None:
-            self._watched = asyncio.create_task(self._say_alive(self._systemd.watchdog_s))
+            self._watched = asyncio.create_task(self._send_watchdog(self._systemd.watchdog_s))
 
     async def _all_figures(self) -> Figures:
         return {**self._figures(), "workers": 1, "workers_silent": 0, "workers_replaced": 0}
@@ -140,7 +140,7 @@ class Server:
             os._exit(128 + number)  # the second signal: exit at once
         self._stop.set()
 
-    async def _say_alive(self, interval_s: float) -> None:
+    async def _send_watchdog(self, interval_s: float) -> None:
         while True:
             self._systemd.alive()
             await asyncio.sleep(interval_s)

@@ -52,7 +52,7 @@ def checked_key(key: str, where: str) -> str:
     return key
 
 
-def keep_key(state_dir: Path) -> tuple[str, Path]:
+def load_or_create_key(state_dir: Path) -> tuple[str, Path]:
     """The directory's publish key and its path; created if it does not exist."""
     path = state_dir / KEY_FILE
     try:

@@ -10,7 +10,7 @@ import os
 import socket
 
 _FIRST_DESCRIPTOR = 3
-_PATIENCE_S = 0.1  # for a manager whose queue is full
+_TIMEOUT_S = 0.1  # for a manager whose queue is full
 
 
 def take_sockets() -> list[int]:
@@ -34,20 +34,20 @@ class Notifier:
         self.watchdog_s = int(limit) / 2e6 if self._address and watched else None  # half of it, as sd_notify(3) asks
 
     def ready(self) -> None:
-        self._say(b"READY=1")
+        self._notify(b"READY=1")
 
     def alive(self) -> None:
-        self._say(b"WATCHDOG=1")
+        self._notify(b"WATCHDOG=1")
 
     def stopping(self) -> None:
-        self._say(b"STOPPING=1")
+        self._notify(b"STOPPING=1")
 
-    def _say(self, state: bytes) -> None:
+    def _notify(self, state: bytes) -> None:
         if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(_PATIENCE_S)
+                sock.settimeout(_TIMEOUT_S)
                 sock.sendto(state, self._address)
         except OSError:
             pass  # the manager no longer listens, or its queue is full

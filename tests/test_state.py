@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from pushcompat.errors import ConfigError
-from pushcompat.state import KEY_FILE, default_state_dir, keep_key, read_key
+from pushcompat.state import KEY_FILE, default_state_dir, load_or_create_key, read_key
 
 from .harness import PATIENCE_S
 
 
 def test_the_first_start_makes_a_key_that_only_its_owner_can_read(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "state"
-    key, path = keep_key(directory)
+    key, path = load_or_create_key(directory)
     assert path == directory / KEY_FILE
     assert len(key) >= 40
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -23,7 +23,7 @@ def test_the_first_start_makes_a_key_that_only_its_owner_can_read(tmp_path: Path
 
 
 def test_the_next_start_has_the_same_key(tmp_path: Path) -> None:
-    assert keep_key(tmp_path) == keep_key(tmp_path)
+    assert load_or_create_key(tmp_path) == load_or_create_key(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [KEY_FILE]
 
 
@@ -34,7 +34,7 @@ def test_servers_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
 
     def start() -> None:
         together.wait(PATIENCE_S)
-        keys.append(keep_key(tmp_path / "state")[0])
+        keys.append(load_or_create_key(tmp_path / "state")[0])
 
     threads = [threading.Thread(target=start) for _ in range(count)]
     for thread in threads:
@@ -47,17 +47,17 @@ def test_servers_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
 
 
 def test_a_key_that_others_can_read_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    _, path = keep_key(tmp_path)
+    _, path = load_or_create_key(tmp_path)
     path.chmod(0o644)
     with caplog.at_level(logging.WARNING, "pushcompat"):
-        keep_key(tmp_path)
+        load_or_create_key(tmp_path)
     assert f"chmod 600 {path}" in caplog.text
 
 
 def test_a_directory_that_can_not_be_made_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot write the publish key to .*--state-dir.*--publish-key-file"):
-        keep_key(tmp_path / "file" / "state")
+        load_or_create_key(tmp_path / "file" / "state")
 
 
 @pytest.mark.parametrize(

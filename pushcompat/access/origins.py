@@ -12,7 +12,7 @@ from ..wire.request import Request
 ALLOW = "GET, HEAD, POST, OPTIONS"
 _ALWAYS_ALLOWED = ("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID")
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110 §5.1
-_MOST_ASKED = 32
+_MAX_ASKED = 32
 
 _EXPOSED = b"Access-Control-Expose-Headers: Retry-After\r\n"
 _CREDENTIALS = b"Access-Control-Allow-Credentials: true\r\n"  # htmx 2 always sends requests with credentials
@@ -65,7 +65,7 @@ def preflight(request: Request) -> list[tuple[str, str]]:
     """The header fields of the response to a preflight, besides the CORS lines. All requested header fields are
     allowed: some libraries send their own, which the server ignores.
     """
-    asked = request.header(b"access-control-request-headers").split(",")[:_MOST_ASKED]
+    asked = request.header(b"access-control-request-headers").split(",")[:_MAX_ASKED]
     names = {name.lower(): name for name in _ALWAYS_ALLOWED}
     for name in map(str.strip, asked):
         if _FIELD_NAME.fullmatch(name):

@@ -89,7 +89,7 @@ class Context:
     def retry_ms(self) -> int:
         """The delay before the client of an ended stream should reconnect."""
         if self.replaced:
-            least, most = _RETRY_AT_SUCCESSOR_MS
+            shortest, longest = _RETRY_AT_SUCCESSOR_MS
         else:
-            least, most = _RETRY_AFTER_STOP_MS if self.draining else _RETRY_MS
-        return int(random.uniform(least, most))  # three times as fast as randint
+            shortest, longest = _RETRY_AFTER_STOP_MS if self.draining else _RETRY_MS
+        return int(random.uniform(shortest, longest))  # three times as fast as randint

@@ -46,7 +46,7 @@ from .subscriptions import Subscriptions
 
 _ROTATIONS_PER_S = 200  # few subscribers need less than the drain time
 _POLL_INTERVAL_S = 0.01
-_GOODBYE_S = 1.0  # for the client's half of a closing handshake, during shutdown
+_CLOSING_S = 1.0  # for the client's half of a closing handshake, during shutdown
 _LOST_RETRY_S = (0.05, 2.0)  # between two loads of a log that is lost again immediately
 
 
@@ -176,12 +176,12 @@ class Hub:
         """
         self._context.replaced = self._context.draining = True
         self.listener.close()
-        await asyncio.sleep(_GOODBYE_S)
+        await asyncio.sleep(_CLOSING_S)
         await self.drain()
 
     async def _until_closed(self) -> None:
         """Waits, for a bounded time, for subscribers that were told to leave, and for publishers."""
-        deadline = time.monotonic() + min(_GOODBYE_S, self._context.limits.drain_s)
+        deadline = time.monotonic() + min(_CLOSING_S, self._context.limits.drain_s)
         while time.monotonic() < deadline and (self._publishing.busy or self._closing()):
             await asyncio.sleep(_POLL_INTERVAL_S)
 

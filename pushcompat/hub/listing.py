@@ -55,9 +55,9 @@ class Listing:
             raise BadRequest(f"after={shown(after)}: use the name of a channel, from next in the previous response")
         page = self._make(prefix, after, _limit(params.get("limit", "")))
         connection.move(State.PUBLISHING)
-        self._go_on(connection, request.reusable, page)
+        self._continue(connection, request.reusable, page)
 
-    def _go_on(self, connection: Connection, keep_alive: bool, page: Iterator[_Page | None]) -> None:
+    def _continue(self, connection: Connection, keep_alive: bool, page: Iterator[_Page | None]) -> None:
         if connection.state is not State.PUBLISHING:
             return  # the client has disconnected
         try:
@@ -68,7 +68,7 @@ class Listing:
                     return
                 if time.monotonic() > until:
                     break
-            asyncio.get_running_loop().call_soon(self._go_on, connection, keep_alive, page)
+            asyncio.get_running_loop().call_soon(self._continue, connection, keep_alive, page)
         except Exception:
             self._context.sockets.log_bug_and_abort(connection)
 

@@ -52,7 +52,7 @@ class Loop:
         self._context = context
         self._sockets = context.sockets
         self._pipelined = context.pipelined
-        self._visits = context.limits.visits
+        self._visits = context.limits.max_visits
         self._receive = receive
         self._on_timer = on_timer
         self._resume = resume
@@ -73,7 +73,7 @@ class Loop:
         """Returns whether work is left."""
         until = time.monotonic() + _TURN_S
         if self._pipelined:
-            self._go_on_with_pipelined(until)
+            self._continue_pipelined(until)
         if self._publishing.queue:
             self._publishing.commit()  # before more is read from these publishers
         # During a pass fewer sockets are read: delivery has priority over new publishes.
@@ -87,9 +87,9 @@ class Loop:
         left = sockets.readable or sockets.writes_pending or self._pipelined or self._due
         return bool(left or self._fanout.busy or (self._publishing.queue and self._publishing.ready))
 
-    def _read(self, most: int, until: float) -> None:
+    def _read(self, limit: int, until: float) -> None:
         receive = self._receive
-        while most > 0:
+        while limit > 0:
             received = self._sockets.read()
             for connection, data in received:
                 try:
@@ -98,11 +98,11 @@ class Loop:
                     self._sockets.log_bug_and_abort(connection)
             if self._publishing.queue:
                 self._publishing.commit()
-            most -= len(received)
+            limit -= len(received)
             if not self._sockets.readable or time.monotonic() > until:
                 return
 
-    def _go_on_with_pipelined(self, until: float) -> None:
+    def _continue_pipelined(self, until: float) -> None:
         for _ in range(len(self._pipelined)):
             connection = self._pipelined.popleft()
             if connection.state is State.READING_HEAD and connection.unsent is None:

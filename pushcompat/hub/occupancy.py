@@ -28,7 +28,7 @@ from ..changes import OCCUPIED, VACATED, Change
 from ..store.presence import LEASE_S
 from .history import History
 
-_MOST_PENDING = 10_000
+_MAX_PENDING = 10_000
 _SLICE = 1024  # channels that are checked before yielding to other tasks
 
 
@@ -118,7 +118,7 @@ class Occupancy:
     def settle(self) -> dict[str, str]:
         """The marks to save now; the caller then calls ``saved`` or ``failed``."""
         due, now = self._due, self._clock()
-        while due and len(self._pending) < _MOST_PENDING:
+        while due and len(self._pending) < _MAX_PENDING:
             name, when = next(iter(due.items()))
             if when > now:
                 break

@@ -53,7 +53,7 @@ class Publishing:
         self._limits = limits
         self._store = store
         self._responses = responses
-        self._wait_s = int(min(limits.publish_wait_s, limits.stream_s or limits.publish_wait_s))
+        self._wait_s = int(min(limits.publish_s, limits.stream_s or limits.publish_s))
         self._plain_line = re.compile(
             rb"POST %b/(%b) HTTP/1\.1\r\n" % (re.escape(context.base.encode()), NAME.pattern.encode())
         )

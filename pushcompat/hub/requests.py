@@ -153,7 +153,7 @@ class Requests:
     def _names(self, request: Request) -> tuple[str, ...]:
         """The channels in the path; empty for /channels itself."""
         text = request.path[len(self._base) + 1 :]
-        return channel_names(text, self._limits.names) if text else ()
+        return channel_names(text, self._limits.max_channels) if text else ()
 
     def _named(self, request: Request) -> tuple[str, ...]:
         names = self._names(request)

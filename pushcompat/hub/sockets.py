@@ -52,7 +52,7 @@ class Sockets:
         self._poller = make_poller(selector)
         self._timers = timers
         self._limits = limits
-        self._close_s = max(1, int(limits.goodbye_s))
+        self._close_s = max(1, int(limits.closing_s))
         self._end_callbacks: list[Callable[[Connection, CloseReason], None]] = []
         self._flush_callbacks: list[Callable[[Connection], None]] = []
         self._paused: set[Connection] = set()
@@ -294,7 +294,7 @@ class Sockets:
 
     def is_reading(self, connection: Connection) -> bool:
         """Whether the client reads its unsent bytes, however slowly; if so, its deadline is postponed."""
-        until = connection.last_write + int(self._limits.stall_s)
+        until = connection.last_write + int(self._limits.write_s)
         if connection.unsent is None or until <= self._timers.now:
             return False
         self._timers.set(connection, until)

@@ -95,7 +95,7 @@ class Streams:
             return
         idle = now - connection.last_write
         if connection.unsent is not None:
-            if idle >= self._limits.stall_s:
+            if idle >= self._limits.write_s:
                 self._sockets.abort(connection, CloseReason.WRITE_TIMEOUT)
             else:
                 self._timers.set(connection, min(now + int(self._heartbeat) + 1, connection.expires_at))

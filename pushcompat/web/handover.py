@@ -128,7 +128,7 @@ class Handover:
         delegate = _OriginForm(self._application.start_request(self, connection))
         try:
             async with asyncio.timeout(
-                self._limits.body_s + self._limits.stall_s
+                self._limits.body_s + self._limits.write_s
             ):  # for the body, and for the response
                 await connection.read_response(delegate)
         except (StreamClosedError, UnsatisfiableReadError, TimeoutError):
@@ -152,7 +152,7 @@ class Handover:
         receive = asyncio.get_running_loop().sock_recv_into
         try:
             sock.shutdown(socket.SHUT_WR)
-            async with asyncio.timeout(self._limits.goodbye_s):
+            async with asyncio.timeout(self._limits.closing_s):
                 while await receive(sock, self._ignored):
                     await asyncio.sleep(0)  # a client that sends as fast as it can gets one read in each turn
         except (OSError, TimeoutError):

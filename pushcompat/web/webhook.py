@@ -135,8 +135,8 @@ class Webhook:
         if self._works:
             logs.event(Event.WEBHOOK_FAILED, logging.WARNING, detail=problem)
         self._works = False
-        least, most = _BACKOFF_S
-        backoff_s: float = min(most, least * 2.0 ** min(attempts, 20)) * random.uniform(0.5, 1.0)
+        first, longest = _BACKOFF_S
+        backoff_s: float = min(longest, first * 2.0 ** min(attempts, 20)) * random.uniform(0.5, 1.0)
         asked_s = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
         return max(backoff_s, min(asked_s, _LONGEST_RETRY_AFTER_S))
 

@@ -33,14 +33,14 @@ def label(name: str, text: str) -> str:
     return text
 
 
-def seconds(name: str, text: str, *, least: float = 0.0) -> float:
+def seconds(name: str, text: str, *, minimum: float = 0.0) -> float:
     """A finite number of seconds. Raises BadRequest."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not least <= value < float("inf"):
-        raise BadRequest(f"{name}={shown(text)}: use a number of seconds, {least:g} or more")
+    if not minimum <= value < float("inf"):
+        raise BadRequest(f"{name}={shown(text)}: use a number of seconds, {minimum:g} or more")
     return value
 
 

@@ -30,7 +30,7 @@ from pushcompat import (
 from pushcompat.client import publisher
 from pushcompat.client.dial import Endpoint
 from pushcompat.client.publisher import JsonText
-from pushcompat.state import keep_key
+from pushcompat.state import load_or_create_key
 
 from ..harness import KEY, MS, PATIENCE_S, Server
 from ..stub import INFORMATIONAL, Talk, answer, cut_short, informed, json_says, refuses, says, silent, stub
@@ -139,7 +139,7 @@ def test_the_key_in_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_the_key_of_a_server_on_this_machine_is_found(tmp_path: Path) -> None:
-    key, _ = keep_key(tmp_path)
+    key, _ = load_or_create_key(tmp_path)
     with stub(fine) as server:
         publish("a", url=server.url)
     assert server.talks[0].headers["authorization"] == f"Bearer {key}"
@@ -160,7 +160,7 @@ def test_the_key_of_a_server_on_this_machine_is_found(tmp_path: Path) -> None:
     ],
 )
 def test_the_key_on_this_disk_is_only_for_a_server_on_this_machine(tmp_path: Path, url: str, local: bool) -> None:
-    key, _ = keep_key(tmp_path)
+    key, _ = load_or_create_key(tmp_path)
     assert publisher._find_key(Endpoint.parse(url)) == (key if local else None)
 
 

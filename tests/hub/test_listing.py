@@ -100,14 +100,14 @@ def test_a_list_of_very_many_channels_is_made_in_slices(monkeypatch: pytest.Monk
         for name in names:
             stage.hub.history.append(Message(name, b"x", sequence=stage.hub.history.head + 1))
         client, slices = await stage.client(), 0
-        go_on = module.Listing._go_on
+        go_on = module.Listing._continue
 
         def counted(self: module.Listing, *rest: Any) -> None:
             nonlocal slices
             slices += 1
             go_on(self, *rest)
 
-        monkeypatch.setattr(module.Listing, "_go_on", counted)
+        monkeypatch.setattr(module.Listing, "_continue", counted)
         monkeypatch.setattr(module, "_SLICE_S", 0.0)
         page = await listed(client, "?limit=200&after=05000")
         assert [entry["channel"] for entry in page["channels"]] == names[5_001:5_201]

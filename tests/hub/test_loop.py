@@ -128,7 +128,7 @@ def test_every_state_must_have_its_row_in_both_tables(turns: Turns, missing: Sta
 
 
 def test_a_turn_reads_as_many_sockets_as_it_may_and_the_rest_in_the_next_ones(make_turns: MakeTurns) -> None:
-    turns = make_turns(visits=128)
+    turns = make_turns(max_visits=128)
     crowd = turns.connect(200, b"x")
     assert turns.loop.turn()
     assert len(turns.received) == 128
@@ -138,7 +138,7 @@ def test_a_turn_reads_as_many_sockets_as_it_may_and_the_rest_in_the_next_ones(ma
 
 
 def test_during_a_pass_a_turn_reads_a_quarter_of_that(make_turns: MakeTurns) -> None:
-    turns = make_turns(visits=256)
+    turns = make_turns(max_visits=256)
     turns.connect(200, b"x")
     turns.fanout.busy = True
     assert turns.loop.turn()
@@ -168,7 +168,7 @@ def test_a_turn_that_took_too_long_leaves_the_rest_to_the_next_one(
 
 
 def test_no_more_deadlines_are_served_in_one_turn_than_visits_are_made(make_turns: MakeTurns) -> None:
-    turns = make_turns(visits=10)
+    turns = make_turns(max_visits=10)
     due = turns.connect(25)
     turns.is_due(due)
     assert [turns.loop.turn() and len(turns.served) for _ in range(3)] == [10, 20, False]

@@ -190,7 +190,7 @@ def test_only_so_many_changes_are_under_way(monkeypatch: pytest.MonkeyPatch) -> 
         assert application.believes == {f"c{number}" for number in range(25)}
         assert len(application.received) == 25
 
-    monkeypatch.setattr(module, "_MOST_PENDING", 10)
+    monkeypatch.setattr(module, "_MAX_PENDING", 10)
     play(scenario)
 
 

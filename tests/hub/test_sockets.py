@@ -255,7 +255,7 @@ def test_over_half_of_the_budget_sends_are_smaller() -> None:
 def test_a_client_that_takes_something_has_more_time(pair: Pair) -> None:
     pair.sockets.write(pair.connection, MUCH)
     assert pair.sockets.is_reading(pair.connection)
-    pair.timers.now = int(Limits().stall_s) + 1
+    pair.timers.now = int(Limits().write_s) + 1
     assert not pair.sockets.is_reading(pair.connection)
     pair.read()
     pair.flush()

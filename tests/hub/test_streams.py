@@ -417,7 +417,7 @@ def test_a_client_that_takes_nothing_is_cut_off_after_the_write_timeout_and_not_
         assert 30 <= waits <= 30 + 6  # looked at once per heartbeat
         assert stage.hub.metrics.unsubscribes == Counter({"write_timeout": 1})
 
-    play(scenario, Limits(stall_s=30, heartbeat_s=5))
+    play(scenario, Limits(write_s=30, heartbeat_s=5))
 
 
 @pytest.mark.parametrize("wire", ["websocket-json", "eventsource-json"])

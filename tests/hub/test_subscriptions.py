@@ -361,7 +361,7 @@ def test_when_the_log_becomes_another_one_during_a_pass_everyone_is_told_too() -
         for client in crowd:
             assert (await client.until("reset")).channels == ("a",)
 
-    play(scenario, Limits(visits=4))
+    play(scenario, Limits(max_visits=4))
 
 
 def test_whoever_missed_what_was_trimmed_before_we_saw_it_is_told() -> None:

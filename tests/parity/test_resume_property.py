@@ -259,7 +259,7 @@ schedules = st.lists(steps, min_size=30, max_size=60)
 all_limits = st.builds(
     Limits,
     send_bytes=st.sampled_from([1, 300, 256 * 1024]),
-    visits=st.sampled_from([1, 3, 256]),
+    max_visits=st.sampled_from([1, 3, 256]),
     retention=st.builds(Retention, count=st.sampled_from([1, 2, 3, 6]), age_s=st.just(AGE_S)),
 )
 

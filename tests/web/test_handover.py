@@ -211,7 +211,7 @@ class Flood(RequestHandler):
             await self.flush()
 
 
-LIMITS = Limits(body_s=50 * MS, stall_s=50 * MS, close_s=50 * MS)
+LIMITS = Limits(body_s=50 * MS, write_s=50 * MS, close_s=50 * MS)
 APPLICATION = Application([("/word", Word), ("/flood", Flood)], log_function=lambda handler: None)
 
 
