@@ -9,20 +9,20 @@ import pytest
 from .chromium import Browser, Profile, browser
 from .harness import Client, Server, running
 
-# A shell without job control starts what stands before "&" with SIGINT ignored, which all that it starts inherits.
+# A shell without job control starts background commands with SIGINT ignored, which their children inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
 def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server of the test's own. ``@pytest.mark.options("--heartbeat", "1")`` tells it what to be."""
+    """A server for one test. ``@pytest.mark.options("--heartbeat", "1")`` sets its options."""
     marker = request.node.get_closest_marker("options")
     yield from running(tmp_path / "state", *(marker.args if marker else ()))
 
 
 @pytest.fixture(scope="module")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests of a file that do not mind each other; use channels of your own."""
+    """One server for all tests of a file; each test must use its own channels."""
     yield from running(tmp_path_factory.mktemp("state"))
 
 
@@ -46,6 +46,6 @@ def browser_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browse
 
 @pytest.fixture
 def chromium(browser_process: Browser) -> Iterator[Profile]:
-    """A browser without a past, for tests that are marked as ``needed`` by ``chromium``."""
+    """A browser with a new profile, for tests that are marked as ``needed`` by ``chromium``."""
     with browser_process.profile() as profile:
         yield profile

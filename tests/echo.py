@@ -2,8 +2,8 @@
 
     python -m tests.echo --port 9001
 
-It is the whole server, with its door, sockets and WebSocket code; all that is different is that what a client sends is
-not ignored. Point Autobahn's fuzzingclient at ws://127.0.0.1:9001/channels/echo. All options of the server work.
+It is the whole server, with its listener, sockets and WebSocket code; only messages from clients are echoed instead of
+ignored. Point Autobahn's fuzzingclient at ws://127.0.0.1:9001/channels/echo. All options of the server work.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OPTIONS = (
 
 
 class Echo(websocket.Input):
-    """Says back each message once it is complete."""
+    """Echoes each complete message."""
 
     __slots__ = ("_answers", "_parts")
 
@@ -55,7 +55,7 @@ class Echo(websocket.Input):
             self._answers += Frame(Opcode.BINARY, payload).serialize(mask=False)
 
     def replies(self) -> bytes:
-        """Pongs came in time, even between fragments; a Close is the last that is said."""
+        """Pongs are sent in time, also between fragments; a Close is the last frame."""
         said = [data for data in self._protocol.data_to_send() if data]
         close = said.pop() if said and said[-1][0] == _CLOSE else b""
         answers, self._answers = self._answers, b""

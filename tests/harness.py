@@ -1,4 +1,4 @@
-"""A real server process, and clients that speak to it in bytes: what nearly every test here starts from."""
+"""Test harness: starts the server as a subprocess, and provides raw-socket clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE_S = 10_000 * MS  # how long anything that must happen may take
 
 
 class Server:
-    """``python -m pushcompat`` in a process of its own, on a free port."""
+    """``python -m pushcompat`` as a subprocess, on a free port."""
 
     module = "pushcompat"
     wrapper: tuple[str, ...] = ()  # a command that runs the one behind it in its place, like ``env`` does
@@ -67,7 +67,7 @@ class Server:
         return found[0]
 
     def publish(self, channel: str, data: str | bytes = "", **headers: str) -> dict[str, Any]:
-        """Publishes text (a ``?`` and parameters may follow the channel), and returns the answer."""
+        """Publishes text (a ``?`` and parameters may follow the channel), and returns the response."""
         body = data.encode() if isinstance(data, str) else data
         fields = {"Authorization": f"Bearer {KEY}", "Content-Type": "text/plain"}
         fields.update({name.replace("_", "-"): value for name, value in headers.items()})
@@ -77,7 +77,7 @@ class Server:
         return answer
 
     def metric(self, name: str) -> float:
-        """The value of a metric, labels included in ``name`` as they are written; 0 where there is none."""
+        """The value of a metric, labels included in ``name`` as they are written; 0 if it is missing."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=PATIENCE_S) as response:
             lines = response.read().decode().splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == name), 0.0)
@@ -117,7 +117,7 @@ class Server:
         return code
 
     def complaints(self) -> list[str]:
-        """Lines of the log that no client should be able to cause."""
+        """Log lines that no client should be able to cause."""
         return [line for line in self.log if re.search(r"Traceback|ERROR|CRITICAL|Error:|Exception", line)]
 
 
@@ -188,7 +188,7 @@ class Client:
         return data
 
     def to_end(self) -> bytes:
-        """All that comes until the server ends the connection."""
+        """All bytes until the server closes the connection."""
         try:
             while True:
                 self.more()
@@ -218,7 +218,7 @@ class Client:
         return status, headers, document["detail"]
 
     def poll(self, channels: str, query: str = "") -> dict[str, Any]:
-        """Asks for what there is, and returns the answer."""
+        """Asks for what there is, and returns the response."""
         self.request("GET", f"/channels/{channels}?{query}&wait=0")
         status, _, body = self.response()
         assert status == 200, body
@@ -226,7 +226,7 @@ class Client:
         return document
 
     def retained(self, channels: str) -> list[dict[str, Any]]:
-        """All messages that the server has kept, as envelopes."""
+        """All retained messages, as envelopes."""
         self.poll(channels)  # a publish may be answered a turn of the server's loop before its message can be seen
         messages: list[dict[str, Any]] = self.poll(channels, "cursor=earliest")["messages"]
         return messages
@@ -240,7 +240,7 @@ class Client:
         return fields
 
     def upgrade(self, target: str, **headers: str) -> int:
-        """Does a WebSocket handshake and returns the answer's status."""
+        """Does a WebSocket handshake and returns the response's status."""
         self.request(
             "GET", target, Upgrade="websocket", Connection="Upgrade", Sec_WebSocket_Version="13",
             Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==", **headers,
@@ -288,7 +288,9 @@ class Chunks:
 
 
 def client_frame(first: int, payload: bytes = b"", mask: bytes = b"\1\2\3\4") -> bytes:
-    """A WebSocket frame as a client sends it. ``first`` is its first byte: FIN, RSV, opcode. Without mask: unlawful."""
+    """A WebSocket frame as a client sends it. ``first`` is its first byte: FIN, RSV, opcode. Without mask: a protocol
+    error.
+    """
     size, masked = len(payload), 0x80 if mask else 0
     if size < 126:
         length = bytes([masked | size])
@@ -322,7 +324,7 @@ def sequence(cursor: str) -> int:
 def running(
     state_dir: Path, *options: str, kind: type[Server] = Server, env: dict[str, str] | None = None
 ) -> Iterator[Server]:
-    """For fixtures: a server that ends with the test, and must not have complained of anything."""
+    """For fixtures: a server process that is stopped with the test; fails if it logged warnings."""
     server = kind(state_dir, *options, env=env)
     try:
         yield server

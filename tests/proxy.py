@@ -1,4 +1,4 @@
-"""A TCP proxy whose cable can be cut."""
+"""TCP proxy that can simulate loss of the connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clock that jumps, as clocks do that somebody sets: nothing is evicted, and nobody hears a heartbeat too many."""
+"""Wall-clock jumps: nothing is evicted, and no additional heartbeat is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that vanish, at every moment and in every way: the server forgets them, and complains of nothing."""
+"""Clients that disconnect abruptly, at any time and in any way, must not leak memory or cause errors."""
 
 from __future__ import annotations
 

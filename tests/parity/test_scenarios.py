@@ -437,7 +437,7 @@ def test_one_cursor_goes_through_all_transports(scene: Scene, here: str, order: 
 
 
 def test_a_heartbeat_says_where_a_quiet_subscription_stands(lively: Scene, wire: str, here: str) -> None:
-    """The head: so who listens to a quiet channel keeps a young cursor."""
+    """The cursor is the head of the log, so subscribers of quiet channels keep a recent cursor."""
     subscriber = lively.opened(wire, here, lively.publish(here, "before"))
     elsewhere = lively.publish(f"{here}-elsewhere", "not for it")
     ping = subscriber.event()

@@ -1,7 +1,7 @@
-"""The ways to subscribe, each a transport and a format, read into one kind of event. Bytes only: no sockets.
+"""Parsers for each pair of transport and format, which produce common events. Bytes only: no sockets.
 
-What no transport may get wrong is checked right here: an event stream's id is the cursor in its document, and a poll's
-answer ends where its last message does, or behind it.
+Invariants of each transport are checked here: an event stream's id is the cursor in its document, and the cursor of a
+poll's response is at or after its last message.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The cells of the matrix: browsers × what stands between × the networks that are something new there."""
+"""The cells of the matrix: browsers × proxies × networks, without redundant combinations."""
 
 from __future__ import annotations
 

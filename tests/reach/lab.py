@@ -1,7 +1,7 @@
-"""Where the page comes from, and where it reports to what it saw.
+"""HTTP server for the test page and its reports.
 
-Reports come straight from the browser, past relay and intermediary: no fault of theirs may touch the evidence. Their
-answers carry orders for the page.
+Reports are sent directly by the browser, not through relay and intermediary, whose faults must not affect them. The
+responses carry orders for the page.
 """
 
 from __future__ import annotations

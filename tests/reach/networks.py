@@ -1,8 +1,8 @@
-"""The networks, and what must hold on each. What lasts minutes outside lasts seconds here.
+"""The networks, and the expected result on each. Times are scaled down from minutes to seconds.
 
-A network is how the relay is set from the start, and a play: what happens to relay, server and browser while updates
-flow. When it is over, the page has some time to catch up and to be on the best transport that the network lets
-through; from then on updates come without delay.
+A network is the initial setting of the relay, and a play: the events at relay, server and browser while updates are
+published. After it the page has some time to catch up and to return to the best transport that the network allows; from
+then on updates arrive without delay.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one cell takes place on, all of it real processes but the relay:
+"""The processes of one cell: server, proxy, browser and publisher, with a relay in this process:
 
 browser ──► relay ──► intermediary ──► server ◄── publisher
    │      (network)                                  │
@@ -76,7 +76,7 @@ class Stage:
         await self._guard.leave()
 
     async def publish(self, pause_s: float) -> None:
-        """Updates, until it is cancelled, with pauses. One that fails is not repeated: it is owed to nobody."""
+        """Updates, until it is cancelled, with pauses. A failed one is not repeated, and not expected."""
         while True:
             self.number += 1
             number, sent = self.number, time.monotonic()

@@ -1,4 +1,4 @@
-"""Whether a cell holds: the play is played, and the page's reports are held against what was published."""
+"""Runs one cell of the matrix, and compares the page's reports with the published updates."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def run(cell: Cell, starting: asyncio.Semaphore) -> Result:
 
 
 async def _play(cell: Cell, stage: Stage) -> list[str]:
-    """Updates that came late although nothing was in their way."""
+    """Updates that were late although the network interrupted nothing."""
     network, lab = cell.network, stage.lab
     calm = stage.last_seen()
     await network.play(stage)
@@ -82,15 +82,15 @@ async def _play(cell: Cell, stage: Stage) -> list[str]:
 
 
 async def _compare(cell: Cell, stage: Stage) -> list[str]:
-    """Holds what the page saw, as loaded last, against what was published."""
+    """Compares the reports of the page, as loaded last, with the published updates."""
     lab, last = stage.lab, max(stage.published)
     await lab.until(lambda: stage.last_seen() >= last, DELAY_S)
     pages = list(dict.fromkeys(report.page for report in lab.reports))
     reports = [report for report in lab.reports if report.page == pages[-1]]
     opened = next(report.arrived for report in reports if report.what == "state" and report.value["state"] == "open")
-    owed = {number for number, sent in stage.published.items() if sent > opened}
+    expected = {number for number, sent in stage.published.items() if sent > opened}
     seen = [report.value for report in reports if report.what in ("message", "reset")]
-    found = complaints(seen, owed, history_lost=cell.network.history_lost) + stage.server.complaints()
+    found = complaints(seen, expected, history_lost=cell.network.history_lost) + stage.server.complaints()
     if len(pages) != (2 if cell.network.returns and not cell.browser.keeps else 1):
         found.append(f"the page was loaded {len(pages)} times")
     if stage.first_s() > FIRST_S:

@@ -1,12 +1,14 @@
-"""What a page must have seen: each number exactly once and in order, or ``reset`` where history was lost."""
+"""Checks that a page received each number exactly once and in order, or ``reset`` if history was lost."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
 
-def complaints(seen: Iterable[int | None], owed: Collection[int], *, history_lost: bool = False) -> list[str]:
-    """``seen`` are numbers in the order of their callbacks, None a reset; ``owed`` what it must contain."""
+def complaints(seen: Iterable[int | None], expected: Collection[int], *, history_lost: bool = False) -> list[str]:
+    """``seen``: the received numbers in the order of their callbacks, None for a reset; ``expected``: numbers that must
+    be among them.
+    """
     found: list[str] = []
     told: set[int] = set()
     last, reset, resets = 0, False, 0
@@ -19,10 +21,10 @@ def complaints(seen: Iterable[int | None], owed: Collection[int], *, history_los
         elif number < last:
             found.append(f"{number} came after {last}")
         elif not reset:
-            found += [f"{missing} is missing" for missing in range(last + 1, number) if missing in owed]
+            found += [f"{missing} is missing" for missing in range(last + 1, number) if missing in expected]
         told.add(number)
         last, reset = max(last, number), False
-    found += [f"{missing} never came" for missing in sorted(owed) if missing > last]
+    found += [f"{missing} never came" for missing in sorted(expected) if missing > last]
     if resets and not history_lost:
         found.append("reset, although nothing was lost")
     if history_lost and not resets:

@@ -36,7 +36,7 @@ Open = Callable[[Retention, Clock], Awaitable[Store]]
 
 
 class Follower:
-    """Reads a store's log from some place on."""
+    """Reads a store's log after a given sequence number."""
 
     def __init__(self, store: Store, after: int = 0, epoch: str | None = None) -> None:
         self._batches: asyncio.Queue[Sequence[Message]] = asyncio.Queue()
