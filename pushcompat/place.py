@@ -35,7 +35,10 @@ class Place(NamedTuple):
 def find() -> Place | None:
     """None: this process was not started as a worker."""
     text = os.environ.get(_ENVIRONMENT)
-    return None if text is None else Place(**json.loads(text))
+    if text is None:
+        return None
+    document = json.loads(text)  # of a parent of another version, maybe
+    return Place(**{name: document[name] for name in Place._fields if name in document})
 
 
 def fail(place: Place, detail: str) -> None:
