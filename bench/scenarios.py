@@ -282,27 +282,13 @@ def store_latency() -> Scenario:
     return Scenario("store-latency", sides(work, TWO_ON_SQLITE, SQLITE, MEMORY, TWO_ON_REDIS, REDIS, NCHAN), (figure,))
 
 
-def store_deliveries() -> Scenario:
-    """What a delivery costs must not depend on where the log is."""
+def stream(name: str, what: str, servers: tuple[str, ...], *targets: Target) -> Scenario:
+    """``websocket`` again, compared by store or by workers."""
     work = Load(subscribers=5000, hold=1, publishers=4, rate=10, seconds=5)
-    figure = Figure(
-        "10 publishes/s to 5,000 WebSockets, with the default store",
-        "deliveries per CPU-s",
-        deliveries_per_cpu_s,
-        (at_least(0.97, MEMORY), at_least(1.1, NCHAN)),
+    title = f"10 publishes/s to 5,000 WebSockets, {what}"
+    return Scenario(
+        name, sides(work, *servers), (Figure(title, "deliveries per CPU-s", deliveries_per_cpu_s, targets),)
     )
-    return Scenario("store-deliveries", sides(work, SQLITE, MEMORY, NCHAN), (figure,))
-
-
-def two_workers() -> Scenario:
-    work = Load(subscribers=5000, hold=1, publishers=4, rate=10, seconds=5)
-    figure = Figure(
-        "10 publishes/s to 5,000 WebSockets of two workers",
-        "deliveries per CPU-s",
-        deliveries_per_cpu_s,
-        (at_least(0.92, SQLITE),),
-    )
-    return Scenario("workers", sides(work, WORKERS, SQLITE), (figure,))
 
 
 PUBLISH = Load(subscribers=1, publishers=8, seconds=3)
@@ -364,8 +350,10 @@ SCENARIOS = (
     ),
     *map(store_publish, (64, 8, 1)),
     store_latency(),
-    store_deliveries(),
-    two_workers(),
+    stream(
+        "store-deliveries", "the default store", (SQLITE, MEMORY, NCHAN), at_least(0.97, MEMORY), at_least(1.1, NCHAN)
+    ),
+    stream("workers", "two workers", (WORKERS, SQLITE), at_least(0.92, SQLITE)),
     Scenario(
         "idle",
         (Side(SUBJECT, SUBJECT, Load(subscribers=5000, hold=20)),),  # longer than a heartbeat's 15 s

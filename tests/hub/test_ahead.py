@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
@@ -55,77 +55,82 @@ async def subscribed(hub: LocalHub, wire: str, cursor: str, **params: str) -> Lo
     return client
 
 
-@pytest.mark.parametrize("wire", CURSORS)
-def test_who_is_ahead_of_this_process_waits_for_it_and_never_moves_back(wire: str) -> None:
-    async def scenario() -> None:
+Scenario = Callable[[BehindStore, LocalHub], Awaitable[None]]
+
+
+def play(scenario: Scenario) -> None:
+    """With a hub that follows the log."""
+
+    async def played() -> None:
         store = BehindStore()
         async with running_hub(store, Limits()) as hub:
             await hub.until_idle()
-            await store.publish(*(Message("a", b"%d" % n) for n in (1, 2, 3)))
-            client = await subscribed(hub, wire, format_cursor(store.epoch, 2))
-            while not store.asked:
-                await asyncio.sleep(0)
-            await hub.until_idle()
-            store.catch_up()
-            message = await client.until("message")
-            assert (message.data, message.cursor) == ("3", format_cursor(store.epoch, 3))
-            client.socket.close()
+            await scenario(store, hub)
 
-    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+    asyncio.run(asyncio.wait_for(played(), PATIENCE_S))
+
+
+async def until_asked(store: BehindStore) -> None:
+    while not store.asked:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("wire", CURSORS)
+def test_who_is_ahead_of_this_process_waits_for_it_and_never_moves_back(wire: str) -> None:
+    async def scenario(store: BehindStore, hub: LocalHub) -> None:
+        await store.publish(*(Message("a", b"%d" % n) for n in (1, 2, 3)))
+        client = await subscribed(hub, wire, format_cursor(store.epoch, 2))
+        await until_asked(store)
+        await hub.until_idle()
+        store.catch_up()
+        message = await client.until("message")
+        assert (message.data, message.cursor) == ("3", format_cursor(store.epoch, 3))
+        client.socket.close()
+
+    play(scenario)
 
 
 @pytest.mark.parametrize("wire", CURSORS)
 def test_who_is_ahead_of_the_log_gets_a_reset_once_its_head_is_known(wire: str) -> None:
-    async def scenario() -> None:
-        store = BehindStore()
-        async with running_hub(store, Limits()) as hub:
-            await hub.until_idle()
-            await store.publish(Message("a", b"1"))
-            store.catch_up()
-            store.is_away = True
-            client = await subscribed(hub, wire, format_cursor(store.epoch, 900))
-            while not store.asked:
-                await asyncio.sleep(0)
-            store.is_away = False
-            reset = await client.until("reset")
-            assert reset.cursor == format_cursor(store.epoch, 1)
-            client.socket.close()
+    async def scenario(store: BehindStore, hub: LocalHub) -> None:
+        await store.publish(Message("a", b"1"))
+        store.catch_up()
+        store.is_away = True
+        client = await subscribed(hub, wire, format_cursor(store.epoch, 900))
+        await until_asked(store)
+        store.is_away = False
+        assert (await client.until("reset")).cursor == format_cursor(store.epoch, 1)
+        client.socket.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+    play(scenario)
 
 
 def test_polls_that_repeat_each_other_are_looked_at_too() -> None:
-    async def scenario() -> None:
-        store = BehindStore()
-        async with running_hub(store, Limits()) as hub:
-            await hub.until_idle()
-            await store.publish(Message("a", b"1"))
-            store.catch_up()
-            client = await subscribed(hub, "longpoll-json", format_cursor(store.epoch, 0), wait="20")
-            await client.until("message")
-            await client.subscribe("longpoll-json", "a", cursor=format_cursor(store.epoch, 9), wait="20")
-            assert (await client.until("reset")).cursor == format_cursor(store.epoch, 1)
-            client.socket.close()
+    async def scenario(store: BehindStore, hub: LocalHub) -> None:
+        await store.publish(Message("a", b"1"))
+        store.catch_up()
+        client = await subscribed(hub, "longpoll-json", format_cursor(store.epoch, 0), wait="20")
+        await client.until("message")
+        await client.subscribe("longpoll-json", "a", cursor=format_cursor(store.epoch, 9), wait="20")
+        assert (await client.until("reset")).cursor == format_cursor(store.epoch, 1)
+        client.socket.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+    play(scenario)
 
 
 def test_the_head_is_asked_for_once_for_all_who_come_together() -> None:
-    async def scenario() -> None:
-        store = BehindStore()
-        async with running_hub(store, Limits()) as hub:
-            await hub.until_idle()
-            await store.publish(*(Message("a", b"%d" % n) for n in range(9)))
-            clients = [LocalClient(hub, await hub.connect()) for _ in range(20)]
-            for client in clients:
-                await client.subscribe("websocket-json", "a", cursor=format_cursor(store.epoch, 5))
-            for client in clients:
-                await hub.until_subscribed(client.socket)
-            await hub.until_idle()
-            assert 1 <= store.asked < 20
-            store.catch_up()
-            for client in clients:
-                assert (await client.until("message")).data == "5"
-                client.socket.close()
+    async def scenario(store: BehindStore, hub: LocalHub) -> None:
+        await store.publish(*(Message("a", b"%d" % n) for n in range(9)))
+        clients = [LocalClient(hub, await hub.connect()) for _ in range(20)]
+        for client in clients:
+            await client.subscribe("websocket-json", "a", cursor=format_cursor(store.epoch, 5))
+        for client in clients:
+            await hub.until_subscribed(client.socket)
+        await hub.until_idle()
+        assert 1 <= store.asked < 20
+        store.catch_up()
+        for client in clients:
+            assert (await client.until("message")).data == "5"
+            client.socket.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+    play(scenario)
