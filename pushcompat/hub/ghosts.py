@@ -1,18 +1,18 @@
-"""Ghosts: streams whose client is gone, and which a proxy keeps open (lighttpd's default, http-proxy 1.18: for ever).
+"""Ends ghosts: streams that a proxy keeps open after the client has gone (lighttpd's default and http-proxy 1.18 do).
 
-They are found when the same ``client`` follows the same channels on several connections, in this process or in another.
-Clients race transports, and close those that lose; they also try better transports beside the one that works. So only
-streams that are ``RACE_S`` old are looked at, which is longer than a client waits for a transport. Of these:
+A ghost shows when the same client follows the same channels on several connections, in this process or in another.
+Clients race transports and close those that lose, and try better transports beside the one that works. So only streams
+that are at least ``RACE_S`` old are judged, which is longer than a client waits for a transport. Of these:
 
-- A WebSocket that has answered a ping since the last of them was opened is alive, and all others are ghosts. One that
+- A WebSocket that has answered a ping since the last of them was opened is alive, and the others are ghosts. One that
   has not is pinged, and is a ghost if it does not answer.
-- Else, if a poll came more than ``RACE_S`` after the last of them was opened, all are ghosts: a client that has a
+- Otherwise, if a poll came more than ``RACE_S`` after the last of them was opened, all are ghosts: a client that has a
   stream does not poll.
-- Else the one that was opened last is alive: an event stream cannot answer.
+- Otherwise the last one that was opened is alive: an event stream cannot answer.
 
-Where this is wrong, a living stream is ended. It is sent ``rotate``, so its client comes back without loss, and has
-then the connection that was opened last. Two clients with the same name, by mistake, would end each other's streams
-without end: each further end within a while takes twice as long.
+If this is wrong, a living stream is ended. It ends with ``rotate``, so its client reconnects without loss, and then has
+the stream that was opened last. Two clients with the same id, by mistake, would end each other's streams again and
+again; so the time before the next end doubles, up to ``_PATIENT_S``.
 """
 
 from __future__ import annotations

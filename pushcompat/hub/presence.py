@@ -1,17 +1,17 @@
-"""Who counts as a subscriber of a channel: everyone who follows it, pollers between two polls, each client once.
+"""The subscribers of a channel in this process, counted: named clients once, and pollers also between two polls.
 
-A client that gives its ``client`` counts once in a channel, whatever it has there: several transports that it tries at
-once, an old connection that a proxy keeps open, a poller's place between two polls. Whoever gives none counts by
-connection, and between two polls only while its connection is its own, or gone.
+A client that sends a ``client`` id is *named*. It counts once in a channel, whatever connections it has there: several
+transports during a race, an old connection that a proxy keeps open, a poll that ended a moment ago. Clients without an
+id count by connection; between two polls only while nobody else uses their connection.
 
-What a channel has:
+A channel has
 
-    subscribers   the connections that follow it
-    clients       the named clients: by their name the one connection that most of them have, else a ``Named``
-    absent        when pollers without a name and without a connection cease to count, earliest first
-    beyond        what is to be added to the number of connections
+    subscribers   its connections
+    clients       named clients by id: their only connection, or a ``Named`` where there is more to say
+    absent        the ticks at which pollers without an id and without a connection cease to count, in order
+    beyond        its number of subscribers, less its number of connections
 
-so that a count is one addition, and a subscription without a name costs nothing more.
+so a count is one addition, and a subscription without an id costs nothing more.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _MAX_ABSENT = 10_000  # pollers without a connection that still count, by channe
 
 
 class Named:
-    """A named client in a channel that has anything but just one connection there.
+    """A named client of a channel, unless it has exactly one connection and counts here.
 
-    ``connections`` in the order in which they came; ``until``: the tick until which it counts without any, or 0;
-    ``elsewhere``: it counts in another process.
+    ``connections`` in the order of their subscriptions; ``until``: the tick until which the client counts without a
+    connection, or 0; ``elsewhere``: it counts in another process.
     """
 
     __slots__ = ("connections", "elsewhere", "until")
@@ -48,7 +48,7 @@ class Named:
 
 
 class Others(Protocol):
-    """Who wants to know of named clients; see ``sharing``."""
+    """Gets the subscriptions of named clients, for the other processes; see ``sharing``."""
 
     def enter(self, connection: Connection) -> None: ...
 

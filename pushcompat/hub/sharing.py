@@ -1,9 +1,9 @@
-"""Presence over all processes that share the log: tells the others who subscribes here, and learns what they have.
+"""Presence over all processes that share the log.
 
-Changes are collected, and exchanged twice a second: a subscription costs the others nothing by itself. A named client
-is shared by a hash of its name and channels. It counts in the process that it came to last, and nowhere else; if it is
-gone from there (it was a transport that lost a race, or that process died) it counts again where it still is. Where it
-has a stream and has come to another process since, that stream may be a ghost.
+Changes are collected, and exchanged through the board twice a second, so a single subscription causes no exchange.
+Named clients are exchanged as hashes of their id and channels. A client counts in the process to which it came last.
+When it leaves that process (a transport that lost a race), or the process dies, it counts again where it still has a
+connection. If it has a stream here and came to another process later, the stream may be a ghost.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _MAX_AWAY = 10_000  # names of pollers between two connections
 
 
 class _Client:
-    """A named client here. ``note`` is the number of the note that said so; ``elsewhere`` the process that it has come
-    to since, or empty.
+    """A named client of this process. ``note``: the number of the last note that named it, ours or another process's;
+    ``elsewhere``: the process to which it came later, or empty.
     """
 
     __slots__ = ("channels", "client", "connections", "elsewhere", "note", "told", "until")
@@ -187,7 +187,7 @@ class Sharing:
                         await self._board.close(self.process)
 
     async def exchange(self) -> None:
-        """Tells the others what has changed here, takes what they say, and has the application told of both."""
+        """One exchange with the other processes, and the webhooks that follow from it."""
         marks = {} if self._occupancy is None else self._occupancy.settle()
         changed = await self._exchange(marks) if self.peers is not None else self._take_changed()
         if self._occupancy is None:

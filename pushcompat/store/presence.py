@@ -1,15 +1,14 @@
-"""Who subscribes in other processes: numbers by channel, and the names of clients, kept by leases.
+"""Subscribers in other processes: counts by channel, and names of clients, kept by leases.
 
-Processes that share a log also share a ``Board``. Each leaves notes there of what has changed with it, at most two a
-second, and reads those of the others. A note is small, and nobody's number rests on another's: what a process says of
-a channel is how many subscribers it has there now.
+Processes that share a log also share a ``Board``. Each leaves notes there of what has changed in it, at most two a
+second, and reads the notes of the others. A note has the absolute counts of the channels that changed, so the counts of
+one process do not depend on those of another.
 
-- **Leases without a clock.** With each exchange a process moves a counter of its own on, its beat. Others count it for
-  as long as they see it move, and for ``LEASE_S`` by their own monotonic clocks when it stops: what any clock is set to
-  means nothing.
-- **Whole notes.** Notes are kept for a while only. Whoever is new, or has missed some, asks the others for all of their
-  numbers, and counts nobody before it has these. So what is left of processes that are gone is never counted.
-- **Names.** Boards number their notes, so all processes agree which of two came later: there a client is counted.
+- **Leases without a clock.** With each exchange a process increments a counter of its own, its beat. A process is
+  counted while the others see its beat move, and for ``LEASE_S`` after it stopped, by their own monotonic clocks.
+- **Whole notes.** Only the latest notes are kept. A process that is new, or has missed some, asks the others for all of
+  their counts, and counts a process only after it has answered. So what dead processes left behind is never counted.
+- **Names.** The board numbers the notes, so all processes agree to which of them a client came last.
 """
 
 from __future__ import annotations

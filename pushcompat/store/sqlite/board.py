@@ -1,7 +1,7 @@
-"""The board of processes that share a log on one machine: a SQLite file of its own beside the log.
+"""The board of the processes that share a log on one machine: a SQLite file of its own beside the log.
 
-Of its own, so that it never waits for the log's lock nor the log for its. What is lost with it is soon said again, but
-for what was told of channels (``mark``): so it is never synced, and a file that is damaged or gone begins anew.
+It is another file so that the board and the log never wait for each other's lock. It is never synced, and begins anew
+if it is damaged or deleted: counts are soon exchanged again, and only the marks of channels are lost.
 """
 
 from __future__ import annotations
