@@ -10,18 +10,19 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from pushcompat.errors import StoreFull, Unavailable
 from pushcompat.limits import Retention
-from pushcompat.store.base import Publish, Receipt
+from pushcompat.store.base import Lost, Publish, Receipt
 from pushcompat.store.redis import follower, link, writer
 from pushcompat.store.redis.store import RedisStore
 
-from .contract import ALL, append_group, draft, fill, shown
+from .contract import ALL, Follower, append_group, draft, fill, shown
 from .engines import Engine, Relay, Sentinels, running, sentinels, until
 from .nodes import Log, Node, following
 
@@ -179,6 +180,29 @@ def test_a_group_whose_fence_has_gone_is_not_stored_again(engine: Engine) -> Non
         await fill(store, "c", "3")
         assert shown((await store.retained()).messages) == ["c:1", "c:2", "c:3"]
         await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_group_that_is_sent_again_after_a_new_epoch_keeps_its_number(engine: Engine) -> None:
+    async def scenario() -> None:
+        store, other = RedisStore(engine.url(), ALL), RedisStore(engine.url(), ALL)
+        await store.open()
+        sending = store._writer
+        request = writer._Request([Publish([draft("c", "1")])], int(time.time() * 1000))
+        await until(lambda: sending.fence, "it is registered")
+        sending._number += 1
+        (first,) = await sending._attempt(request)
+        engine.ask("HSET", "{pushcompat}:state", "ident", "another server")
+        await other.open()  # makes a new epoch
+        request.unanswered = True  # as if the answer had been lost
+        (again,) = await sending._attempt(request)
+        assert isinstance(first, Receipt)
+        assert again == replace(first, epoch=other.epoch)
+        assert again != first
+        assert shown((await store.retained()).messages) == ["c:1"]
+        for each in (store, other):
+            await each.close()
 
     asyncio.run(scenario())
 
@@ -388,6 +412,68 @@ def test_a_replica_that_takes_over_without_the_last_messages_is_a_new_epoch(
                 await healthy(a, b)
 
     asyncio.run(scenario())
+
+
+def test_a_node_that_had_read_nothing_of_what_was_lost_makes_a_new_epoch(tmp_path: Path) -> None:
+    """Its chain is whole, and the node that could have noticed is gone."""
+
+    async def scenario() -> None:
+        with sentinels(tmp_path) as servers:
+            one, other = RedisStore(servers.url(), ALL), RedisStore(servers.url(), ALL)
+            for store in (one, other):
+                await store.open()
+            await fill(one, "c", "kept")
+            await until(lambda: offsets(servers) == 0, "the replica has all")
+            loaded = await other.retained()
+            servers.cut_replication()
+            await fill(one, "c", "lost")
+            await one.close()
+            await asyncio.to_thread(servers.master.stop, signal.SIGKILL)
+            async with aclosing(Follower(other, loaded.head, loaded.epoch)) as follower:
+                with pytest.raises(Lost):
+                    await follower.batch()
+            retained = await other.retained()
+            assert retained.epoch != loaded.epoch
+            assert shown(retained.messages) == ["c:kept"]
+            await other.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_was_replaced_and_came_back_without_the_last_messages_is_a_new_epoch(tmp_path: Path) -> None:
+    """It is the same process, and no node was connected to the other one."""
+
+    async def scenario() -> None:
+        with sentinels(tmp_path) as servers:
+            servers.sentinel.stop()
+            store = RedisStore(servers.master.url(), ALL)
+            await store.open()
+            await fill(store, "c", "kept")
+            await until(lambda: offsets(servers) == 0, "the replica has all")
+            epoch = store.epoch
+            servers.cut_replication()
+            await fill(store, "c", "lost")
+            await store.close()
+            run_id = engine_run_id(servers.master)
+            servers.replica.ask("REPLICAOF", "NO", "ONE")
+            servers.master.ask("REPLICAOF", "127.0.0.1", str(servers.replica.port))
+            await until(lambda: "master_link_status:up" in servers.master.ask("INFO", "replication"), "it is a replica")
+            servers.master.ask("REPLICAOF", "NO", "ONE")
+            assert engine_run_id(servers.master) == run_id
+            store = RedisStore(servers.master.url(), ALL)
+            await store.open()
+            retained = await store.retained()
+            assert retained.epoch != epoch
+            assert shown(retained.messages) == ["c:kept"]
+            await store.close()
+
+    asyncio.run(scenario())
+
+
+def engine_run_id(server: Engine) -> str:
+    found = re.search(r"run_id:(\w+)", server.ask("INFO", "server"))
+    assert found is not None
+    return found[1]
 
 
 def offsets(servers: Sentinels) -> int:

@@ -163,6 +163,33 @@ def test_what_frees_memory_works_on_a_server_that_has_none_left(tmp_path: Path, 
     asyncio.run(scenario())
 
 
+def test_what_is_loaded_while_others_append_and_trim_is_whole(engine: Engine, prefix: str) -> None:
+    async def scenario() -> None:
+        reader, writer, trimmer = [await opened(engine, prefix, Retention(count=5)) for _ in range(3)]
+        ended = asyncio.Event()
+
+        async def append_all() -> None:
+            while not ended.is_set():
+                await fill(writer, "a", "x")
+
+        async def trim_all() -> None:
+            while not ended.is_set():
+                assert await trimmer.trim(tail=0) == ""
+
+        working = [asyncio.ensure_future(work()) for work in (append_all, trim_all)]
+        for _ in range(50):
+            retained = await reader.retained()
+            head = retained.head
+            assert [message.sequence for message in retained.messages] == [*range(max(0, head - 5) + 1, head + 1)]
+            assert retained.floors == ({"a": head - 5} if head > 5 else {})
+        ended.set()
+        await asyncio.gather(*working)
+        for store in (reader, writer, trimmer):
+            await store.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_writer_whose_lease_is_over_does_not_switch(
     engine: Engine, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

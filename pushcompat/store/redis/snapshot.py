@@ -112,8 +112,8 @@ async def _read(link: Link, keys: Keys, state: State) -> Log | None:
     snapshot = [packed for chunk in chunks[1:] for packed in _decode_chunk(chunk)]
     stream: list[Packed] = []
     place = state.base
-    idle = 0
-    while idle < 2:
+    idle = 0  # replies without entries in a row; an append between the two commands makes one, too
+    while idle < 5:
         entries, fields = await link.call(
             ("XRANGE", keys.log, b"(" + place.id, "+", "COUNT", _ENTRIES_AT_ONCE), keys.read_state, timeout_s=_READ_S
         )
