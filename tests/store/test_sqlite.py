@@ -366,12 +366,24 @@ def test_a_directory_that_is_put_back_as_it_was_is_noticed(path: Path) -> None:
         async with opened(path) as store:
             epoch = store.epoch
             await fill(store, "a", "2")
-        shutil.rmtree(path.parent)
+        move(path.parent, path.parent.with_name("before"))  # so that its inodes are not used again
         shutil.copytree(backup, path.parent)
         async with opened(path) as store:
             assert store.epoch != epoch
 
     play(work())
+
+
+def test_a_file_in_place_of_one_that_was_deleted_is_another_though_it_has_its_inode(tmp_path: Path) -> None:
+    seen: dict[int, str] = {}
+    for number in range(100):
+        with (tmp_path / "file").open("wb") as file:
+            inode, identity = os.fstat(file.fileno()).st_ino, start.identity(file.fileno())
+        if inode in seen:
+            no_generation = identity.endswith(":00000000")
+            assert no_generation or identity != seen[inode], number
+        seen[inode] = identity
+        (tmp_path / "file").unlink()
 
 
 def test_the_mark_is_written_before_the_publisher_is_answered(path: Path) -> None:

@@ -9,7 +9,7 @@ may be missing under it. ``why_new_epoch`` says when that cannot be promised. Wh
 - the mark beside the file, written after each commit and before its publishers are answered. If it names another epoch,
   or more numbers or more starts than the file has, then the file is an older copy, put back. If it is missing nobody
   can say. A start syncs its mark: so a start whose own commit was lost in a power cut is noticed too.
-- ``file``, the device and inode: another means that the whole directory was copied back, mark included.
+- ``file``, the device, inode and generation: another means that the whole directory was copied back, mark included.
 
 ``kill -9`` needs none of these: what was committed is in the kernel's hands.
 
@@ -18,6 +18,7 @@ tests/models/test_sqlite_start.py explores all this with ``why_new_epoch`` itsel
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import subprocess
@@ -54,6 +55,7 @@ COLUMNS = ", ".join(Message.__struct_fields__)
 HEAD = "max(head, coalesce((SELECT max(sequence) FROM message), 0))"
 FULL = "FULL"
 
+_GET_GENERATION = 0x80087601  # FS_IOC_GETVERSION of <linux/fs.h>
 _LOCK_S = 20.0  # how long a start waits for others to start, stop or write
 
 
@@ -99,7 +101,6 @@ def start(files: Files) -> Started:
         with closing(WriteLock(files.beside(".lock"))) as lock, lock.within(_LOCK_S):
             mark = Mark(files.beside(".mark"))
             files.beside(".bells").mkdir(mode=0o700, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite would let everybody read it
             try:
                 return _start(files, mark)
             except BaseException:
@@ -138,6 +139,7 @@ def stop(files: Files, mark: Mark) -> None:
 def _start(files: Files, mark: Mark) -> Started:
     alone = mark.alone()
     kept_as = None
+    file = _made(files.path)
     try:
         version = _examine(files, mark, alone)
     except _Damaged as damage:
@@ -145,9 +147,10 @@ def _start(files: Files, mark: Mark) -> Started:
             advice = "other processes use it; stop all of them, and the next start begins a new log"
             raise ConfigError(f"the log {files.path} is damaged ({damage}), and {advice}") from None
         kept_as = _set_aside(files)
+        file = _made(files.path)
         version = 0
     with closing(files.connect()) as connection:
-        place, renewed = _prepare(connection, files, mark, version, alone)
+        place, renewed = _prepare(connection, files, mark, version, alone, file)
     mark.write(place)
     mark.sync()
     mark.share()
@@ -204,13 +207,13 @@ def _set_aside(files: Files) -> Path:
 
 
 def _prepare(
-    connection: sqlite3.Connection, files: Files, mark: Mark, version: int, alone: bool
+    connection: sqlite3.Connection, files: Files, mark: Mark, version: int, alone: bool, file: str
 ) -> tuple[Place, str | None]:
     """Returns the place of the log, and why its epoch is new, if it is."""
     if 0 < version < VERSION and not alone:
         raise ConfigError(f"the log {files.path} has an older format and is in use; stop the processes that use it")
     with transaction(connection, "BEGIN IMMEDIATE"):
-        now = _boot(), _identity(files.path)
+        now = _boot(), file
         if version == 0:
             for statement in SCHEMA:
                 connection.execute(statement)
@@ -240,10 +243,29 @@ def _number(connection: sqlite3.Connection, statement: str) -> int:
     return number
 
 
-def _identity(path: Path) -> str:
-    """The device counts where it has a number of its own; that of tmpfs or overlayfs is another at each mount."""
-    status = os.stat(path)
-    return f"{status.st_dev if os.major(status.st_dev) else 0}:{status.st_ino}"
+def _made(path: Path) -> str:
+    """Makes the file, if there is none, for this user alone, and returns which file it is: ``identity``.
+
+    Not while this process has the database open: to close a file gives up all locks that SQLite has on it (POSIX).
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        return identity(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def identity(descriptor: int) -> str:
+    """Of the file, for as long as it is there. An inode's number is soon given to another file (on ext4 to the next
+    one), but with another generation. The device counts where it has a number of its own: that of tmpfs or overlayfs is
+    another at each mount.
+    """
+    status = os.fstat(descriptor)
+    generation = bytes(8)
+    with suppress(OSError):  # tmpfs and overlayfs have none
+        generation = fcntl.ioctl(descriptor, _GET_GENERATION, generation)
+    device = status.st_dev if os.major(status.st_dev) else 0
+    return f"{device}:{status.st_ino}:{generation[:4].hex()}"
 
 
 def _boot() -> str:
