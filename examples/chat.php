@@ -1,5 +1,5 @@
 <?php
-// Comments in PHP: save, then publish to every open page. README.md says how to run it.
+// Comments in PHP: save, then publish to every open page. See README.md for how to run it.
 
 $push = getenv('PUSHCOMPAT_URL') ?: 'http://127.0.0.1:8888';
 $comments = sys_get_temp_dir() . '/comments.txt';  // your database

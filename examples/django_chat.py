@@ -1,4 +1,4 @@
-"""Comments in Django: save, then publish to every open page. README.md says how to run it."""
+"""Comments in Django: save, then publish to every open page. See README.md for how to run it."""
 
 import os
 

@@ -10,7 +10,7 @@ export type Transport = "websocket" | "eventsource" | "longpoll";
 /**
  * - `connecting`: transports are being tried
  * - `open`: connected
- * - `waiting`: disconnected, or the page was left; the client reconnects by itself
+ * - `waiting`: disconnected, or the page was left; the client reconnects automatically
  * - `closed`: permanently, by the page or because the server refused
  */
 export type State = "connecting" | "open" | "waiting" | "closed";

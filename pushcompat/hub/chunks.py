@@ -36,26 +36,26 @@ class Chunks:
 
     def after(self, connection: Connection) -> Chunk | None:
         """The messages that the connection has yet to get, up to the limit of one send; None if there are none."""
-        owing, encoding, cursor = connection.channels, connection.encoding, connection.cursor
+        pending, encoding, cursor = connection.channels, connection.encoding, connection.cursor
         assert encoding is not None
-        if len(owing) > 1:
-            owing = tuple([channel for channel in owing if channel.head > cursor])
-        if len(owing) == 1:
-            channel = owing[0]
+        if len(pending) > 1:
+            pending = tuple([channel for channel in pending if channel.head > cursor])
+        if len(pending) == 1:
+            channel = pending[0]
             if channel.head <= cursor:
                 return None
             # Check for gaps first: a cached chunk may come from a subscriber that ignores floors.
-            if channel.floor > cursor and _has_gap(connection, owing):
-                return self._reset(owing, connection, encoding)
+            if channel.floor > cursor and _has_gap(connection, pending):
+                return self._reset(pending, connection, encoding)
             if connection.ignored_floors is not None:
                 return self._encode(channel.after(cursor), encoding, _highest(connection.ignored_floors))
             chunk = None if channel.cache is None else channel.cache.get((encoding, cursor))
             return self._chunk(channel, encoding, cursor) if chunk is None else chunk
-        if not owing:
+        if not pending:
             return None
-        if _has_gap(connection, owing):
-            return self._reset(owing, connection, encoding)
-        return self._merge(owing, encoding, cursor, _highest(connection.ignored_floors))
+        if _has_gap(connection, pending):
+            return self._reset(pending, connection, encoding)
+        return self._merge(pending, encoding, cursor, _highest(connection.ignored_floors))
 
     @property
     def cached(self) -> bool:
@@ -92,12 +92,12 @@ class Chunks:
         cache[encoding, cursor] = chunk
         return chunk
 
-    def _merge(self, owing: tuple[Channel, ...], encoding: Encoding, cursor: int, reach: int) -> Chunk:
-        chunk = self._merged.get((encoding, cursor, reach, owing))
+    def _merge(self, pending: tuple[Channel, ...], encoding: Encoding, cursor: int, reach: int) -> Chunk:
+        chunk = self._merged.get((encoding, cursor, reach, pending))
         if chunk is None:
-            messages = list(merge(*(channel.after(cursor) for channel in owing), key=_sequence))
+            messages = list(merge(*(channel.after(cursor) for channel in pending), key=_sequence))
             chunk = self._encode(messages, encoding, reach)
-            self._merged[encoding, cursor, reach, owing] = chunk
+            self._merged[encoding, cursor, reach, pending] = chunk
         return chunk
 
     def _encode(self, messages: Sequence[Message], encoding: Encoding, reach: int = 0) -> Chunk:

@@ -114,18 +114,18 @@ class Fanout:
             batch = list(channel.subscribers)
         else:
             batch = [waiting.popleft() for _ in range(min(visits, len(waiting)))]
-        owed = self._visit(channel, batch)
-        if owed:
+        unfinished = self._visit(channel, batch)
+        if unfinished:
             if waiting is None:
                 waiting = channel.to_visit = deque()
-            waiting += owed
+            waiting += unfinished
         if not waiting:
             self._end_pass(channel)
         return len(batch)
 
     def _visit(self, channel: Channel, batch: Sequence[Connection]) -> list[Connection]:
         """Visits each of them; returns those that need another visit in this pass."""
-        owed: list[Connection] = []
+        unfinished: list[Connection] = []
         alone, head = channel.as_tuple, channel.head
         # Consecutive subscribers usually have the same cursor, and need the same bytes.
         encoding: Encoding | None = None
@@ -138,7 +138,7 @@ class Fanout:
             if state is not _STREAMING and state is not _POLLING:
                 continue
             if connection.channels is not alone or connection.ignored_floors is not None:
-                self._visit_alone(channel, connection, owed)
+                self._visit_alone(channel, connection, unfinished)
                 continue
             if connection.cursor != cursor or connection.encoding is not encoding:
                 chunk = self._chunk_after(connection)
@@ -146,19 +146,19 @@ class Fanout:
                     continue
                 if chunk.partial:
                     self._deliver(chunk, (connection,))
-                    owed.append(connection)
+                    unfinished.append(connection)
                     continue
                 encoding, cursor, end, together = connection.encoding, connection.cursor, chunk.cursor, []
                 self._outgoing.append((chunk, together))
             connection.cursor = end
             together.append(connection)
         self._outgoing_count += len(batch)
-        return owed
+        return unfinished
 
-    def _visit_alone(self, channel: Channel, connection: Connection, owed: list[Connection]) -> None:
+    def _visit_alone(self, channel: Channel, connection: Connection, unfinished: list[Connection]) -> None:
         chunk = self._deliver_next(connection)
         if chunk is not None and chunk.cursor < channel.pass_head:
-            owed.append(connection)  # one send was not enough
+            unfinished.append(connection)  # one send was not enough
 
     def _end_pass(self, channel: Channel) -> None:
         self._ended.append(channel.pass_started)

@@ -344,7 +344,7 @@ def _media_type(request: Request) -> str:
 def _idempotency(
     grant: Grant, key: bytes, media_type: str, names: Sequence[str], params: Mapping[str, str], body: bytes
 ) -> Idempotency:
-    said = "\n".join([f"{name}={params.get(name, '')}" for name in _PARAMETERS]) if params else _NO_PARAMETERS
-    about = "\n".join([media_type, *names, said, ""]).encode() + body
+    given = "\n".join([f"{name}={params.get(name, '')}" for name in _PARAMETERS]) if params else _NO_PARAMETERS
+    about = "\n".join([media_type, *names, given, ""]).encode() + body
     digest = about if len(about) <= _SHORT_BYTES else sha256(about).digest()  # short text is its own digest
     return Idempotency(grant.publisher, key.decode("latin-1"), digest)
