@@ -78,6 +78,14 @@ def test_a_publish_through_one_server_reaches_subscribers_of_the_other(one: Serv
         assert (message["id"], message["data"]) == (published["id"], "1")
 
 
+def test_the_answer_to_a_publish_says_how_many_replicas_have_it(tmp_path: Path) -> None:
+    with engines.sentinels(tmp_path) as servers:
+        for server in running(tmp_path / "state", "--store", servers.url("wait=1")):
+            assert server.publish("c", "1")["replicas"] == 1
+            servers.cut_replication()
+            assert server.publish("c", "2")["replicas"] == 0
+
+
 def test_while_redis_is_away_subscribers_stay_and_a_publish_waits_and_is_stored_once(
     engine: Engine, one: Server, other: Server
 ) -> None:
