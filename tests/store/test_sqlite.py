@@ -658,6 +658,22 @@ def test_where_the_log_cannot_be_read_the_store_says_so(path: Path) -> None:
     play(work())
 
 
+def test_a_log_that_does_not_answer_for_long_is_a_problem_until_it_does(path: Path, clock: Clock) -> None:
+    async def work() -> None:
+        async with opened(path, clock=clock) as store:
+            answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+            with closing(WriteLock(path.with_name("log.sqlite.lock"))) as other, other:
+                store.append([Publish([draft("a")])], answered.set_result)
+                clock.now += 9
+                assert store.health().problem is None
+                clock.now += 1
+                assert "the log has not answered for 10 s" in str(store.health().problem)
+            await answered
+            assert store.health().problem is None
+
+    play(work())
+
+
 def test_what_cannot_be_stored_for_a_reason_nobody_thought_of_is_refused_and_the_next_is_not(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,6 +31,7 @@ from .writer import Appended, Writer, unavailable
 
 FILE = "log.sqlite"  # in the state directory, if no other is named
 _SYNCHRONOUS = {"normal": "NORMAL", "full": start.FULL}
+_STANDSTILL_S = 10.0  # of an append, until it is a problem that health tells
 _CLOSE_S = 10.0  # a disk that stands still does not hold the process for longer
 _TRIM_EVERY_S = 1.0  # at most: a pass over the log costs all threads time
 _SWITCH_S = 0.0005  # see ``open``
@@ -58,6 +59,7 @@ class SqliteStore:
         self._trimming = False
         self._trimmed_at = -_TRIM_EVERY_S
         self._trouble: str | None = None  # of the writer
+        self._asked_at: float | None = None  # when it was given the group that it has not answered yet
         self._full = False
         self._closed = False
 
@@ -134,6 +136,7 @@ class SqliteStore:
         if self._closed or any(follower.replaced for follower in self._followers):
             done([unavailable] * len(group))
         else:
+            self._asked_at = self._clocks[1]()
             self._writes.put(partial(self._append, group, done))
 
     def _append(self, group: Sequence[Publish], done: Done) -> None:
@@ -141,6 +144,7 @@ class SqliteStore:
         self._writes.call(partial(self._appended, self._writer.append(group), done))
 
     def _appended(self, appended: Appended, done: Done) -> None:
+        self._asked_at = None
         if appended.trouble != self._trouble:
             self._note(appended)
         if appended.messages:
@@ -189,9 +193,21 @@ class SqliteStore:
         self._bells.own = frozenset(name for follower in self._followers if (name := follower.bell_name))
 
     def health(self) -> Health:
-        problems = [None if self._full else self._trouble, *(follower.problem for follower in self._followers)]
+        problems = [
+            self._standstill(),
+            None if self._full else self._trouble,
+            *(follower.problem for follower in self._followers),
+        ]
         receipts = self._writer.receipts
         return Health(next(filter(None, problems), None), len(receipts), receipts.window_s)
+
+    def _standstill(self) -> str | None:
+        if self._asked_at is None or self._clocks[1]() < self._asked_at + _STANDSTILL_S:
+            return None
+        return (
+            f"the log has not answered for {_STANDSTILL_S:.0f} s: its disk stands still, "
+            f"or a stopped process holds {self._files.beside('.lock')}"
+        )
 
     async def _ask(self, read: Callable[[], _Result]) -> _Result:
         try:
