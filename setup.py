@@ -35,12 +35,14 @@ def compiled() -> dict:
     settings.read("setup.cfg")
     # mypyc is a part of mypy, which needs the types of what the modules import.
     requires = ["mypy>=2.3", *settings["options"]["install_requires"].split()]
-    if "egg_info" in sys.argv:  # pip asks what the build needs, which is not there yet
-        return {"setup_requires": requires}
+    if "egg_info" in sys.argv or "dist_info" in sys.argv:
+        return {"setup_requires": requires}  # pip asks what the build needs, which may not be there yet
     from mypyc.build import mypycify
 
+    # Not strict, and without the types of optional dependencies: that is for "make lint" to see.
+    options = [f"--config-file={os.devnull}", "--ignore-missing-imports"]
     paths = [f"pushcompat/{part}/{name}.py" for part, names in COMPILED.items() for name in names]
-    return {"setup_requires": requires, "ext_modules": mypycify(paths, group_name="pushcompat")}
+    return {"setup_requires": requires, "ext_modules": mypycify([*options, *paths], group_name="pushcompat")}
 
 
 setup(**(compiled() if os.environ.get("PUSHCOMPAT_COMPILE") == "1" else {}))
