@@ -71,15 +71,19 @@ class Engine:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                if self.ask("PING").startswith(("PONG", "-NOAUTH")):
-                    return
-            except OSError:
-                assert self._process.poll() is None, self.output()
-            assert time.monotonic() < deadline, self.output()
-            time.sleep(0.01)
+        try:
+            wait_for(self._responds, self)
+        except BaseException:
+            self.stop(signal.SIGKILL)
+            raise
+
+    def _responds(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.output()
+        try:
+            return self.ask("PING").startswith(("PONG", "-NOAUTH"))
+        except OSError:
+            return False
 
     def ask(self, *command: str) -> str:
         """One command; its reply as it comes, without type and line ends."""
@@ -138,7 +142,7 @@ def wait_for(condition: Callable[[], object], engine: Engine) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, engine.output()
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 @contextmanager
