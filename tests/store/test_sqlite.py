@@ -727,6 +727,15 @@ def test_what_was_given_to_the_log_before_it_closes_is_answered_and_stored(path:
     play(work())
 
 
+def test_a_file_that_was_taken_away_is_not_made_again_at_the_end(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path):
+            move(path, path.with_name("moved"))
+
+    play(work())
+    assert not path.exists()
+
+
 def test_a_disk_that_stands_still_at_the_end_is_logged(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

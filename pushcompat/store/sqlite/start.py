@@ -130,7 +130,7 @@ def check_place(path: Path) -> None:
 def stop(files: Files, mark: Mark) -> None:
     """Notes that nothing is missing, if this is the last process. The disk has everything then."""
     with closing(WriteLock(files.beside(".lock"))) as lock, lock.within(_LOCK_S):
-        if mark.alone():
+        if mark.alone() and files.path.exists():  # SQLite would make an empty one, for everybody to read
             with closing(files.connect()) as connection:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("UPDATE log SET clean = 1")
