@@ -1,21 +1,21 @@
-"""The parent of several workers: it binds the sockets, starts the workers, replaces them, and serves nobody itself.
+"""The parent of several workers: it binds the sockets, starts and replaces the workers, and handles no requests itself.
 
     start       one worker for each number from 1; the server is announced when all of them accept
-    a worker    another worker accepts on its sockets at once, while a new one is started; one that cannot be started
-    has ended   is tried again after 0.1 s, and after twice as long each time, up to 5 s
-    SIGHUP      one number after the other: a successor is started, on the same sockets. When it accepts, the worker
-                before it accepts no more, sends its subscribers away and ends. The first successor that cannot be
-                started ends this: the other workers stay as they are
+    a worker    another worker accepts on its sockets at once, while a new one is started; a start that fails is
+    has ended   repeated after 0.1 s, and after twice as long each time, up to 5 s
+    SIGHUP      one number after the other: a successor is started, on the same sockets. When it accepts, the old
+                worker stops accepting, tells its subscribers to reconnect, and ends. The first successor that
+                cannot be started ends this: the other workers stay as they are
     SIGTERM,    all workers drain at the same time. A second one kills them
     SIGINT
-    kill -9     of the parent: the workers read the end of their line to it, and drain
+    kill -9     of the parent: the workers read EOF from their line to it, and drain
 
-A worker is a new process, so that it reads configuration and code anew, and shares no descriptor that SQLite has opened
-(fork and SQLite do not go together). The sockets are open from before the first worker until after the last one: what
-waits in a socket's queue is reset when its last copy is closed.
+A worker is a new process, so that it reads configuration and code again, and shares no descriptor that SQLite has
+opened (SQLite does not support fork). The sockets are open from before the first worker until after the last one:
+closing the last copy of a socket resets the connections in its queue.
 
-A worker that does not answer for 3 s is treated as one that has ended, as far as new connections are concerned; after
-30 s it is killed, and replaced as any other, since its subscribers get nothing for as long as it stands still.
+If a worker does not answer for 3 s, another one accepts in its place, as if it had ended; after 30 s it is killed and
+replaced, since its subscribers get nothing while it hangs.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from .place import Place
 from .worker import Accept, Ask, Closed, Failed, Message, Ready, Report, Retire, Total, decoded, encoded, settled
 
 _RETRY_S = (0.1, 5.0)
-_STEADY_S = 10.0  # a worker that lived for this long has started well
-_MOST_FAILURES = 3  # of one worker, before any has served
+_STEADY_S = 10.0  # a worker that lasted this long has started successfully
+_MAX_FAILURES = 3  # of one worker, before any has served requests
 _START_S = 60.0  # of a successor
 _STOP_S = 10.0  # beyond the drain
-_ASK_S = 2.0  # between two looks at a worker
-_ABSENT_S = 3.0  # of silence, until another worker accepts in its place
-_SILENCE_S = 30.0  # until it is killed
-_FIGURES_S = 1.0  # how long those who do not answer are waited for
+_ASK_S = 2.0  # between two checks of a worker
+_ABSENT_S = 3.0  # without an answer, until another worker accepts in its place
+_SILENCE_S = 30.0  # without an answer, until it is killed
+_FIGURES_S = 1.0  # how long to wait for workers that do not answer
 _READ_BYTES = 64 * 1024
 
 _Selector = selectors.DefaultSelector
@@ -63,8 +63,8 @@ class _Worker:
         self.number = number
         self.started = time.monotonic()
         self.ready = False
-        self.dies_at: float | None = None  # when it is killed, if it still lives
-        self.asked_at: float | None = None  # for figures that it has not sent yet
+        self.dies_at: float | None = None  # when it is killed, if it is still running
+        self.asked_at: float | None = None  # for figures that it has not sent yet; None: nothing pending
         self.heard_at = self.started
         self.figures: Figures = {}
         self.failure: str | None = None
@@ -94,11 +94,11 @@ class _Worker:
 
     @property
     def silent_s(self) -> float:
-        """For how long it has not answered."""
+        """Seconds without an answer."""
         return 0.0 if self.asked_at is None else time.monotonic() - self.asked_at
 
     def close(self) -> None:
-        """Takes what it said last."""
+        """Reads its last messages."""
         self._receive()
         if self._line.fileno() != -1:
             self._hang_up()
@@ -143,7 +143,7 @@ class _Worker:
 
 
 class _Slot:
-    """One worker's number: the worker that serves, or that starts in order to."""
+    """One worker's number: the worker that serves, or is being started."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -157,7 +157,7 @@ class _Slot:
 
 
 class _Question:
-    """A worker wants the figures of all of them."""
+    """A worker's request for the figures of all workers."""
 
     def __init__(self, asker: _Worker, waited_for: Iterable[_Worker]) -> None:
         self.asker = asker
@@ -175,21 +175,21 @@ class Supervisor:
         self._sockets = [listening.adopt(given)] * config.workers if given else listening.bind(config)
         self._own_sockets = len({id(group) for group in self._sockets}) > 1  # each worker has its own
         self._slots = [_Slot(number) for number in range(1, config.workers + 1)]
-        self._workers: set[_Worker] = set()  # all that live
+        self._workers: set[_Worker] = set()  # all that are running
         self._selector = _Selector()
         self._announced = False
         self._stopping = False
-        self._closed: set[int] = set()  # who accept no more, at a stop
+        self._closed: set[int] = set()  # numbers of workers that stopped accepting during shutdown
         self._exit_code = 0
         self._refusal: ConfigError | None = None
         # A rolling restart
         self._to_roll: deque[_Slot] = deque()
         self._successor: _Worker | None = None
         self._leaving: _Worker | None = None
-        self._covering: dict[int, _Worker] = {}  # who accepts for a number that has no worker
-        # What is told of the server
+        self._covering: dict[int, _Worker] = {}  # the worker that accepts for a number without one
+        # Figures
         self._questions: list[_Question] = []
-        self._gone: Figures = {}  # counted by workers that have ended
+        self._gone: Figures = {}  # of workers that have ended
         self._replaced = 0
         self._alive_at = 0.0
 
@@ -198,7 +198,7 @@ class Supervisor:
         signals = self._receive_signals()
         self._look()
         while self._workers or not self._stopping:
-            for key, events in self._selector.select(self._patience_s()):
+            for key, events in self._selector.select(self._timeout_s()):
                 key.data(events)
             self._reap()
             self._look()
@@ -212,7 +212,7 @@ class Supervisor:
     # Signals
 
     def _receive_signals(self) -> socket.socket:
-        """Signals become bytes, which the loop reads as it reads everything else."""
+        """Signals become bytes on a socket, which the loop reads."""
         incoming, outgoing = socket.socketpair()
         for sock in (incoming, outgoing):
             sock.setblocking(False)
@@ -247,7 +247,8 @@ class Supervisor:
         worker.dies_at = time.monotonic() + self._config.limits.drain_s + _STOP_S
 
     def _close_sockets_of(self, worker: _Worker) -> None:
-        """At a stop, who connects now goes to a worker that still accepts, or is refused, rather than wait for nothing.
+        """During shutdown new connections go to a worker that still accepts, or are refused, instead of waiting in a
+        queue.
 
         The other workers have copies of the sockets, so closing ours would not do.
         """
@@ -262,7 +263,7 @@ class Supervisor:
                     sock.shutdown(socket.SHUT_RDWR)
 
     def _kill_all(self, number: int) -> NoReturn:
-        """The second signal: the end, at once."""
+        """The second signal: exit immediately."""
         for worker in self._workers:
             worker.process.kill()
         os._exit(128 + number)
@@ -319,7 +320,7 @@ class Supervisor:
             self._exit_code = 1
 
     def _lost(self, slot: _Slot, worker: _Worker) -> None:
-        """A worker ended that was not to end."""
+        """A worker ended unexpectedly."""
         if self._stopping:
             return
         if worker.ready:
@@ -329,12 +330,12 @@ class Supervisor:
             return
         now = time.monotonic()
         slot.failures = 0 if worker.ready and now - worker.started >= _STEADY_S else slot.failures + 1
-        least, most = _RETRY_S
-        slot.start_at = now + (min(most, least * 2 ** (slot.failures - 1)) if slot.failures > 1 else 0)
+        first, longest = _RETRY_S
+        slot.start_at = now + (min(longest, first * 2 ** (slot.failures - 1)) if slot.failures > 1 else 0)
         if self._announced:
             if worker.failure is not None:
                 logs.event(Event.WORKER_FAILED, logging.ERROR, worker=worker.number, detail=worker.failure)
-        elif worker.failure is not None or slot.failures >= _MOST_FAILURES:
+        elif worker.failure is not None or slot.failures >= _MAX_FAILURES:
             self._refusal = None if worker.failure is None else ConfigError(worker.failure)
             self._exit_code = 1
             self._end_all()
@@ -345,17 +346,17 @@ class Supervisor:
         if self._stopping:
             return
         logs.event(Event.RELOAD, detail="replacing the workers one by one")
-        self._to_roll = deque(self._slots)  # from the beginning, if one is under way
+        self._to_roll = deque(self._slots)  # from the beginning, if a roll is in progress
         for slot in self._slots:
             slot.start_at = 0.0
 
-    def _go_on_rolling(self) -> None:
+    def _continue_rolling(self) -> None:
         if self._successor is not None or self._leaving is not None:
             return
         while self._to_roll:
             slot = self._to_roll[0]
             if slot.worker is not None and not slot.worker.ready:
-                return  # it is new anyway: the next one when it serves
+                return  # it is new already: continue when it is ready
             self._to_roll.popleft()
             if slot.worker is not None:
                 self._successor = self._start(slot)
@@ -369,12 +370,15 @@ class Supervisor:
         if self._stopping:
             return
         self._to_roll.clear()
-        detail = successor.failure or "its successor ended before it accepted connections"
+        detail = successor.failure or "its successor ended before accepting connections"
         logs.event(
-            Event.WORKER_FAILED, logging.ERROR, worker=successor.number, detail=f"{detail}; it goes on unchanged"
+            Event.WORKER_FAILED,
+            logging.ERROR,
+            worker=successor.number,
+            detail=f"{detail}; the worker continues unchanged",
         )
 
-    # What workers say
+    # Messages of workers
 
     def _heard(self, worker: _Worker, message: Message) -> None:
         worker.heard_at = time.monotonic()
@@ -421,14 +425,14 @@ class Supervisor:
         }
         question.asker.say(Total(merged([self._gone, *(worker.figures for worker in ready), own])))
 
-    # What is due
+    # Timers
 
     def _look(self) -> None:
         now = time.monotonic()
         for worker in self._workers:
             self._look_at(worker, now)
         if not self._stopping:
-            self._go_on_rolling()
+            self._continue_rolling()
             for slot in self._slots:
                 if slot.worker is None and slot.start_at <= now:
                     slot.worker = self._start(slot)
@@ -456,7 +460,7 @@ class Supervisor:
             worker.ask()
 
     def _cover(self) -> None:
-        """Has another worker accept for each number that has none, so that nobody waits for the new one."""
+        """Makes another worker accept for each number without one, so that no connection waits for the new worker."""
         serving = [slot.worker for slot in self._slots if slot.worker is not None and slot.serving]
         before = set(self._covering.items())
         self._covering = {
@@ -470,8 +474,8 @@ class Supervisor:
             numbers = [number for number, covering in self._covering.items() if covering is worker]
             worker.say(Accept([worker.number, *numbers]))
 
-    def _patience_s(self) -> float:
-        """Until something is due."""
+    def _timeout_s(self) -> float:
+        """The time until the next timer."""
         times = [time.monotonic() + 1.0]
         times += [question.ends_at for question in self._questions]
         times += [slot.start_at for slot in self._slots if slot.worker is None and not self._stopping]
@@ -481,7 +485,7 @@ class Supervisor:
 
 
 def _fill_standard_streams() -> None:
-    """Where one is closed a socket would get its number, and a worker has its standard input there."""
+    """If one is closed, a socket would get its number, which is a worker's standard input."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

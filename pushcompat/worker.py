@@ -1,11 +1,11 @@
-"""A worker process and its parent (``supervisor``): what they say to each other, and the worker's end of it.
+"""The messages between a worker process and its parent (``supervisor``), and the worker's end of the connection.
 
-A worker is the server itself, started by the parent with the same arguments. It inherits the listening sockets of all
-workers and a socket to its parent, a ``Place`` in its environment says which is which, and so it reads configuration
-and code anew: what a rolling restart is for. Messages are lines of JSON. A parent may be older than its workers, so
-what one end does not know it ignores.
+A worker is the server itself, started by the parent with the same arguments. It reads configuration and code
+again, which a rolling restart needs. It inherits the listening sockets of all workers and a socket to its parent; a
+``Place`` in its environment identifies them. Messages are lines of JSON. A parent may be older than its workers, so
+both ends ignore unknown messages.
 
-The parent's end of that socket closes when the parent dies, however it does: the workers then stop.
+The parent's end of that socket closes when the parent dies, for any reason: the workers then stop.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _SEND_S = 1.0
 
 
 class Ready(msgspec.Struct, tag=True):
-    """It accepts connections."""
+    """The worker accepts connections."""
 
 
 class Failed(msgspec.Struct, tag=True):
-    """It cannot be started as configured."""
+    """The worker cannot be started with this configuration."""
 
     detail: str
 
 
 class Closed(msgspec.Struct, tag=True):
-    """It drains, and accepts no more."""
+    """The worker drains, and has stopped accepting."""
 
 
 class Report(msgspec.Struct, tag=True):
-    """The figures of this worker. ``asks``: it wants those of all."""
+    """The figures of this worker. ``asks``: it requests those of all workers."""
 
     figures: Figures
     asks: bool = False
@@ -54,7 +54,7 @@ class Report(msgspec.Struct, tag=True):
 
 
 class Ask(msgspec.Struct, tag=True):
-    """Send a report."""
+    """Requests a report."""
 
 
 class Total(msgspec.Struct, tag=True):
@@ -70,7 +70,7 @@ class Accept(msgspec.Struct, tag=True):
 
 
 class Retire(msgspec.Struct, tag=True):
-    """Your successor accepts: accept no more, send your subscribers to it, and end."""
+    """The successor accepts: stop accepting, rotate the subscribers to it, and exit."""
 
 
 Message = Ready | Failed | Closed | Report | Ask | Total | Accept | Retire
@@ -82,7 +82,7 @@ def encoded(message: Message) -> bytes:
 
 
 def decoded(line: bytes) -> Message | None:
-    """None: it is of another version."""
+    """None: the message is of another version."""
     try:
         return _decoder.decode(line)
     except msgspec.DecodeError:
@@ -93,7 +93,9 @@ def decoded(line: bytes) -> Message | None:
 
 
 def settled(config: Config) -> dict[str, str]:
-    """What cannot change while there are workers: the parent has bound it, or two of them would keep two logs."""
+    """Options that cannot change while workers run: the parent has bound the sockets, and all workers must share one
+    log.
+    """
     return {
         "--host": config.host,
         "--port": str(config.port),
@@ -104,14 +106,14 @@ def settled(config: Config) -> dict[str, str]:
 
 
 def check(config: Config, before: Mapping[str, str]) -> None:
-    """Raises ConfigError where it differs in what is settled."""
+    """Raises ConfigError if one of these options has changed."""
     for option, value in settled(config).items():
         if before.get(option, value) != value:
             raise ConfigError(f"{option} cannot change while the server runs: restart it")
 
 
 class Line:
-    """The worker's end. ``on_message`` gets what the parent says; None: it is gone."""
+    """The worker's end. ``on_message`` gets the parent's messages; None: the parent has ended."""
 
     def __init__(self, place: Place, on_message: Callable[[Message | None], None]) -> None:
         self._socket = socket.socket(fileno=place.line)
@@ -129,10 +131,10 @@ class Line:
         self._writer.write(encoded(message))
 
     async def total(self, own: Figures) -> Figures | None:
-        """The figures of all workers. None: the parent does not answer in time."""
+        """The figures of all workers. None: the parent did not answer in time."""
         assert self._writer is not None
         if self._writer.transport.get_write_buffer_size():
-            return None  # it does not even read
+            return None  # the parent does not read
         if self._total is None:
             self._total = asyncio.get_running_loop().create_future()
             self.say(Report(own, asks=True))
@@ -143,7 +145,7 @@ class Line:
             return None
 
     async def close(self) -> None:
-        """Sends what was said."""
+        """Sends pending messages."""
         if self._task is not None:
             self._task.cancel()
         if self._writer is not None:

@@ -276,7 +276,7 @@ AVAILABLE = "sqlite:, memory:, redis:, rediss:, redis+unix:, redis+sentinel:"
 
 @pytest.mark.parametrize(
     ("url", "advice"),
-    [(url, f"there is no such kind of store; available: {AVAILABLE}") for url in ("mysql:", "memory", "")]
+    [(url, f"unknown kind of store; available: {AVAILABLE}") for url in ("mysql:", "memory", "")]
     + [("memory:x", "nothing may follow memory:")]
     + [
         (f"sqlite:{options}", "after ? only synchronous=normal or synchronous=full may follow")

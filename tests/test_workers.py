@@ -459,7 +459,7 @@ def test_a_configuration_that_is_wrong_leaves_the_workers_as_they_are(
             clients = server.subscribe(stack, "chat", 20)
             config.write_text(changed)
             server.process.send_signal(signal.SIGHUP)
-            server.wait_for_log(f" ERROR worker_failed worker=1 detail=.*{detail}.*; it goes on unchanged")
+            server.wait_for_log(f" ERROR worker_failed worker=1 detail=.*{detail}.*; the worker continues unchanged")
             assert server.metric('pushcompat_subscriptions{transport="websocket"}') == len(clients)
         assert all(alive(pid) for pid in before.values())
     finally:

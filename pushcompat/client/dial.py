@@ -1,8 +1,7 @@
 """HTTP connections from a client to a server, with a deadline for every operation. Standard library only.
 
 ``http.client`` has a timeout for each single read, so a server that sends a byte now and then can block its caller
-forever. Here
-every blocking call uses ``remaining_s()`` as its timeout, which comes from a deadline or a watchdog.
+forever. Here every blocking call uses ``remaining_s()`` as its timeout, which comes from a deadline or a watchdog.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Subscribers whose cursor is ahead of this process: another process was faster, or the log has lost its tail.
 
-The store's head tells which. It is asked for all of them at once, and once for each. Whoever is ahead of it too stands
-where no message is any more, and would wait for ever: it gets a ``reset``.
+The store's head shows which. One request covers all of them, once for each. A subscriber that is ahead of the store's
+head too would wait forever: it gets a ``reset``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Ahead:
         self._schedule_turn = context.schedule_turn
         self._store = store
         self._fanout = fanout
-        self._cursors: dict[Connection, int] = {}  # of those that the head is not known for yet
+        self._cursors: dict[Connection, int] = {}  # of connections that were not compared with the head yet
         self._added = asyncio.Event()
 
     def add(self, connection: Connection) -> None:
@@ -43,7 +43,7 @@ class Ahead:
                 await asyncio.sleep(_RETRY_S)
                 continue
             if epoch != self._history.epoch:
-                continue  # the log will be loaded anew, and everybody gets a reset
+                continue  # the log will be reloaded, and all subscribers get a reset
             for connection, cursor in asked.items():
                 if connection.cursor == cursor > head:
                     connection.start_at(UNKNOWN_POSITION)

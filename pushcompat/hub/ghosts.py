@@ -1,6 +1,6 @@
 """Ends ghosts: streams that a proxy keeps open after the client has gone (lighttpd's default and http-proxy 1.18 do).
 
-A ghost shows when the same client follows the same channels on several connections, in this process or in another.
+A ghost is detected if the same client has several connections to the same channels, in this process or in another.
 Clients race transports and close those that lose, and try better transports beside the one that works. So only streams
 that are at least ``RACE_S`` old are judged, which is longer than a client waits for a transport. Of these:
 
@@ -28,13 +28,13 @@ from .connection import Connection
 from .context import Context
 from .presence import connections_of
 
-RACE_S = 15  # for how long a client may try several transports: ours give one up after 10 s
-_ANSWER_S = 10  # for an answer to a ping: as long as clients wait for a transport
+RACE_S = 15  # how long a client may try several transports: ours abandon one after 10 s
+_ANSWER_S = 10  # time to answer a ping: as long as clients wait for a transport
 _CHECKS_PER_S = 256
 _PATIENT_S = 300  # the longest wait for clients that share a name; a client with ghosts may be one of them
 _MAX_REMEMBERED = 10_000
 
-Group = tuple[str, frozenset[Channel]]  # a client, and the channels that it follows more than once
+Group = tuple[str, frozenset[Channel]]  # a client, and the channels that it has several connections for
 
 
 class _Check(NamedTuple):
@@ -48,23 +48,23 @@ class Ghosts:
         self._sockets = context.sockets
         self._timers = context.timers
         self._race = RACE_S
-        self.elsewhere: dict[Group, int] = {}  # clients that have come to another process, and when
+        self.elsewhere: dict[Group, int] = {}  # clients that have connected to another process, and when
         self._alive: Callable[[Group], None] | None = None
         self._end: Callable[[Connection], None] | None = None
         self._checks: list[_Check] = []  # heap
         self._pending: set[Group] = set()
-        self._ended: OrderedDict[Group, tuple[int, int]] = OrderedDict()  # until when it is remembered, and the wait
+        self._ended: OrderedDict[Group, tuple[int, int]] = OrderedDict()  # when the entry expires, and the delay
         self._number = 0
 
     def on_alive(self, alive: Callable[[Group], None]) -> None:
-        """``alive`` is called for a client that has come to another process later, and is alive here all the same."""
+        """``alive`` is called for a client that has connected to another process later, but is still alive here."""
         self._alive = alive
 
     def on_ghost(self, end: Callable[[Connection], None]) -> None:
         self._end = end
 
     def watch(self, connection: Connection) -> None:
-        """Says that a client has subscribed once more."""
+        """Notes that a client has subscribed again."""
         self._plan((connection.client, frozenset(connection.channels)))
 
     def watch_elsewhere(self, group: Group) -> None:
@@ -73,7 +73,7 @@ class Ghosts:
         self._plan(group)
 
     def tick(self) -> None:
-        """A second has passed: looks at those that are due."""
+        """A second has passed: makes the checks that are due."""
         checks, now = self._checks, self._timers.now
         for _ in range(min(len(checks), _CHECKS_PER_S)):
             if checks[0].due > now:
@@ -99,7 +99,7 @@ class Ghosts:
         return min(2 * waited, _PATIENT_S) if until > self._timers.now else self._race
 
     def _look(self, group: Group) -> int:
-        """Ends what is a ghost; returns in how many seconds to look again, 0: not at all."""
+        """Ends ghosts; returns the seconds until the next check, 0: none."""
         members, now = _members(group), self._timers.now
         opened = {c: c.subscribed_at for c in members if _is_stream(c)}
         elsewhere = self.elsewhere.get(group)
@@ -133,7 +133,7 @@ class Ghosts:
         return again or (self._race if polled and alive and not is_here else 0)
 
     def _ping(self, connections: Sequence[Connection]) -> list[Connection]:
-        """Pings those that were not pinged yet; returns all from which nothing has come that is not read yet."""
+        """Pings those that were not pinged yet; returns all without unread input."""
         silent = [c for c in connections if not self._sockets.has_unread(c)]
         for connection in silent:
             if not connection.pinged:
@@ -150,7 +150,7 @@ class Ghosts:
 
 
 def _members(group: Group) -> list[Connection]:
-    """The client's connections that follow just these channels, in the order in which they came."""
+    """The client's connections with exactly these channels, oldest first."""
     client, channels = group
     found = connections_of(next(iter(channels)), client)
     return [c for c in found if len(c.channels) == len(channels) and channels.issuperset(c.channels)]

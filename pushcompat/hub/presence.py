@@ -2,12 +2,12 @@
 
 A client that sends a ``client`` id is *named*. It counts once in a channel, whatever connections it has there: several
 transports during a race, an old connection that a proxy keeps open, a poll that ended a moment ago. Clients without an
-id count by connection; between two polls only while nobody else uses their connection.
+id count by connection; between two polls only while no other client uses their connection.
 
 A channel has
 
     subscribers   its connections
-    clients       named clients by id: their only connection, or a ``Named`` where there is more to say
+    clients       named clients by id: their only connection, or a ``Named``
     absent        the ticks at which pollers without an id and without a connection cease to count, in order
     beyond        its number of subscribers, less its number of connections
 
@@ -67,7 +67,7 @@ class Presence:
         )  # pollers between two connections: until when, where, who
 
     def share(self, changed: set[str], others: Others | None) -> None:
-        """``changed`` is to have the names of the channels whose number of subscribers changes."""
+        """Adds to ``changed`` the names of channels whose number of subscribers changes."""
         self._changed, self._others = changed, others
 
     def enter(self, connection: Connection) -> bool:
@@ -78,7 +78,7 @@ class Presence:
             if client:
                 also = self._enter_named(channel, connection, client) or also
             elif channel.absent and connection.encoding is not None and connection.encoding.single_response:
-                del channel.absent[0]  # a poller that was between two connections is back
+                del channel.absent[0]  # a poller that was between two connections polls again
                 channel.beyond -= 1
         if self._changed is not None:
             self._changed.update([channel.name for channel in connection.channels])
@@ -87,7 +87,7 @@ class Presence:
         return also
 
     def leave(self, connection: Connection, channels: Sequence[Channel], may_return: bool) -> None:
-        """``may_return``: it is a poller that may come back on another connection."""
+        """``may_return``: it is a poller that may poll again on another connection."""
         client = connection.client
         for channel in channels:
             channel.subscribers.discard(connection)
@@ -113,7 +113,7 @@ class Presence:
             channel.beyond += 1
 
     def tick(self) -> None:
-        """Forgets the pollers whose grace period is over."""
+        """Removes the pollers whose grace period has ended."""
         while self._absent and self._absent[0][0] <= self._timers.now:
             self._forget_absent()
 
@@ -175,7 +175,7 @@ class Presence:
         until, channel, client = self._absent.popleft()
         if not client:
             if not channel.absent or channel.absent[0] != until:
-                return  # it is back
+                return  # it polls again
             del channel.absent[0]
             channel.beyond -= 1
         else:
@@ -192,7 +192,7 @@ class Presence:
 
 
 def connections_of(channel: Channel, client: str) -> Sequence[Connection]:
-    """A named client's connections in the channel, in the order in which they came."""
+    """A named client's connections in the channel, oldest first."""
     known = None if channel.clients is None else channel.clients.get(client)
     if known is None:
         return ()
@@ -200,7 +200,7 @@ def connections_of(channel: Channel, client: str) -> Sequence[Connection]:
 
 
 def _simplify(channel: Channel, client: str) -> None:
-    """Most clients have one connection: nothing more is kept for these, and nothing for those that have none."""
+    """Most clients have one connection: only that is kept for these, and nothing for clients without one."""
     clients = channel.clients
     assert clients is not None
     known = clients[client]

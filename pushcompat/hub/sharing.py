@@ -31,7 +31,7 @@ from .presence import Presence
 EXCHANGES_APART_S = 0.5
 _CLOSE_S = 2.0
 _AFTER_BUG_S = 5.0
-_FAILURES = 3  # in a row before it is worth a line: workers that start together get into each other's way
+_FAILURES = 3  # in a row before a log line: workers that start together may block each other
 _PENDING = 1 << 62  # later than any note
 _MAX_AWAY = 10_000  # names of pollers between two connections
 
@@ -49,7 +49,7 @@ class _Client:
         self.connections = 0
         self.until = 0
         self.note = _PENDING
-        self.told = False  # the others may have heard of it
+        self.told = False  # a note has reported it
         self.elsewhere = ""
 
     @property
@@ -58,7 +58,7 @@ class _Client:
 
 
 class Sharing:
-    """``occupancy`` learns of each channel whose number of subscribers has changed, here or elsewhere."""
+    """``occupancy`` is notified of each channel whose number of subscribers has changed, in any process."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Sharing:
 
     @property
     def needed(self) -> bool:
-        """Whether ``run`` has anything to do."""
+        """Whether ``run`` is necessary."""
         return self.peers is not None or self._occupancy is not None
 
     def gauges(self) -> dict[str, float]:
@@ -102,7 +102,7 @@ class Sharing:
             return {"presence_processes": 1, "subscribers": sum(map(self._history.subscribers, self._history))}
         return {"presence_processes": len(self.peers), "subscribers": self.peers.total}
 
-    # What happens here
+    # Local changes
 
     def enter(self, connection: Connection) -> None:
         """A named client has subscribed."""
@@ -158,7 +158,7 @@ class Sharing:
             self._gone.add(name)
 
     def _claim(self, group: Group) -> None:
-        """The client is alive here, although it has come to another process later."""
+        """The client is alive here, although it has connected to another process later."""
         name = _hash(group[0], tuple(group[1]))
         client = self._clients.get(name)
         if client is not None:
@@ -176,7 +176,7 @@ class Sharing:
                 try:
                     await self.exchange()
                     await asyncio.sleep(EXCHANGES_APART_S)
-                except Exception:  # counts may be wrong now, which is no reason to serve nobody
+                except Exception:  # counts may be wrong now, but the server must continue
                     logs.log.exception("BUG: presence cannot be exchanged")
                     self._changed.update(self._history.names)
                     await asyncio.sleep(_AFTER_BUG_S)
@@ -270,6 +270,6 @@ class Sharing:
 
 
 def _hash(client: str, channels: Sequence[Channel]) -> bytes:
-    """The name under which other processes know a client that follows just these channels."""
+    """The name of a client with exactly these channels, for other processes."""
     names = channels[0].name if len(channels) == 1 else ",".join(sorted([channel.name for channel in channels]))
     return blake2b(f"{client} {names}".encode(), digest_size=8).digest()

@@ -1,4 +1,4 @@
-"""The shared log. ``base`` defines what a store is; this module alone knows which there are."""
+"""The shared log. ``base`` defines the interface of a store; only this module has the list of stores."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .sqlite import SqliteStore
 
 
 def open_store(url: str, retention: Retention, state_dir: Path) -> Store:
-    """The store that ``url`` names; ``state_dir`` is where a store on disk is by default. Raises ConfigError."""
+    """The store for ``url``; ``state_dir`` is the default directory of a store on disk. Raises ConfigError."""
     scheme, colon, _ = url.partition(":")
     shown = without_password(url)
     store = SCHEMES.get(scheme) if colon else None
     if store is None:
         available = ", ".join(f"{name}:" for name in SCHEMES)
-        raise ConfigError(f"--store {shown!r}: there is no such kind of store; available: {available}")
+        raise ConfigError(f"--store {shown!r}: unknown kind of store; available: {available}")
     try:
         return store(url, retention, state_dir)
     except ConfigError as error:
@@ -35,7 +35,7 @@ class _Shared(Protocol):
 
 
 def board_of(store: Store) -> Board | None:
-    """Where the processes that share its log tell each other who subscribes. None: no other process can share it."""
+    """The board for exchanging subscriber counts between the processes of the log. None: the log cannot be shared."""
     return store.board() if isinstance(store, _Shared) else None
 
 
@@ -53,7 +53,7 @@ def _redis(url: str, retention: Retention, _state_dir: Path) -> Store:
     return RedisStore(url, retention)
 
 
-# By scheme; their ConfigErrors need not name the option
+# By scheme; their ConfigErrors do not name the option
 SCHEMES: dict[str, Callable[[str, Retention, Path], Store]] = {
     "sqlite": SqliteStore.from_url,
     "memory": _memory,

@@ -1,19 +1,19 @@
-"""What a store is: a log that can be followed, and nothing else.
+"""The interface of a store: a log that can be followed.
 
 Any number of processes append to one log and follow it. Each message gets the next sequence number of the whole log,
-and every follower sees all messages in that order. ``epoch`` names the contents of the log: when some of them may have
-been lost, the log goes on under a new epoch, and followers get ``Lost``.
+and every follower sees all messages in that order. ``epoch`` identifies the contents of the log: if some of them may
+have been lost, the log continues under a new epoch, and followers get ``Lost``.
 
-What was evicted is told by floors: a channel's floor is the highest sequence number evicted from it. The global floor
-is every channel's least one, and rises only where floors are too many and the lowest of them are folded into it. With
-one floor for all, a busy channel would make each reload a ``reset`` for everybody.
+Floors record evictions: a channel's floor is the highest sequence number evicted from it. The global floor is the
+minimum floor of every channel; it rises only if there are too many floors and the lowest are merged into it. With one
+floor for all channels, a busy channel would make each reload a ``reset`` for all subscribers.
 
-Publishes come in groups, because a durable store commits a group at the cost of one. Within a group each publish stands
-for itself: all of its messages or none, in order, side by side in the log.
+Publishes come in groups, because a durable store commits a group at the cost of one. Within a group each publish is
+atomic, and its messages are in order and contiguous in the log.
 
-The interface is made of calls back rather than of coroutines, because a log that need not wait (in memory, or on a disk
-that is not synced) is then read, answered and delivered within one turn of the hub's loop: a task for each step costs
-30 µs of a publish that takes 50. A log that does wait calls back later, from the same event loop.
+The interface uses callbacks instead of coroutines, so that publishes to a log in memory are stored, answered and
+delivered within one turn of the hub's loop: a task for each step would cost 30 µs of a publish that takes 50. A log
+that waits for a disk or a network calls back later, from the same event loop.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from ..message import Message
 
 
 class Lost(Exception):
-    """The log cannot say what came after a follower's place: evicted meanwhile, or another epoch. Load it anew."""
+    """Messages after a follower's position were evicted, or the epoch has changed. Reload the log."""
 
 
 class StoreError(Exception):
-    """The log cannot be read now; the message is a sentence for the operator."""
+    """The log cannot be read now; the message is for the operator."""
 
 
 class Idempotency(msgspec.Struct, frozen=True):
-    """Makes a repeated publish return the first answer. ``digest`` is of all that was published."""
+    """The idempotency key of a publish: a repeat gets the first response. ``digest``: hash of the request."""
 
     publisher: str
     key: str
@@ -47,7 +47,7 @@ class Idempotency(msgspec.Struct, frozen=True):
 
 
 class Publish(msgspec.Struct, eq=False):
-    """The drafts of one request. ``subscribers``, by channel, is part of the answer and so is kept with its key."""
+    """The drafts of one request. ``subscribers``, by channel, is part of the response and is stored with its key."""
 
     drafts: Sequence[Message]
     subscribers: Mapping[str, int] = msgspec.field(default_factory=dict)
@@ -55,8 +55,8 @@ class Publish(msgspec.Struct, eq=False):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """The log has it. ``sequence`` is the last message's. ``repeated``: it had it before, under the same key.
-    ``replicas``: how many have it too, where a store was told to wait for that.
+    """The publish is in the log. ``sequence``: of its last message. ``repeated``: it was stored before, with the same
+    key. ``replicas``: the number of replicas that have it, if the store is configured to wait for them.
     """
 
     epoch: str
@@ -72,12 +72,12 @@ News = Callable[[Sequence[Message]], None]
 
 
 class Retained(NamedTuple):
-    """What is still kept, oldest first, and the floors, the head and the epoch of just these contents: read in one
-    transaction, where a store has such.
+    """The retained messages, oldest first, and the floors, head and epoch of the same state: read in one transaction,
+    if the store has transactions.
 
     ``floor`` is the global floor, ``floors`` those of channels that are above it, channels without messages included.
-    ``head`` is the highest sequence number ever given (0: none). It is not the last message's where that one's ttl is
-    over. Whoever follows from there misses nothing, and does not see again what is over.
+    ``head`` is the highest sequence number ever given (0: none). If the last message has expired, it is higher than
+    that of the last retained message. Following from ``head`` misses nothing, and does not return expired messages.
     """
 
     messages: list[Message]
@@ -88,40 +88,45 @@ class Retained(NamedTuple):
 
 
 class Health(NamedTuple):
-    """``problem`` is a sentence for the operator, None while the log works; the others are what it holds in memory."""
+    """``problem`` is a message for the operator, None while the log works; the others describe what is in memory."""
 
     problem: str | None = None
     idempotency_keys: int = 0
-    idempotency_window_s: float = 0.0  # for how long a repeat is recognised now; shorter than asked for under pressure
+    idempotency_window_s: float = (
+        0.0  # how long a repeat is currently recognised; shorter than configured under pressure
+    )
 
 
 class Store(Protocol):
     epoch: str
 
     async def open(self) -> None:
-        """Makes the log ready. Raises ConfigError where it cannot be."""
+        """Opens the log. Raises ConfigError if that fails."""
 
     def append(self, group: Sequence[Publish], done: Done) -> None:
-        """Calls ``done`` once, with one outcome for each publish: its receipt, KeyReused, StoreFull, or Unavailable
-        where nothing of it was stored, or that is not known: a repeat with the same key will not double it. Before it
-        returns, where the log need not wait. One group at a time.
+        """Calls ``done`` once, with one outcome for each publish: its receipt, KeyReused, StoreFull, or Unavailable if
+        it was not stored, or if that is unknown: a repeat with the same key is not stored twice. A log that need not
+        wait calls ``done`` before ``append`` returns. One group at a time.
         """
 
     async def retained(self) -> Retained:
-        """Raises StoreError where the log cannot be read now."""
+        """Raises StoreError if the log cannot be read now."""
 
     async def head(self) -> tuple[str, int]:
-        """The log's epoch and the highest sequence number given, by anybody, before this was asked. Raises StoreError.
+        """The log's epoch and the highest sequence number that any process was given before this call. Raises
+        StoreError.
 
-        A subscriber may be ahead of this process, which another was faster than. One ahead of this is ahead of the log.
+        A subscriber may be ahead of this process, if another process was faster. If it is ahead of this number, it is
+        ahead of the log.
         """
 
     async def follow(self, after: int, epoch: str, news: News) -> None:
-        """Calls ``news`` with every message appended after that one by anybody, in order, none missing, none twice.
+        """Calls ``news`` with every message that any process appended after ``after``, in order, without gaps or
+        duplicates.
 
-        Goes on until it is cancelled. Raises Lost where ``epoch`` is not the log's any more, or where anything after
-        ``after`` was evicted meanwhile, from whichever channel (a floor of one channel says nothing of another's).
-        Waits for a log that cannot be read now; ``health`` tells.
+        Runs until it is cancelled. Raises Lost if ``epoch`` is no longer the log's, or if any message after ``after``
+        was evicted, from any channel (the floor of one channel is not enough). If the log cannot be read, it waits, and
+        ``health`` reports the problem.
         """
 
     def health(self) -> Health: ...
@@ -129,12 +134,12 @@ class Store(Protocol):
     async def close(self) -> None: ...
 
 
-MOST_FLOORS = 10_000  # of channels; about 150 bytes each
+MOST_FLOORS = 10_000  # maximum number of channels' floors; about 150 bytes each
 
 
 class Kept(NamedTuple):
-    """What ``retain`` keeps, and the floors after that. ``evicted`` is the highest sequence number that it evicted or
-    was told of: whatever the reason, but not a message that was replaced or whose ttl is over.
+    """The messages that ``retain`` keeps, and the floors after that. ``evicted`` is the highest sequence number that
+    was evicted now or before, not counting replaced and expired messages.
     """
 
     messages: list[Message]
@@ -151,20 +156,21 @@ def retain(
     floors: Mapping[str, int] | None = None,
     evicted: int = 0,
 ) -> Kept:
-    """What of ``messages`` (oldest first) a store keeps. The rules that all stores share:
+    """The messages to retain, of ``messages`` (oldest first). The rules of all stores:
 
-    - a message whose ttl is over, or whose key came again in its channel, is dropped; that is no loss, and no floor
-      rises;
-    - beyond a channel's count, the age and the byte budget, the oldest go, and the floors of their channels rise to the
-      last of them;
-    - floors that are too many fold into the global one (``fold``).
+    - expired messages, and messages replaced by a newer one with the same key, are dropped; that is no loss, and does
+      not
+      raise the floor;
+    - beyond a channel's maximum number, the maximum age and the byte budget, the oldest messages are evicted, and the
+      floors of their channels rise to the last of them;
+    - if there are too many floors, the lowest are merged into the global one (``fold``).
     """
     kept: list[Message] = []
     raised = dict(floors or {})
     seen: set[tuple[str, str]] = set()
     counts: dict[str, int] = {}
     left_bytes = retention.bytes
-    over = False  # from here back all go: in each channel what goes is older than what stays, whatever a clock said
+    over = False  # once one is evicted, all older ones are, even if the clock jumped
     for message in sorted(messages, key=attrgetter("sequence"), reverse=True):
         channel, sequence = message.channel, message.sequence
         if message.key is not None:
@@ -188,7 +194,9 @@ def retain(
 
 
 def fold(floors: Mapping[str, int], floor: int, most: int = MOST_FLOORS) -> tuple[int, dict[str, int]]:
-    """The global floor, and those of channels that are above it: at most so many, the lowest go into the global one."""
+    """The global floor, and the floors of channels above it: at most ``most``; the lowest are merged into the global
+    one.
+    """
     above = {channel: own for channel, own in floors.items() if own > floor}
     if len(above) > most:
         floor = nsmallest(len(above) - most, above.values())[-1]
@@ -196,9 +204,9 @@ def fold(floors: Mapping[str, int], floor: int, most: int = MOST_FLOORS) -> tupl
     return floor, above
 
 
-MESSAGE_OVERHEAD_BYTES = 256  # what holds a payload: the message, its places in lists and dicts
+MESSAGE_OVERHEAD_BYTES = 256  # overhead of a payload: the message object, and its entries in lists and dicts
 
 
 def weight(message: Message) -> int:
-    """The bytes of memory that the message counts as in a byte budget: its payload, and what holds it."""
+    """The bytes that the message counts in a byte budget: its payload, and the overhead."""
     return len(message.data) + MESSAGE_OVERHEAD_BYTES

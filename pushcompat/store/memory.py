@@ -1,8 +1,8 @@
-"""The log in the process: gone when the process is. For tests, and for who can afford to lose history at a restart.
+"""The log in memory: history is lost at a restart. For tests, and for applications that refetch anyway.
 
-Messages stay in one list. They are the same objects that the hub's history holds, so what is kept here beyond a
-channel's count is memory. It is evicted when it is half of the list, and the byte budget may be exceeded by an eighth:
-so the cost per message is small, and no turn of the loop is long.
+Messages are in one list. They are the same objects as in the hub's history, so only messages beyond a channel's maximum
+number need additional memory. They are evicted when they are half of the list, and the byte budget may be exceeded by
+an eighth: so the cost per message is small, and no turn of the loop is long.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ class MemoryStore:
         self.epoch = new_epoch()
         self._retention = retention
         self._clock = clock
-        self._steady = steady  # idempotency must not depend on a clock that somebody sets
+        self._steady = steady  # monotonic: idempotency must not depend on changes of the wall clock
         self._log: list[Message] = []
         self._bytes = 0
         self._head = 0
         self._floor = 0
         self._floors: dict[str, int] = {}
         self._evicted = 0
-        self._counts: dict[str, int] = {}  # of messages in the list, by channel
-        self._beyond = 0  # of them, those beyond their channel's count
+        self._counts: dict[str, int] = {}  # number of messages in the list, by channel
+        self._beyond = 0  # number of messages beyond their channel's maximum
         self._trim_at_bytes = retention.bytes + retention.bytes // 8
         self._followers: list[News] = []
         self._receipts = Receipts(retention)
 
     async def open(self) -> None:
-        """There is nothing to open."""
+        """Nothing to do."""
 
     def append(self, group: Sequence[Publish], done: Done) -> None:
         time_ms = int(self._clock() * 1000)
@@ -96,7 +96,7 @@ class MemoryStore:
             news(missed)
         self._followers.append(news)
         try:
-            await asyncio.Event().wait()  # a log in the process is never lost
+            await asyncio.Event().wait()  # a log in memory is never lost
         finally:
             if news in self._followers:
                 self._followers.remove(news)
@@ -139,7 +139,7 @@ class MemoryStore:
         del self._log[:evicted]
 
     def _evict_beyond_counts(self) -> None:
-        """The part of ``retain`` that bounds this list; ``retained`` does the rest of it when somebody asks."""
+        """The part of ``retain`` that bounds this list; ``retained`` applies the other rules."""
         kept: list[Message] = []
         counts: dict[str, int] = {}
         seen: set[tuple[str, str]] = set()
@@ -149,7 +149,7 @@ class MemoryStore:
                 key = message.channel, message.key
                 if key in seen:
                     self._bytes -= weight(message)
-                    continue  # it was replaced, which is no loss
+                    continue  # replaced: no loss
                 seen.add(key)
             count = counts.get(message.channel, 0)
             if count < limit:

@@ -21,13 +21,13 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 LEASE_S = 5.0
-_SLICE = 1024  # channels that are counted before others have their turn
-KEPT_NOTES = 256  # some seconds of 16 processes
+_SLICE = 1024  # channels that are counted before yielding to other tasks
+KEPT_NOTES = 256  # a few seconds of 16 processes
 
 
 class Exchanged(NamedTuple):
-    """``number`` is the last note's on the board, ``own`` that of the note that was left (0: none), ``first`` that of
-    the oldest that is kept. ``notes``: number, process and text. ``beats``: of all processes.
+    """``number``: of the last note on the board; ``own``: of the note that was written (0: none); ``first``: of the
+    oldest note that is kept. ``notes``: number, process and text. ``beats``: of all processes.
     """
 
     number: int
@@ -39,26 +39,26 @@ class Exchanged(NamedTuple):
 
 class Board(Protocol):
     async def open(self) -> None:
-        """Raises nothing: a board that does not work yet is tried again."""
+        """Raises nothing: a board that does not work yet is retried."""
 
     async def exchange(
         self, process: str, note: bytes, after: int, gone: Mapping[str, int], marks: Mapping[str, str]
     ) -> Exchanged:
-        """Moves the process's beat on, leaves a note (empty: none), takes the processes away that are ``gone``, if
-        their beats are still these, sets ``marks`` of channels (empty: takes them away), and reads what came after that
-        note, its own included. Raises StoreError.
+        """Increments the process's beat, writes a note (empty: none), removes the processes in ``gone`` if their beats
+        are unchanged, sets the ``marks`` of channels (empty: removes them), and reads the notes after ``after``, its
+        own included. Raises StoreError.
         """
 
     async def marks(self) -> Mapping[str, str]:
         """The marks of all channels: they outlive the processes. Raises StoreError."""
 
     async def close(self, process: str) -> None:
-        """Takes the process away, if the board works."""
+        """Removes the process, if the board works."""
 
 
 class Changes(NamedTuple):
     """``counts``: channels whose number of subscribers has changed, and the number. ``came`` and ``gone``: the names
-    (hashes) of clients that are here now, and are not any more. ``marks``: see ``Board``.
+    (hashes) of clients that are now here, and that no longer are. ``marks``: see ``Board``.
     """
 
     counts: Mapping[str, int] = {}
@@ -68,9 +68,8 @@ class Changes(NamedTuple):
 
 
 class News(NamedTuple):
-    """``changed``: channels whose number elsewhere has changed. ``own``: the number of the note in which our own
-    ``came`` is. ``came``: number of the note, process, name; ``gone``: process, name. ``ended``: processes that
-    are gone.
+    """``changed``: channels whose number in other processes has changed. ``own``: the number of this process's note.
+    ``came``: number of the note, process, name; ``gone``: process, name. ``ended``: processes that have ended.
     """
 
     own: int
@@ -84,15 +83,15 @@ class _Note(msgspec.Struct, array_like=True, omit_defaults=True):
     counts: dict[str, int] = {}
     came: list[bytes] = []
     gone: list[bytes] = []
-    whole: bool = False  # there is nothing in other channels
-    asks: bool = False  # for whole notes
+    whole: bool = False  # other channels have no subscribers
+    asks: bool = False  # requests whole notes
 
 
 class _Peer:
     def __init__(self, beat: int, now: float) -> None:
         self.beat = beat
         self.moved = now
-        self.counts: dict[str, int] | None = None  # None: not known, so it is not counted
+        self.counts: dict[str, int] | None = None  # None: unknown, so it is not counted
 
 
 _decode = msgspec.msgpack.Decoder(_Note).decode
@@ -100,7 +99,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Peers:
-    """What is known of the other processes. ``others``: their subscribers by channel, all together."""
+    """The state of the other processes. ``others``: their total subscribers by channel."""
 
     def __init__(self, board: Board, process: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.others: dict[str, int] = {}
@@ -108,18 +107,18 @@ class Peers:
         self._process = process
         self._clock = clock
         self._peers: dict[str, _Peer] = {}
-        self._own: dict[str, int] = {}  # what was said of our own channels
+        self._own: dict[str, int] = {}  # the numbers that this process has sent
         self._after = 0
         self._beat = 0  # our own
         self._exchanged = clock()
         self._asks = True
-        self._asked = True  # by somebody; and whoever is new says what it has
+        self._asked = True  # by another process, or at the start: send a whole note
         self._changed: set[str] = set()
-        self._dead: dict[str, int] = {}  # and the last of their beats
+        self._dead: dict[str, int] = {}  # dead processes, and their last beats
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that does what only one should do, as far as it can know."""
+        """Whether this process is the first by name, as far as it knows: it does what only one process should do."""
         return self._beat > 0 and all(self._process < name for name in self._peers)
 
     @property
@@ -128,11 +127,11 @@ class Peers:
         return sum(self._own.values()) + sum(self.others.values())
 
     def __len__(self) -> int:
-        """The processes that are counted, and this one."""
+        """The number of processes that are counted, including this one."""
         return 1 + sum(peer.counts is not None for peer in self._peers.values())
 
     async def exchange(self, changes: Changes) -> News:
-        """Raises StoreError: what was to be said has to be said again."""
+        """Raises StoreError: the changes must be sent again."""
         own = self._own
         for channel, count in changes.counts.items():
             if count:
@@ -153,8 +152,8 @@ class Peers:
 
     async def _take(self, found: Exchanged) -> News:
         beat = found.beats.get(self._process, 0)
-        self._asks = beat != self._beat + 1 or self._after < found.first - 1  # another board; or notes are gone
-        # What was left before we came may be of processes that are gone
+        self._asks = beat != self._beat + 1 or self._after < found.first - 1  # another board, or notes are missing
+        # Notes from before this process may be of dead processes
         notes = found.notes if self._beat else ()
         self._after, self._beat = found.number, beat
         ended = self._look_at(found.beats)
@@ -192,9 +191,9 @@ class Peers:
                 peer.counts.pop(channel, None)
 
     def _look_at(self, beats: Mapping[str, int]) -> list[str]:
-        """Renews leases, and ends those that are over; returns whose."""
+        """Renews leases, and ends expired ones; returns their processes."""
         now, peers = self._clock(), self._peers
-        if now > self._exchanged + LEASE_S / 2:  # we were away, and do not know who was meanwhile
+        if now > self._exchanged + LEASE_S / 2:  # this process was suspended, and does not know which others were
             for peer in peers.values():
                 peer.moved = now
         self._exchanged = now

@@ -1,7 +1,7 @@
-"""The answers to publishes with an Idempotency-Key, for as long as a repeat of them is recognised.
+"""The responses to publishes with an Idempotency-Key, for as long as repeats are recognised.
 
-Bounded by count and by bytes: a publisher can send keys faster than their window ends. Beyond the bound the oldest go
-before their time; ``window_s`` says how short the window has become, and is in the metrics.
+Bounded by bytes: a publisher can send keys faster than they expire. Beyond the bound the oldest are dropped early;
+``window_s`` is the effective window, and is in the metrics.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from ..limits import Retention
 from .base import Idempotency, Receipt
 
 _NEVER = float("inf")
-_ENTRY_BYTES = 768  # what an entry takes beside its key: the digest, the receipt, its place in the dict
+_ENTRY_BYTES = 768  # size of an entry without its key: the digest, the receipt, its dict entry
 
-_Entry = tuple[bytes, float, Receipt]  # digest, when it was stored, the first answer
+_Entry = tuple[bytes, float, Receipt]  # digest, time when it was stored, first receipt
 
 
 class Receipts:
@@ -26,8 +26,8 @@ class Receipts:
         self._budget_bytes = retention.idempotency_bytes
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self._bytes = 0
-        self._expires_at = _NEVER  # when the oldest one does, or before
-        self._shortened_s: float | None = None  # the age of the last one that was dropped before its time
+        self._expires_at = _NEVER  # when the oldest one expires, or earlier
+        self._shortened_s: float | None = None  # the age of the last one that was dropped early
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -37,7 +37,7 @@ class Receipts:
         return self._window_s if self._shortened_s is None else min(self._window_s, self._shortened_s)
 
     def find(self, repeat: Idempotency, now: float) -> Receipt | KeyReused | None:
-        """The first answer to this key, or KeyReused where it was to another publish."""
+        """The first receipt for this key, or KeyReused if it was for another publish."""
         if now >= self._expires_at:
             self._expire(now)
         entry = self._entries.get((repeat.publisher, repeat.key))
@@ -50,7 +50,7 @@ class Receipts:
         if not self._entries:
             self._expires_at = now + self._window_s
         name = publish.publisher, publish.key
-        if name in self._entries:  # its window is over, and another process has used it again since
+        if name in self._entries:  # expired, and used again by another process
             self._drop(name)
         self._entries[name] = publish.digest, now, receipt
         self._bytes += _ENTRY_BYTES + len(publish.key)
@@ -71,19 +71,19 @@ class Receipts:
         return self._drop(next(iter(self._entries)))
 
     def _drop(self, name: tuple[str, str]) -> float:
-        """Returns when it was stored."""
+        """Returns the time when it was stored."""
         _, stored_at, _ = self._entries.pop(name)
         self._bytes -= _ENTRY_BYTES + len(name[1])
         return stored_at
 
 
 def answer(first: Receipt, digest: bytes, repeat: Idempotency) -> Receipt | KeyReused:
-    """To a publish with the same key as one with that digest, which was answered with ``first``."""
+    """The outcome of a repeat of a publish that had ``digest`` and got ``first``."""
     if digest != repeat.digest:
         return KeyReused("this Idempotency-Key was used with another body; use a new key for each publish")
     return Receipt(first.epoch, first.sequence, first.subscribers, repeated=True)
 
 
 def most_entries(retention: Retention) -> int:
-    """How many there may be, whatever their keys."""
+    """The maximum number of entries, for keys of any length."""
     return retention.idempotency_bytes // _ENTRY_BYTES

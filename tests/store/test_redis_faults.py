@@ -48,9 +48,9 @@ def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def nodes(url: str, patience_s: float = 5.0, retention: Retention = ALL) -> AsyncIterator[tuple[Node, Node]]:
+async def nodes(url: str, timeout_s: float = 5.0, retention: Retention = ALL) -> AsyncIterator[tuple[Node, Node]]:
     log = Log()
-    pair = tuple(Node(RedisStore(url, retention, patience_s=patience_s), log, name) for name in "ab")
+    pair = tuple(Node(RedisStore(url, retention, timeout_s=timeout_s), log, name) for name in "ab")
     async with following(*pair):
         yield pair[0], pair[1]
 
@@ -86,7 +86,7 @@ def test_a_server_that_stays_away_is_an_honest_503_within_the_publishers_patienc
     engine: Engine,
 ) -> None:
     async def scenario() -> None:
-        async with nodes(engine.url(), patience_s=0.5) as (a, _):
+        async with nodes(engine.url(), timeout_s=0.5) as (a, _):
             await asyncio.to_thread(engine.stop, signal.SIGKILL)
             assert isinstance(await a.publish("1"), Unavailable)
             for _ in range(20):
@@ -109,7 +109,7 @@ def test_a_server_that_stands_still_keeps_publishers_waiting_and_stores_each_pub
     engine: Engine, how: str
 ) -> None:
     async def scenario() -> None:
-        async with nodes(engine.url(), patience_s=10.0) as (a, b):
+        async with nodes(engine.url(), timeout_s=10.0) as (a, b):
             await a.publish("1")
             epoch = a.epoch
             if how == "SIGSTOP":
@@ -131,7 +131,7 @@ def test_a_server_that_stands_still_keeps_publishers_waiting_and_stores_each_pub
 
 def test_a_publish_that_was_refused_while_the_server_stood_still_is_not_doubled_by_its_repeat(engine: Engine) -> None:
     async def scenario() -> None:
-        async with nodes(engine.url(), patience_s=0.3) as (a, b):
+        async with nodes(engine.url(), timeout_s=0.3) as (a, b):
             await a.publish("0")
             engine.send_signal(signal.SIGSTOP)
             outcome = await a.publish("1")
@@ -256,7 +256,7 @@ def test_a_large_group_is_stored_in_parts_each_publish_in_one_piece(engine: Engi
 
 def test_connections_that_are_killed_all_the_time_lose_and_repeat_nothing(engine: Engine) -> None:
     async def scenario() -> None:
-        async with nodes(engine.url(), patience_s=20.0) as (a, b):
+        async with nodes(engine.url(), timeout_s=20.0) as (a, b):
             epoch = a.epoch
 
             async def storm() -> None:
@@ -388,7 +388,7 @@ def test_a_replica_that_takes_over_without_the_last_messages_is_a_new_epoch(
 
     async def scenario() -> None:
         with sentinels(tmp_path, kind) as servers:
-            async with nodes(servers.url(), patience_s=10.0) as (a, b):
+            async with nodes(servers.url(), timeout_s=10.0) as (a, b):
                 for number in range(3):
                     await a.publish(f"kept{number}")
                 await until(lambda: "slave0:ip" in servers.master.ask("INFO", "replication"), "there is a replica")

@@ -421,7 +421,8 @@ def test_a_directory_in_place_of_the_file(tmp_path: Path) -> None:
 
 def test_a_directory_that_is_missing(tmp_path: Path) -> None:
     assert (
-        refusal(tmp_path / "no" / "log") == f"there is no directory {tmp_path / 'no'}; make it, or set another --store"
+        refusal(tmp_path / "no" / "log")
+        == f"directory {tmp_path / 'no'} does not exist; create it, or set another --store"
     )
 
 

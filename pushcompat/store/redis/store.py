@@ -41,16 +41,16 @@ class RedisStore:
         retention: Retention,
         clock: Clock = time.time,
         steady: Clock = time.monotonic,
-        patience_s: float = 20.0,
+        timeout_s: float = 20.0,
     ) -> None:
-        """``patience_s``: how long a publish waits for a log that does not answer. Raises ConfigError."""
+        """``timeout_s``: how long a publish waits for a log that does not answer. Raises ConfigError."""
         self.epoch = ""
         self._retention = retention
         self._clock = clock
         self._server = Server(parse(url), steady)
         self._keys = self._server.keys
         self._problems = Problems(self._server.address.shown)
-        self._writer = Writer(self._server, retention, (clock, steady), self._problems, self._free_memory, patience_s)
+        self._writer = Writer(self._server, retention, (clock, steady), self._problems, self._free_memory, timeout_s)
         self._writing: asyncio.Task[None] | None = None
         self._loaded: tuple[str, int, Place] | None = None  # epoch, number and place of the last load's end
         self._link: Link | None = None  # for short reads
@@ -71,7 +71,7 @@ class RedisStore:
                 refused = isinstance(error, AuthenticationError | ResponseError)
                 wrong = (
                     isinstance(error, NotUsable) and self._server.address.service is None
-                )  # else it may be a failover
+                )  # otherwise it may be a failover
                 sentence = self._problems.note("opening", error)
                 if refused or wrong or loop.time() > until:
                     raise ConfigError(f"--store {sentence}") from None

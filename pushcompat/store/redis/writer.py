@@ -2,7 +2,7 @@
 
 A connection can fail between a command and its reply, and a command can be delayed by the network and arrive later.
 So each process has a fence in the log, under a random name: the number of its last group. A group without an answer
-is sent again with the same number, until there is an answer or the publishers' patience ends. The script stores it
+is sent again with the same number, until there is an answer or the publishers' timeout expires. The script stores it
 once, and returns the first answer again. Only a registration creates a fence: if an append created a missing one, a
 delayed copy of a command that arrives after the fence expired would be stored a second time. A new epoch does not
 change the number.
@@ -42,8 +42,8 @@ _CALL_S = 2.0
 _WAIT_MS = 1000  # for replicas
 _RETRY_S = 2
 _KEY_BYTES = 16
-_MOST_MESSAGES = 1000
-_MOST_BYTES = 4 * 1024 * 1024
+_MAX_MESSAGES = 1000
+_MAX_BYTES = 4 * 1024 * 1024
 _PART = "publishing"
 _BUG = "the server failed; retry with the same Idempotency-Key"
 _NO_ROOM = "the log is full; retry later"
@@ -53,7 +53,7 @@ Clock = Callable[[], float]
 
 
 class _Answer(msgspec.Struct, array_like=True):
-    """What is kept with an Idempotency-Key, beside the id."""
+    """The data stored with an Idempotency-Key, besides the id."""
 
     digest: bytes
     subscribers: Mapping[str, int]
@@ -73,7 +73,7 @@ class Writer:
         clocks: tuple[Clock, Clock],
         problems: Problems,
         full: Callable[[], None],
-        patience_s: float,
+        timeout_s: float,
     ) -> None:
         self._server = server
         self._keys = server.keys
@@ -81,7 +81,7 @@ class Writer:
         self._wall, self._steady = clocks
         self._problems = problems
         self._full = full
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._link: Link | None = None
         self._number = 0
         self._problem = False
@@ -177,7 +177,7 @@ class Writer:
         request = _Request(group, int(self._wall() * 1000))
         self._number += 1
         now = asyncio.get_running_loop().time
-        patient_until = (self._away_since or now()) + self._patience_s
+        give_up_at = (self._away_since or now()) + self._timeout_s
         pause_s, most_s = _PAUSE_S
         idle = self._link is not None  # the server may have closed an idle connection, which is no problem
         while True:
@@ -196,7 +196,7 @@ class Writer:
             else:
                 self._succeed()
                 return outcomes
-            if now() + pause_s > patient_until:
+            if now() + pause_s > give_up_at:
                 return [_unavailable(request)] * len(group)
             await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
             pause_s = min(most_s, pause_s * 2)
@@ -306,7 +306,7 @@ def _parts(group: Sequence[Publish]) -> Iterator[Sequence[Publish]]:
     for index, publish in enumerate(group):
         messages += len(publish.drafts)
         size += sum([len(draft.data) for draft in publish.drafts])
-        if messages >= _MOST_MESSAGES or size >= _MOST_BYTES:
+        if messages >= _MAX_MESSAGES or size >= _MAX_BYTES:
             yield group[start : index + 1]
             start, messages, size = index + 1, 0, 0
     if start < len(group):

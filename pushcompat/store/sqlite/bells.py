@@ -1,8 +1,9 @@
-"""Doorbells: whoever has committed rings, and the followers in other processes look at once.
+"""Doorbells: a process that has committed rings, and the followers in other processes read immediately.
 
-A follower's bell is a FIFO in a directory beside the log. A byte in it means "look"; a full one rings already. FIFOs
-need no registration, have no limit to the length of their path as sockets do, and say at once if nobody reads them any
-more: then the ringer removes them. A bell that is lost costs a follower its quarter of a second, not a message.
+A follower's bell is a FIFO in a directory beside the log. A byte in it means "read"; a full one
+is ringing already. FIFOs need no registration, have no limit on the length of their path as sockets do, and report
+immediately if they have no reader: then the ringer removes them. A lost bell delays a follower by a quarter of a
+second, but loses no message.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-_HIDDEN = "."  # what the name of a bell begins with that is not ready yet
-_SETTLED_NS = 1_000_000_000  # a directory's time of change is coarse: what is younger may change again unseen
+_HIDDEN = "."  # prefix of the name of a bell that is not ready yet
+_SETTLED_NS = 1_000_000_000  # a directory's mtime is coarse: a later change may leave a recent one the same
 
 
 class Bell:
-    """A follower's own. Raises OSError where the directory's file system has no FIFOs."""
+    """A follower's bell. Raises OSError if the directory's file system has no FIFOs."""
 
     def __init__(self, directory: Path) -> None:
         self.name = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -29,7 +30,7 @@ class Bell:
         try:
             self._read_end = os.open(hidden, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self._write_end = os.open(hidden, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            hidden.rename(self._path)  # ready: before, a ringer would have found it unread, and removed it
+            hidden.rename(self._path)  # ready: before, a ringer would find no reader, and remove it
         except OSError:
             hidden.unlink(missing_ok=True)
             raise
@@ -51,7 +52,7 @@ class Bell:
 
 
 class Bells:
-    """All bells in the directory but one's own, for the thread that rings them."""
+    """All bells in the directory except this process's, for the thread that rings them."""
 
     def __init__(self, directory: Path) -> None:
         self.own: frozenset[str] = frozenset()  # names
@@ -88,7 +89,7 @@ class Bells:
                 self._remove(name)
 
     def _remove(self, name: str) -> None:
-        """Nobody reads it: its process is dead."""
+        """It has no reader: its process is dead."""
         end = self._ends.pop(name, None)
         if end is not None:
             os.close(end)

@@ -1,6 +1,6 @@
-"""The board of the processes that share a log on one machine: a SQLite file of its own beside the log.
+"""The board of the processes that share a log on one machine: a separate SQLite file beside the log.
 
-It is another file so that the board and the log never wait for each other's lock. It is never synced, and begins anew
+It is separate so that the board and the log never wait for each other's lock. It is never synced, and is created again
 if it is damaged or deleted: counts are soon exchanged again, and only the marks of channels are lost.
 """
 
@@ -36,7 +36,7 @@ class SqliteBoard:
         self._inode = 0
 
     async def open(self) -> None:
-        self._worker = Worker("presence")  # a disk may stand still
+        self._worker = Worker("presence")  # a disk may stall
 
     async def exchange(
         self, process: str, note: bytes, after: int, gone: Mapping[str, int], marks: Mapping[str, str]
@@ -83,7 +83,7 @@ class SqliteBoard:
             return work(self._connected())
         except sqlite3.DatabaseError as error:
             self._hang_up()
-            if not isinstance(error, sqlite3.OperationalError):  # damaged, or no database
+            if not isinstance(error, sqlite3.OperationalError):  # damaged, or not a database
                 self._path.unlink(missing_ok=True)
                 for suffix in ("-wal", "-shm"):
                     self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)

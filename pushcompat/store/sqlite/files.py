@@ -1,14 +1,14 @@
-"""The files of one log, the connections to it, and who may write.
+"""The files of one log, the connections to it, and the write lock.
 
     log.sqlite         the database, in WAL mode; ``-wal`` and ``-shm`` beside it are SQLite's
     log.sqlite.lock    held (flock) by the process that writes, from before BEGIN until the mark is written
-    log.sqlite.mark    how far the log had come when the last publish was answered; held (flock, shared) by every
+    log.sqlite.mark    the end of the log when the last publish was acknowledged; held (flock, shared) by every
                        process that has the log open
     log.sqlite.bells/  a FIFO for each follower; held (flock) by the process that trims
-    log.sqlite.presence    who subscribes in which process (``board``)
+    log.sqlite.presence    subscribers by process (``board``)
 
-SQLite's own way to wait for a lock is no queue: with four processes one of them got a tenth of the others' share, and
-the WAL grew to ten times its size. ``flock`` wakes the waiting one, and the kernel releases it when a process dies.
+SQLite's busy handler is not a queue: with four processes one of them got a tenth of the others' share, and the WAL grew
+to ten times its size. ``flock`` wakes the waiting process, and the kernel releases it when a process dies.
 Descriptors for ``flock`` must not be shared by a fork, so everything here is opened after it.
 """
 
@@ -28,9 +28,9 @@ from ...limits import Retention
 from ...message import CURSOR_WIDTH, format_cursor, parse_cursor
 
 PAGE_BYTES = 4096
-_WAL_BYTES = 4 * 1024 * 1024  # what the WAL is cut to after a checkpoint
-_ROOM_BYTES = 16 * 1024 * 1024  # for what is not messages, and for what a trim writes
-_BUSY_S = 10.0  # for programs that do not know our lock: the sqlite3 shell, a backup
+_WAL_BYTES = 4 * 1024 * 1024  # size of the WAL after a checkpoint
+_ROOM_BYTES = 16 * 1024 * 1024  # for other data, and for the writes of a trim
+_BUSY_S = 10.0  # for programs that do not use our lock: the sqlite3 shell, a backup
 _LOCK_POLL_S = 0.01
 _MARK_BYTES = CURSOR_WIDTH + 12
 
@@ -38,21 +38,21 @@ _MARK_BYTES = CURSOR_WIDTH + 12
 @dataclass(frozen=True, slots=True)
 class Files:
     path: Path
-    synchronous: str  # what SQLite calls NORMAL or FULL
+    synchronous: str  # SQLite's NORMAL or FULL
     max_bytes: int
 
     def beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
 
     def inode(self) -> int | None:
-        """Of the file that has this name now. None: there is none."""
+        """The inode of the file at this path now. None: there is none."""
         try:
             return os.stat(self.path).st_ino
         except FileNotFoundError:
             return None
 
     def connect(self) -> sqlite3.Connection:
-        """A connection that begins no transactions by itself. It may be used in one thread at a time."""
+        """A connection that starts no transactions implicitly. It may be used in one thread at a time."""
         connection = sqlite3.connect(
             self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
         )
@@ -68,12 +68,12 @@ class Files:
 
 
 def max_bytes(retention: Retention) -> int:
-    """The size that the database may have: more than all that is retained, twice, so that trimming always has room."""
+    """The maximum size of the database: more than twice the retained messages, so that trimming always has room."""
     return 4 * retention.bytes + retention.idempotency_bytes + _ROOM_BYTES
 
 
 class WriteLock:
-    """Held by one thread of one process at a time: each holder opens a lock of its own."""
+    """Held by one thread of one process at a time: each holder opens its own lock."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -106,7 +106,7 @@ class WriteLock:
 
 
 class Place(NamedTuple):
-    """How far the log had come: in numbers given, and in starts of processes."""
+    """The end of the log: the highest sequence number given, and the number of process starts."""
 
     epoch: str
     head: int
@@ -120,7 +120,7 @@ class Mark:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def read(self) -> Place | None:
-        """None where there is no such thing."""
+        """None if there is no valid mark."""
         text = os.pread(self._descriptor, _MARK_BYTES, 0).decode("latin-1")
         cursor, starts = parse_cursor(text[:CURSOR_WIDTH]), text[CURSOR_WIDTH + 1 : -1]
         if cursor is None or not starts.isdecimal():
@@ -135,7 +135,7 @@ class Mark:
         os.fsync(self._descriptor)
 
     def alone(self) -> bool:
-        """Whether no other process has the log open. Whoever opens or closes it holds the write lock meanwhile."""
+        """Whether no other process has the log open. Processes open and close it under the write lock."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -143,7 +143,7 @@ class Mark:
         return True
 
     def share(self) -> None:
-        """Tells other processes, for as long as this is open, that they are not alone."""
+        """Shows other processes, as long as this is open, that they are not alone."""
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class Mark:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[None]:
-    """All that is read is of one moment, and all that is written is written or nothing of it."""
+    """Reads see one state, and writes are atomic."""
     connection.execute(begin)
     try:
         yield
@@ -165,6 +165,6 @@ def transaction(connection: sqlite3.Connection, begin: str = "BEGIN") -> Iterato
 
 
 def pages_used(connection: sqlite3.Connection) -> int:
-    """Of the database; those that are free will be used again."""
+    """The used pages of the database; free ones are reused."""
     (count,), (free,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count"))
     return int(count - free)

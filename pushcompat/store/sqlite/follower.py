@@ -1,12 +1,12 @@
-"""Following: what was committed after a place, read in a thread, handed to the event loop in order.
+"""Following: reads committed messages in a thread, and passes them to the event loop in order.
 
-What this process appends itself is handed over as the objects that it has, if it comes right behind the follower's
-place (``offer``). Everything else is read from the database: when the bell rings, and every ``_LOOK_S`` in case it did
-not. One batch is on its way to the loop at a time; what the loop has by then is left out of it.
+Messages that this process appends are passed on as the objects in memory, if they directly follow the follower's
+position (``offer``). All others are read from the database: when the bell rings, and every ``_LOOK_S`` in case it did
+not. One batch at a time is passed to the loop, without messages that the loop already has.
 
-All that a read sees is of one transaction: with the rows it reads the epoch and the highest number that was ever
-evicted. Below that the follower cannot know what it has missed, whatever its channels' floors say, and loads anew
-(``Lost``). tests/models/test_sqlite_floors.py shows the holes that are there otherwise.
+Each read is one transaction, which also reads the epoch and the highest number that was ever evicted. A follower below
+that cannot know what it has missed, whatever its channels' floors are, and reloads the log (``Lost``).
+tests/models/test_sqlite_floors.py shows the gaps that would occur otherwise.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from .files import Files, transaction
 from .start import COLUMNS, HEAD
 
 _LOOK_S = 0.25
-_ROWS = 256  # read at once, and taken in one turn of the loop
+_ROWS = 256  # read in one query, and handled in one turn of the loop
 _REPLACED = "the file of the log was removed or replaced while the server runs: restart the server"
 _GLANCE = f"SELECT epoch, {HEAD}, evicted FROM log"
 _READ = f"SELECT {COLUMNS} FROM message WHERE sequence > ? ORDER BY sequence LIMIT {_ROWS}"
 
 
 class _Batch(NamedTuple):
-    """All messages up to there. What is missing in between was replaced, or its ttl was over."""
+    """All messages up to ``upto``. Missing numbers were replaced, or have expired."""
 
     upto: int
     messages: list[Message]
 
 
 class Follower:
-    """Made and used in the event loop; ``_run`` and what it calls are the thread's. ``position``: see ``follow``.
+    """Used in the event loop; ``_run`` and the methods that it calls run in the thread. ``position``: see ``follow``.
 
-    ``ended`` is done with Lost, or with what ``news`` has raised. ``problem`` is a sentence for the operator.
+    ``ended`` raises Lost, or an exception of ``news``. ``problem`` is a message for the operator.
     """
 
     def __init__(self, files: Files, after: int, epoch: str, news: News) -> None:
         self.position = after
         self.problem: str | None = None
-        self.replaced = False  # the file is not the log's any more: whatever is appended now would be lost
+        self.replaced = False  # the file was replaced: messages appended now would be lost
         self._files = files
         self._epoch = epoch
         self._news = news
@@ -66,14 +66,14 @@ class Follower:
         return None if self._bell is None else self._bell.name
 
     def close(self) -> None:
-        """Nothing is handed over any more. The thread ends; ``gone`` tells."""
+        """Stops passing messages on. ``gone`` is set when the thread has ended."""
         self._closed = True
         self._taken.set()
         if self._bell is not None:
             self._bell.ring()
 
     def offer(self, epoch: str, first: int, messages: Sequence[Message]) -> None:
-        """What this process has appended."""
+        """Passes on messages that this process has appended."""
         if first == self.position + 1 and epoch == self._epoch:
             self._hand_over(messages[-1].sequence, messages)
         elif first > self.position and self._bell is not None:
@@ -157,7 +157,7 @@ class Follower:
         return int(head)
 
     def _call(self, back: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody follows any more
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(back)
 
 
@@ -167,7 +167,7 @@ def message_of(row: tuple[Any, ...]) -> Message:
 
 
 def _bell(files: Files) -> Bell | None:
-    """None where the file system has no FIFOs: then the follower looks every now and then."""
+    """None if the file system has no FIFOs: the follower then only polls."""
     try:
         return Bell(files.beside(".bells"))
     except OSError:

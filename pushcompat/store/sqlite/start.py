@@ -1,19 +1,21 @@
-"""Opening the database, and whether what is in it is still what clients were told: else it gets a new epoch.
+"""Opens the database, and decides whether its contents still match what clients have received: if not, it gets a new
+epoch.
 
-A sequence number that was given once must never be given again under the same epoch, and nothing that was acknowledged
-may be missing under it. ``why_new_epoch`` says when that cannot be promised. What it goes by:
+A sequence number must never be given twice within an epoch, and no acknowledged message may be missing from it.
+``why_new_epoch`` decides whether that is guaranteed, by:
 
-- ``boot``, the kernel's id of its own start, and ``clean``, which the last process sets when it stops. If the machine
-  was started anew and the log was not stopped, there was a power cut or a crash of the kernel, and with NORMAL the last
-  commits may be gone. With FULL none are.
-- the mark beside the file, written after each commit and before its publishers are answered. If it names another epoch,
-  or more numbers or more starts than the file has, then the file is an older copy, put back. If it is missing nobody
-  can say. A start syncs its mark: so a start whose own commit was lost in a power cut is noticed too.
-- ``file``, the device, inode and generation: another means that the whole directory was copied back, mark included.
+- ``boot``, the kernel's boot id, and ``clean``, which the last process sets when it stops. If the machine was rebooted
+  without a clean stop, there was a power cut or a kernel crash: with NORMAL the last commits may be lost, with FULL
+  none are.
+- the mark beside the file, written after each commit and before its publishers are answered. If it has another
+  epoch, or more numbers or starts than the file, then the file is a restored older copy. If it is missing, that is
+  unknown. A
+  start syncs its mark, so a start whose own commit was lost in a power cut is detected too.
+- ``file``, the device, inode and generation: if they differ, the whole directory was restored, including the mark.
 
-``kill -9`` needs none of these: what was committed is in the kernel's hands.
+``kill -9`` needs none of these: committed data is already in the kernel.
 
-tests/models/test_sqlite_start.py explores all this with ``why_new_epoch`` itself, and shows what each part is for.
+tests/models/test_sqlite_start.py explores this with ``why_new_epoch`` itself, and shows why each part is necessary.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from .files import Files, Mark, Place, WriteLock, transaction
 
 APPLICATION_ID = int.from_bytes(b"push", "big")
 VERSION = 1
-# The statements that make a database of one version one of the next
+# The statements that convert a database of one version to the next
 MIGRATIONS: dict[int, tuple[str, ...]] = {}
 SCHEMA = (
     # No index but the sequence: one by channel makes an append cost four times as much
@@ -46,12 +48,12 @@ SCHEMA = (
        starts INTEGER NOT NULL, boot TEXT NOT NULL, clean INTEGER NOT NULL, synchronous TEXT NOT NULL,
        file TEXT NOT NULL)""",
     "CREATE TABLE floor (channel TEXT PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID",
-    # The answers to publishes with a key, under the sequence number of the publish's last message
+    # The receipts of publishes with a key, by the sequence number of the publish's last message
     """CREATE TABLE receipt (sequence INTEGER PRIMARY KEY, publisher TEXT NOT NULL, key TEXT NOT NULL,
        digest BLOB NOT NULL, epoch TEXT NOT NULL, subscribers TEXT NOT NULL, time_ms INTEGER NOT NULL)""",
 )
 COLUMNS = ", ".join(Message.__struct_fields__)
-# The highest number given. Were it written by each append, a page more would go into the WAL: a tenth of its time
+# The highest number given. Writing it with each append would add a page to the WAL: a tenth of its time
 HEAD = "max(head, coalesce((SELECT max(sequence) FROM message), 0))"
 FULL = "FULL"
 
@@ -60,7 +62,7 @@ _LOCK_S = 20.0  # how long a start waits for others to start, stop or write
 
 
 class State(NamedTuple):
-    """What of the log's row a start goes by."""
+    """The fields of the log's row that a start needs."""
 
     epoch: str
     head: int
@@ -81,7 +83,7 @@ class Started(NamedTuple):
 
 
 def why_new_epoch(state: State, boot: str, file: str, mark: Place | None) -> str | None:
-    """None: the epoch stays. ``boot`` and ``file`` are what they are now; ``boot`` is empty where it is not known."""
+    """None: the epoch is kept. ``boot`` and ``file`` are the current values; ``boot`` is empty if unknown."""
     if not state.clean and state.synchronous != FULL and (not boot or state.boot != boot):
         return "the machine was restarted without a clean stop of the server"
     if mark is None:
@@ -94,7 +96,7 @@ def why_new_epoch(state: State, boot: str, file: str, mark: Place | None) -> str
 
 
 def start(files: Files) -> Started:
-    """Opens or makes the log. Raises ConfigError."""
+    """Opens or creates the log. Raises ConfigError."""
     path = files.path
     check_place(path)
     try:
@@ -109,18 +111,18 @@ def start(files: Files) -> Started:
     except sqlite3.Error as error:
         raise ConfigError(f"cannot open the log {path}: {error}") from None
     except TimeoutError:
-        raise ConfigError(f"cannot open the log {path}: another process holds {path}.lock; stop that one") from None
+        raise ConfigError(f"cannot open the log {path}: another process holds {path}.lock; stop that process") from None
     except OSError as error:
         raise ConfigError(f"cannot open the log {path}: {error.strerror}: {error.filename or path}") from None
 
 
 def check_place(path: Path) -> None:
-    """What SQLite would only call "unable to open database file"."""
+    """Raises ConfigError with the reason, for which SQLite only has "unable to open database file"."""
     directory = path.parent
     if path.is_dir():
         raise ConfigError(f"{path} is a directory; name a file in it, such as {path / 'log.sqlite'}")
     if not directory.is_dir():
-        raise ConfigError(f"there is no directory {directory}; make it, or set another --store")
+        raise ConfigError(f"directory {directory} does not exist; create it, or set another --store")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigError(f"the directory {directory} cannot be written to; make it writable, or set another --store")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
@@ -128,7 +130,7 @@ def check_place(path: Path) -> None:
 
 
 def stop(files: Files, mark: Mark) -> None:
-    """Notes that nothing is missing, if this is the last process. The disk has everything then."""
+    """Records a clean stop, if this is the last process. Everything is then synced to the disk."""
     with closing(WriteLock(files.beside(".lock"))) as lock, lock.within(_LOCK_S):
         if mark.alone() and files.path.exists():  # SQLite would make an empty one, for everybody to read
             with closing(files.connect()) as connection:
@@ -162,7 +164,7 @@ class _Damaged(Exception):
 
 
 def _examine(files: Files, mark: Mark, alone: bool) -> int:
-    """The version of the database, 0 where there is none yet. Does not write: the file may be somebody else's."""
+    """The version of the database, 0 if there is none yet. Does not write: the file may belong to another program."""
     path = files.path
     foreign = ConfigError(f"{path} is not a log of this server; set another --store")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -198,7 +200,7 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 def _set_aside(files: Files) -> Path:
-    """Renames the database, and what belongs to it, so that somebody may still look at it."""
+    """Renames the database and its WAL, so that they can still be examined."""
     name = f"{files.path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
     for suffix in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):
@@ -209,7 +211,7 @@ def _set_aside(files: Files) -> Path:
 def _prepare(
     connection: sqlite3.Connection, files: Files, mark: Mark, version: int, alone: bool, file: str
 ) -> tuple[Place, str | None]:
-    """Returns the place of the log, and why its epoch is new, if it is."""
+    """Returns the end of the log, and the reason for a new epoch, if any."""
     if 0 < version < VERSION and not alone:
         raise ConfigError(f"the log {files.path} has an older format and is in use; stop the processes that use it")
     with transaction(connection, "BEGIN IMMEDIATE"):
@@ -256,9 +258,9 @@ def _made(path: Path) -> str:
 
 
 def identity(descriptor: int) -> str:
-    """Of the file, for as long as it is there. An inode's number is soon given to another file (on ext4 to the next
-    one), but with another generation. The device counts where it has a number of its own: that of tmpfs or overlayfs is
-    another at each mount.
+    """Identifies the file, as long as it exists. An inode's number is soon reused for another file (on ext4 for the
+    next one), but with another generation. The device number is omitted for tmpfs and overlayfs, where it changes with
+    each mount.
     """
     status = os.fstat(descriptor)
     generation = bytes(8)
@@ -269,7 +271,7 @@ def identity(descriptor: int) -> str:
 
 
 def _boot() -> str:
-    """Linux, else macOS. Empty where neither can be asked."""
+    """On Linux or macOS; empty if unknown."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     with suppress(OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""The store: which threads there are, and what the event loop does with what they have done."""
+"""The store: its threads, and its part in the event loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .writer import Appended, Writer, unavailable
 FILE = "log.sqlite"  # in the state directory, if no other is named
 _SYNCHRONOUS = {"normal": "NORMAL", "full": start.FULL}
 _STANDSTILL_S = 10.0  # of an append, until it is a problem that health tells
-_CLOSE_S = 10.0  # a disk that stands still does not hold the process for longer
+_CLOSE_S = 10.0  # a stalled disk must not delay the exit for longer
 _TRIM_EVERY_S = 1.0  # at most: a pass over the log costs all threads time
 _SWITCH_S = 0.0005  # see ``open``
 
@@ -75,14 +75,14 @@ class SqliteStore:
         if synchronous is None or options:
             raise ConfigError("after ? only synchronous=normal or synchronous=full may follow")
         if not path:
-            with suppress(OSError):  # what is wrong is said when it is opened
+            with suppress(OSError):  # errors are reported when it is opened
                 state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         return cls(Path(path) if path else state_dir / FILE, retention, synchronous)
 
     # Life
 
     async def open(self) -> None:
-        # Threads wait for the interpreter's lock no longer than that, instead of 5 ms at each of their steps
+        # Threads wait at most this long for the interpreter's lock, instead of 5 ms for each step
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_S))
         self._reads, self._writes, self._trims = Worker("log reads"), Worker("log writes"), Worker("log trims")
         started = await self._reads.do(partial(start.start, self._files))
@@ -97,7 +97,7 @@ class SqliteStore:
             raise ConfigError(f"cannot open the log {self._files.path}: {error}") from None
 
     async def close(self) -> None:
-        """What is under way is finished, if the disk lets it."""
+        """Finishes pending work, if the disk responds."""
         self._closed = True
         for follower in self._followers:
             follower.close()
@@ -125,7 +125,7 @@ class SqliteStore:
 
     def _announce(self, started: start.Started) -> None:
         if started.kept_as is not None:
-            detail = f"{self._files.path} is damaged: it is kept as {started.kept_as}, and a new log begins"
+            detail = f"{self._files.path} is damaged: it is kept as {started.kept_as}, and a new log is created"
             logs.event(Event.LOG_DAMAGED, logging.ERROR, detail=detail)
         if started.renewed is not None:
             logs.event(Event.LOG_RENEWED, logging.WARNING, epoch=started.epoch, detail=started.renewed)
@@ -154,7 +154,9 @@ class SqliteStore:
         done(appended.outcomes)
 
     def _note(self, appended: Appended) -> None:
-        """Logs when it begins to fail, and when it works again. A full log can be read, so the server stays ready."""
+        """Logs when appending starts to fail, and when it works again. A full log can be read, so the server stays
+        ready.
+        """
         if appended.trouble is None:
             logs.event(Event.LOG_WORKS, logging.WARNING)
         else:
@@ -231,7 +233,7 @@ class SqliteStore:
     # Trimming
 
     def _trim_soon(self, urgent: bool) -> None:
-        """From the writing thread; not while it is under way, or was just now."""
+        """Called from the writing thread; does nothing during a trim, or shortly after one."""
         now = self._clocks[1]()
         if not self._trimming and now >= self._trimmed_at + _TRIM_EVERY_S:
             self._trimming, self._trimmed_at = True, now

@@ -1,11 +1,11 @@
-"""Trimming: what need not be retained any more is deleted, and the floors say so.
+"""Trimming: deletes messages that need not be retained, and raises the floors.
 
-One pass reads what decides about each message, without a lock, and ``retain``, the rule of all stores, says what stays.
-The rest is deleted in slices, each a transaction under the write lock (a millisecond), with the floors that speak for
-it: whoever reads sees a message, or a floor above it. Only one process trims at a time.
+One pass reads the relevant columns of each message, without a lock, and ``retain``, the rule of all stores, decides
+which messages stay. The others are deleted in slices, each a transaction under the write lock (a millisecond), together
+with their floors: a reader sees either a message, or a floor at or above it. Only one process trims at a time.
 
-What is younger than ``_GRACE_S`` is left, since a follower in a process that was slow may not have read it yet; it
-would have to load anew. But not at twice the byte budget, or where the log is full: publishers would be refused.
+Messages younger than ``_GRACE_S`` are left, since a slow follower may not have read them yet and would have to reload
+the log. Except at twice the byte budget, or if the log is full: publishers would be refused.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from .start import HEAD
 
 _GRACE_S = 10.0
 _SLICE = 1000  # messages
-_AT_LEAST = 16_384  # messages: more often it is not worth the pass
+_AT_LEAST = 16_384  # messages; for fewer a pass is not worth it
 _LOG = f"SELECT floor, evicted, {HEAD} FROM log"
 _MESSAGES = """SELECT sequence, channel, key, ttl_s, time_ms, length(data) FROM message
                WHERE sequence <= ? ORDER BY sequence"""
-# The last that is too old, or that is one of too many
+# The last one that is too old, or beyond the maximum number
 _RECEIPTS = """SELECT max(coalesce((SELECT max(sequence) FROM receipt WHERE time_ms <= ?), 0),
                           coalesce((SELECT sequence FROM receipt ORDER BY sequence DESC LIMIT 1 OFFSET ?), 0))"""
 _RAISE = """INSERT INTO floor VALUES (?, ?)
@@ -41,7 +41,7 @@ _RAISE = """INSERT INTO floor VALUES (?, ?)
 
 
 def trim(files: Files, retention: Retention, clock: Callable[[], float], urgent: bool) -> int:
-    """Returns how many messages were deleted. 0 also where another process is at it. Raises sqlite3.Error, OSError."""
+    """Returns the number of deleted messages; 0 also if another process is trimming. Raises sqlite3.Error, OSError."""
     with _alone(files) as alone:
         if not alone:
             return 0
@@ -50,7 +50,7 @@ def trim(files: Files, retention: Retention, clock: Callable[[], float], urgent:
 
 
 class _Outline(NamedTuple):
-    """What is decided by: the messages that are old enough, and what the floors were."""
+    """The input of the decision: the messages that are old enough, and the floors."""
 
     messages: list[Message]
     floors: dict[str, int]
@@ -91,26 +91,30 @@ class _Trim:
         return _Outline([_outline_of(row) for row in rows], floors, floor, evicted, receipts_upto)
 
     def _older_than(self, time_ms: int, head: int) -> int:
-        """The last sequence number of that age, found by halves: where clocks went back, about there."""
+        """The last sequence number of that age, by bisection; approximate if the clock went back."""
         (first,) = self._connection.execute("SELECT min(sequence) FROM message").fetchone()
         numbers = range(first or head, head + 1)
         return numbers.start - 1 + bisect_right(numbers, time_ms, key=self._time_ms)
 
     def _time_ms(self, sequence: int) -> int:
-        """Of the first message from there on."""
+        """The time of the first message from ``sequence`` on."""
         row = self._connection.execute(
             "SELECT time_ms FROM message WHERE sequence >= ? ORDER BY sequence LIMIT 1", (sequence,)
         ).fetchone()
         return self._now_ms if row is None else int(row[0])
 
     def _delete(self, dead: Sequence[Message], kept: Kept) -> None:
-        """Deletes them. The floor of each is raised that is not above what the floors are going to be."""
+        """Deletes them, and raises the floors of their channels: not for replaced or expired messages above the final
+        floors.
+        """
         raised: dict[str, int] = {}
         for message in dead:
             channel, sequence = message.channel, message.sequence
             if sequence <= kept.floors.get(channel, kept.floor):
                 raised[channel] = max(raised.get(channel, 0), sequence)
-        self._connection.execute(f"UPDATE log SET head = {HEAD}")  # which no message may say any more after this
+        self._connection.execute(
+            f"UPDATE log SET head = {HEAD}"
+        )  # the messages that it is computed from may be deleted
         sequences = msgspec.json.encode([message.sequence for message in dead]).decode()
         self._connection.execute("DELETE FROM message WHERE sequence IN (SELECT value FROM json_each(?))", (sequences,))
         self._connection.executemany(_RAISE, raised.items())
@@ -118,7 +122,7 @@ class _Trim:
             self._connection.execute("UPDATE log SET evicted = max(evicted, ?)", (max(raised.values()),))
 
     def _finish(self, kept: Kept, stay: int, receipts_upto: int) -> None:
-        """Folds floors, forgets receipts, and says when it is worth to trim again."""
+        """Merges floors, deletes receipts, and sets when to trim again."""
         execute = self._connection.execute
         floor = kept.floor
         if execute("SELECT count(*) FROM floor").fetchone()[0] > MOST_FLOORS:
@@ -134,7 +138,7 @@ class _Trim:
 
 
 def _outline_of(row: tuple[Any, ...]) -> Message:
-    """``retain`` looks at the payload's length alone, so that it need not be read."""
+    """``retain`` needs only the payload's length, so the payload is not read."""
     sequence, channel, key, ttl_s, time_ms, size = row
     data = cast(bytes, range(size))
     return Message(channel, data, key=key, ttl_s=ttl_s, time_ms=time_ms, sequence=sequence)
@@ -142,7 +146,7 @@ def _outline_of(row: tuple[Any, ...]) -> Message:
 
 @contextmanager
 def _alone(files: Files) -> Iterator[bool]:
-    """Whether no other process trims; it does not until this is over."""
+    """Yields whether this process may trim: no other process does until the context ends."""
     descriptor = os.open(files.beside(".bells"), os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:

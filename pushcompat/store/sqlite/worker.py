@@ -1,6 +1,6 @@
-"""A thread that does one thing after the other for the event loop.
+"""A thread that executes calls in order for the event loop.
 
-Unlike those of the standard library's executors it does not hold the process at its end: a disk may never answer.
+Unlike threads of the standard library's executors it does not delay the exit of the process: a disk may never respond.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Worker:
         threading.Thread(target=self._run, name=f"pushcompat {name}", daemon=True).start()
 
     def put(self, work: Callable[[], None]) -> None:
-        """``work`` raises nothing."""
+        """``work`` must not raise."""
         self._queue.put(work)
 
     async def do(self, work: Callable[[], _Result]) -> _Result:
@@ -53,10 +53,10 @@ class Worker:
         try:
             self._loop.call_soon_threadsafe(back)
         except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
+            pass  # the loop is closed
 
     async def end(self) -> None:
-        """Returns when all that was put is done."""
+        """Returns when all queued work is done."""
         self._queue.put(None)
         await self._ended.wait()
 

@@ -1,12 +1,12 @@
-"""Appending: one group, one transaction, in a thread, so that a disk that stands still holds up the publishers alone.
+"""Appending: one transaction for each group, in a thread, so that a stalled disk delays only publishers.
 
-Each call into SQLite gives the interpreter's lock away, and a busy event loop gives it back late. So a group is few
-calls, however many messages it has: all rows of up to ``_ROWS`` messages are one INSERT. (64 publishers: 1.2 µs a
-message, 2.1 µs by ``executemany``, and a tenth of the hand-overs.)
+Each call into SQLite releases the interpreter's lock, and a busy event loop returns it late. So a group is few calls,
+whatever its number of messages: all rows of up to ``_ROWS`` messages are one INSERT. (64 publishers: 1.2 µs a
+message, 2.1 µs by ``executemany``, and a tenth of the lock hand-overs.)
 
-In the transaction, under the write lock: the head that the group starts from, the answers to keys that other processes
-have stored meanwhile, the rows. After the COMMIT, and still under the lock, the mark. Then the publishers
-are answered. An error at any point leaves nothing of the group: SQLite has rolled back, or does so now.
+In the transaction, under the write lock: read the head, read receipts that other processes have stored since, insert
+the rows. After the COMMIT, still under the lock, write the mark. Then the publishers are answered. After an error at
+any point nothing of the group is stored: the transaction is rolled back.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from .bells import Bells
 from .files import Files, Mark, Place, WriteLock, pages_used, transaction
 from .start import HEAD, primary_code
 
-_ROWS = 100  # in one INSERT: 900 values, of the 999 that every SQLite takes
+_ROWS = 100  # in one INSERT: 900 values, below SQLite's lowest limit of 999
 
 
 class _Form:
-    """Some columns of a message: their values, and the statement that inserts so many rows of them."""
+    """Some columns of a message: their values, and the INSERT statements by number of rows."""
 
     def __init__(self, *columns: str) -> None:
         self.values: Callable[[Message], tuple[object, ...]] = attrgetter(*columns)
@@ -52,14 +52,14 @@ _NONE = (None,) * len(_RARE)
 _LOG = f"SELECT epoch, {HEAD}, starts FROM log"
 _RECEIPT = "sequence, publisher, key, digest, epoch, subscribers, time_ms"
 _INSERT_RECEIPT = f"INSERT INTO receipt ({_RECEIPT}) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_SIZE_EVERY = 256  # messages; how often the size of the database is looked at
+_SIZE_EVERY = 256  # messages between two checks of the size of the database
 
-_full = StoreFull("the log is full; retry later. The server's own log says what to change")
+_full = StoreFull("the log is full; retry later. The log lines of the server say what to change")
 unavailable = Unavailable("the log cannot be written now; retry with the same Idempotency-Key")
 
 
 class Appended(NamedTuple):
-    """What became of a group. ``messages`` are in the log from ``first`` on. ``trouble`` is for the operator."""
+    """The result of a group. ``messages`` are in the log from ``first`` on. ``trouble``: a message for the operator."""
 
     outcomes: Sequence[Outcome]
     epoch: str = ""
@@ -70,7 +70,7 @@ class Appended(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """A group on its way into the log."""
+    """A group that is being appended."""
 
     outcomes: list[Outcome]
     messages: list[Message]
@@ -78,9 +78,9 @@ class _Rows(NamedTuple):
 
 
 class Writer:
-    """Used in one thread, but for ``receipts``, whose size and window anybody may read.
+    """Used in one thread, except for the size and window of ``receipts``.
 
-    ``trim(urgent)`` is called when the log has grown by as much as is worth it.
+    ``trim(urgent)`` is called when the log has grown enough.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Writer:
         self._window_s = retention.idempotency_s
         self.receipts = Receipts(retention)
         self._known = 0  # the head when receipts were read last
-        self._size_looked_at = 0  # and when the size was looked at
+        self._size_looked_at = 0  # the head when the size was last checked
         self._connection = files.connect()
         self._lock = WriteLock(files.beside(".lock"))
         self._read_receipts()
@@ -188,7 +188,7 @@ class Writer:
                 self._trim(False)
 
     def _read_receipts(self) -> None:
-        """Takes over what other processes have stored, or this one before it was started again."""
+        """Reads receipts that other processes have stored, or this one before a restart."""
         rows = self._connection.execute(
             f"SELECT {_RECEIPT} FROM receipt WHERE sequence > ? ORDER BY sequence", (self._known,)
         ).fetchall()
