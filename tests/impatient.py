@@ -1,4 +1,4 @@
-"""``python -m tests.impatient``: a server whose parent waits for a worker that stands still for 1 s, and not for 30."""
+"""``python -m tests.impatient``: a server whose parent waits 1 s for a worker that hangs, instead of 30 s."""
 
 from __future__ import annotations
 

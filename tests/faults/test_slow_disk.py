@@ -1,4 +1,4 @@
-"""A disk that stands still under the log: publishers wait for their answers, and nobody else waits for anything."""
+"""A stalled disk under the log delays the responses to publishers, and nothing else."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class State(NamedTuple):
     snapshot_chunks: int = 0
     snapshot_count: int = 0  # messages in it
     snapshot_size: int = 0  # ``size``, there
-    floor: int = 0  # where there is no snapshot
+    floor: int = 0  # without a snapshot
     version: int = VERSION  # of what all keys hold
 
     @property

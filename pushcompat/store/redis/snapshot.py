@@ -4,7 +4,7 @@ A stream frees memory only if its oldest entries are removed, so it cannot keep 
 beside the many of a busy one. It contains the recent part of the log. The retained messages from before are a list of
 chunks, the snapshot. When the stream has outgrown the snapshot, one process writes a new one and trims the stream.
 
-That process can pause at any point, and another one can do the same meanwhile. Therefore:
+That process can pause at any point, and another one can do the same in the meantime. Therefore:
 
 - It takes a lease under a random token. The key of the chunks contains the token, and expires unless it becomes the
   snapshot.

@@ -132,7 +132,7 @@ def check_place(path: Path) -> None:
 def stop(files: Files, mark: Mark) -> None:
     """Records a clean stop, if this is the last process. Everything is then synced to the disk."""
     with closing(WriteLock(files.beside(".lock"))) as lock, lock.within(_LOCK_S):
-        if mark.alone() and files.path.exists():  # SQLite would make an empty one, for everybody to read
+        if mark.alone() and files.path.exists():  # SQLite would create an empty file, readable by all users
             with closing(files.connect()) as connection:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("UPDATE log SET clean = 1")
@@ -246,9 +246,10 @@ def _number(connection: sqlite3.Connection, statement: str) -> int:
 
 
 def _made(path: Path) -> str:
-    """Makes the file, if there is none, for this user alone, and returns which file it is: ``identity``.
+    """Creates the file if it does not exist, readable only by this user, and returns its ``identity``.
 
-    Not while this process has the database open: to close a file gives up all locks that SQLite has on it (POSIX).
+    Not while this process has the database open: closing a file releases all its locks of the process (POSIX),
+    including SQLite's.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
