@@ -159,7 +159,7 @@ def test_an_import_for_the_type_checker_alone_is_seen() -> None:
     assert ".hub.fanout" in found_in(tree, path)
 
 
-def test_nobody_but_the_store_knows_which_stores_there_are() -> None:
+def test_only_the_store_package_knows_the_list_of_stores() -> None:
     for path in FILES:
         if not module_of(path).startswith("store"):
             assert not {name for name in imports(path) if name.startswith(".store.") and name[1:] not in INTERFACES}, (

@@ -46,7 +46,7 @@ def test_each_worker_has_sockets_of_its_own_on_one_port(bind: Bind, host: str, g
     assert used == port or not given
 
 
-def test_where_the_kernel_does_not_spread_connections_the_workers_share_sockets(
+def test_workers_share_sockets_if_the_kernel_does_not_spread_connections(
     bind: Bind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listening, "_SPREADS", False)

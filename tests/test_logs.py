@@ -177,7 +177,7 @@ def test_as_json_a_traceback_is_a_field(log: Log) -> None:
     assert "ValueError: no" in document["exception"]
 
 
-def test_of_libraries_only_warnings_are_said(log: Log) -> None:
+def test_only_warnings_of_libraries_are_logged(log: Log) -> None:
     log.configure(level="debug")
     logging.getLogger("tornado.access").info("200 GET / (127.0.0.1) 0.5ms")
     logging.getLogger("asyncio").debug("Using selector")

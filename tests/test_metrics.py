@@ -84,7 +84,7 @@ def test_figures_of_several_workers_become_those_of_one_server() -> None:
     assert [both[name] for name in gauges] == [5, 100, 30, 0]
 
 
-def test_of_a_worker_that_is_gone_what_it_counted_stays() -> None:
+def test_the_counters_of_a_worker_that_has_ended_are_kept() -> None:
     metrics = Metrics()
     metrics.publishes = 3
     metrics.subscriptions["websocket"] = 2

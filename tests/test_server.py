@@ -83,7 +83,7 @@ def test_sighup_asks_for_a_reload_and_usr1_and_usr2_are_ignored(server: Server) 
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux to see another process's limits")
-def test_it_raises_its_limit_of_open_files_and_says_how_many_connections_that_allows(tmp_path: Path) -> None:
+def test_the_server_raises_the_limit_of_open_files_and_logs_how_many_connections_it_allows(tmp_path: Path) -> None:
     soft, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256, hard - 1), hard))
     try:

@@ -73,7 +73,7 @@ def test_a_socket_that_takes_no_connections_is_refused(tmp_path: Path, options: 
 
 
 @pytest.mark.parametrize("options", [ALONE, WORKERS])
-def test_it_says_when_it_is_ready_that_it_lives_and_when_it_stops(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_the_server_notifies_systemd_of_ready_watchdog_and_stopping(tmp_path: Path, options: tuple[str, ...]) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.settimeout(PATIENCE_S)
         manager.bind(str(tmp_path / "notify"))

@@ -118,7 +118,7 @@ def test_a_unix_socket_is_shared_and_removed_at_the_end(tmp_path: Path) -> None:
             process.kill()
 
 
-def test_it_starts_without_standard_streams(tmp_path: Path) -> None:
+def test_the_supervisor_starts_without_standard_streams(tmp_path: Path) -> None:
     """Else its sockets have their numbers, and a worker its standard input in place of one."""
     path = tmp_path / "s"
     command = [sys.executable, "-m", "pushcompat", "--publish-key", KEY, "--state-dir", str(tmp_path), "--workers", "2"]

@@ -29,7 +29,7 @@ def test_any_of_the_keys_lets_a_publisher_in(line: str) -> None:
         (["Authorization: Bearer first-key", "Authorization: Bearer first-key"], "invalid publish key"),
     ],
 )
-def test_whoever_has_no_key_is_told_what_is_missing(lines: list[str], said: str) -> None:
+def test_a_publisher_without_a_valid_key_gets_the_reason(lines: list[str], said: str) -> None:
     with pytest.raises(Unauthorized, match=said):
         PublishKeys(KEYS).check(request(*lines))
 

@@ -696,14 +696,16 @@ def test_backoff_has_full_jitter_from_half_a_second_to_thirty() -> None:
 # Which transport
 
 
-def test_where_websocket_is_refused_it_falls_back(prompt: None) -> None:
+def test_the_listener_falls_back_if_websocket_is_refused(prompt: None) -> None:
     blocked = says(answer(403, b"<html>blocked</html>"))
     with stub(blocked, over_eventsource(opened(0), message(1), then=hold)) as server:
         assert Heard(server.url, count=1).ids == [1]
     assert [query(talk)["transport"] for talk in server.talks] == ["websocket", "eventsource"]
 
 
-def test_where_a_stream_delivers_nothing_it_falls_back_to_polls(monkeypatch: pytest.MonkeyPatch, prompt: None) -> None:
+def test_the_listener_falls_back_to_polls_if_a_stream_delivers_nothing(
+    monkeypatch: pytest.MonkeyPatch, prompt: None
+) -> None:
     monkeypatch.setattr(listener, "OPEN_S", 100 * MS)
     with stub(over_websocket(then=hold), over_eventsource(then=hold), over_longpoll(opened(0), message(1))) as server:
         assert Heard(server.url, count=1).ids == [1]
@@ -769,7 +771,7 @@ def test_a_websocket_that_is_closed_for_good_later_is_too(no_backoff: None) -> N
     assert resumed(server.talks[1]) == cursor(1)
 
 
-def test_it_ends_when_the_last_transport_refuses(no_backoff: None) -> None:
+def test_the_listener_ends_when_the_last_transport_is_refused(no_backoff: None) -> None:
     with (
         stub(closed(4403), refuses(403, "not this channel"), refuses(403, "not this channel either")) as server,
         pytest.raises(PermanentError, match="not this channel either"),
@@ -825,7 +827,7 @@ def test_time_that_is_up_ends_it_with_0_or_without_the_count_1(transport: str) -
 
 
 @every_transport
-def test_it_speaks_tls(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_listener_connects_over_tls(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
     _tls.cache_clear()
     try:
@@ -960,7 +962,7 @@ class Following:
 
 
 @every_transport
-def test_it_follows_the_server_through_a_cut(server: Server, transport: str, prompt: None) -> None:
+def test_the_listener_resumes_after_a_lost_connection(server: Server, transport: str, prompt: None) -> None:
     with Proxy(server.port) as proxy:
         following = Following(proxy.url, [transport], 4)
         server.publish("a", "one")
@@ -975,7 +977,7 @@ def test_it_follows_the_server_through_a_cut(server: Server, transport: str, pro
 
 
 @every_transport
-def test_it_follows_through_a_restart_and_misses_nothing(tmp_path: Path, transport: str, prompt: None) -> None:
+def test_the_listener_resumes_after_a_restart_and_misses_nothing(tmp_path: Path, transport: str, prompt: None) -> None:
     with restarting(tmp_path, transport) as (following, second):
         second.publish("a", "two")
         assert following.next()["data"] == "two"
@@ -983,9 +985,7 @@ def test_it_follows_through_a_restart_and_misses_nothing(tmp_path: Path, transpo
 
 
 @every_transport
-def test_it_follows_through_a_restart_and_says_that_history_is_gone(
-    tmp_path: Path, transport: str, prompt: None
-) -> None:
+def test_the_listener_reports_lost_history_after_a_restart(tmp_path: Path, transport: str, prompt: None) -> None:
     with restarting(tmp_path, transport, "--store", "memory:") as (following, second):
         reset = following.next()
         second.publish("a", "two")
@@ -1009,7 +1009,7 @@ def restarting(state_dir: Path, transport: str, *options: str) -> Iterator[tuple
         second.stop()
 
 
-def test_it_takes_the_best_transport(server: Server) -> None:
+def test_the_listener_uses_the_best_transport(server: Server) -> None:
     following = Following(server.url, list(TRANSPORTS), 1)
     assert server.metric('pushcompat_subscriptions{transport="websocket"}') == 1
     server.publish("b", "x")

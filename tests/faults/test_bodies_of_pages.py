@@ -41,7 +41,7 @@ def test_a_request_without_a_body_keeps_the_connection(shared_client: Client, me
     assert shared_client.response()[2] == b"ok\n"
 
 
-def test_who_sends_a_body_that_is_not_taken_still_gets_the_answer(shared_client: Client) -> None:
+def test_a_client_whose_body_is_not_accepted_still_gets_the_response(shared_client: Client) -> None:
     """With its bytes unread, the kernel would reset the connection, and take the answer with it."""
     shared_client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3_000_000)
     assert shared_client.problem()[0] == 405

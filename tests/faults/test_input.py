@@ -113,7 +113,7 @@ def test_a_head_with_as_much_as_is_allowed_is_taken(shared_client: Client, query
 
 
 @pytest.mark.options("--poll-grace", "600")
-def test_of_pollers_that_left_the_last_10000_places_are_counted(server: Server) -> None:
+def test_only_the_last_10000_absent_pollers_are_counted(server: Server) -> None:
     cursor = server.publish("any", "x")["id"]
     for number in range(200):  # 64 channels each
         names = ",".join(f"made-up-{name}" for name in range(number * 64, number * 64 + 64))

@@ -96,7 +96,7 @@ def test_workers_count_together_also_while_they_are_replaced(tmp_path: Path) -> 
         assert {counted(server, "a") for _ in range(10)} == {10}
 
 
-def test_of_all_servers_on_one_log_one_sends_the_webhook_also_when_it_is_killed(tmp_path: Path, store: str) -> None:
+def test_one_of_all_servers_on_a_log_sends_the_webhook_also_when_it_is_killed(tmp_path: Path, store: str) -> None:
     with Receiver() as receiver, ExitStack() as stack:
         options = ("--presence-webhook", receiver.url, "--presence-secret", SECRET, "--presence-delay", "1s")
         running = stack.enter_context(servers(tmp_path, store, *options))

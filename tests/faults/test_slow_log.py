@@ -109,7 +109,7 @@ def test_publishes_of_one_connection_are_stored_one_after_the_other() -> None:
     run(scenario)
 
 
-def test_nobody_else_waits_for_a_publish_that_is_not_stored_yet() -> None:
+def test_a_publish_that_is_not_stored_yet_delays_no_other_client() -> None:
     async def scenario(store: SlowStore, hub: LocalHub, stack: ExitStack) -> None:
         publisher, poller = await connect(hub, stack), await connect(hub, stack)
         await send(publisher, publish(b"x"))

@@ -48,7 +48,7 @@ def test_what_is_published_through_one_reaches_the_subscribers_of_both(servers: 
             assert sequence(published) == number + 1
 
 
-def test_who_changes_the_server_after_each_message_misses_nothing_and_gets_nothing_twice(
+def test_a_client_that_changes_the_server_after_each_message_gets_each_once(
     servers: list[Server],
 ) -> None:
     cursor = servers[0].publish("c", "first")["id"]

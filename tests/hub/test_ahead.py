@@ -76,7 +76,7 @@ async def until_asked(store: BehindStore) -> None:
 
 
 @pytest.mark.parametrize("wire", CURSORS)
-def test_who_is_ahead_of_this_process_waits_for_it_and_never_moves_back(wire: str) -> None:
+def test_a_subscriber_ahead_of_this_process_waits_for_it_and_never_moves_back(wire: str) -> None:
     async def scenario(store: BehindStore, hub: LocalHub) -> None:
         await store.publish(*(Message("a", b"%d" % n) for n in (1, 2, 3)))
         client = await subscribed(hub, wire, format_cursor(store.epoch, 2))
@@ -91,7 +91,7 @@ def test_who_is_ahead_of_this_process_waits_for_it_and_never_moves_back(wire: st
 
 
 @pytest.mark.parametrize("wire", CURSORS)
-def test_who_is_ahead_of_the_log_gets_a_reset_once_its_head_is_known(wire: str) -> None:
+def test_a_subscriber_ahead_of_the_log_gets_a_reset_once_its_head_is_known(wire: str) -> None:
     async def scenario(store: BehindStore, hub: LocalHub) -> None:
         await store.publish(Message("a", b"1"))
         store.catch_up()

@@ -123,7 +123,7 @@ def test_a_reset_names_the_channels_that_may_have_had_something_and_goes_on_from
     assert subscriber.cursor == 4
 
 
-def test_of_somebody_unknown_all_channels_are_named_and_its_cursor_is_nowhere(rig: Rig) -> None:
+def test_a_reset_of_an_unknown_position_names_all_channels_and_has_the_null_cursor(rig: Rig) -> None:
     subscriber = rig.subscribe("a", "b", cursor=UNKNOWN_POSITION)
     assert rig.cursor(subscriber) == NULL_CURSOR
     rig.fanout.catch_up(subscriber)

@@ -194,7 +194,7 @@ def test_only_so_many_changes_are_under_way(monkeypatch: pytest.MonkeyPatch) -> 
     play(scenario)
 
 
-def test_of_several_processes_one_tells() -> None:
+def test_one_of_several_processes_reports_changes() -> None:
     async def scenario(application: Application) -> None:
         board = LocalBoard()
         nodes = [Node(application, board, f"p{number}") for number in range(3)]
@@ -212,7 +212,7 @@ def test_of_several_processes_one_tells() -> None:
     play(scenario)
 
 
-def test_nobody_tells_before_it_knows_that_it_is_the_first() -> None:
+def test_a_process_reports_nothing_before_it_knows_that_it_is_the_first() -> None:
     async def scenario(application: Application) -> None:
         board = LocalBoard()
         one = Node(application, board, "p1")

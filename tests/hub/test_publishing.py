@@ -98,7 +98,7 @@ def test_an_empty_body_is_the_signal(shared_client: Client, content_type: str) -
     assert "key" not in message
 
 
-def test_of_messages_with_one_key_the_latest_stays(shared_client: Client) -> None:
+def test_only_the_latest_message_of_a_key_is_retained(shared_client: Client) -> None:
     for channel in ("keyed?key=k", "keyed", "keyed?key=k&type=note", "keyed?key=j", "keyed-too?key=k"):
         shared_client.publish(channel, channel.encode())
         answered(shared_client)
@@ -253,7 +253,7 @@ def test_a_malformed_chunked_body_is_refused(shared_client: Client, body: bytes)
 @pytest.mark.parametrize(
     ("authorization", "said"), [(None, "Authorization: Bearer KEY"), ("Bearer wrong", "invalid publish key")]
 )
-def test_whoever_has_no_key_is_told_what_is_missing(
+def test_a_publisher_without_a_valid_key_gets_the_reason(
     shared_server: Server, shared_client: Client, authorization: str | None, said: str
 ) -> None:
     shared_client.request("POST", "/channels/refused", **({"Authorization": authorization} if authorization else {}))

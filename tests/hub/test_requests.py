@@ -362,7 +362,7 @@ EXPECT = b"POST /channels/expect HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 2\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"])
-def test_whoever_waits_to_be_asked_for_the_body_is_asked(shared_client: Client, framing: bytes) -> None:
+def test_a_client_that_expects_100_continue_gets_it(shared_client: Client, framing: bytes) -> None:
     shared_client.send(EXPECT + BEARER + framing)
     assert shared_client.head() == (100, {})
     shared_client.send(b"hi" if b"Length" in framing else b"2\r\nhi\r\n0\r\n\r\n")

@@ -152,7 +152,7 @@ def next_pong(client: Client) -> int:
 
 
 @pytest.mark.options("--websocket-input-rate", "10MiB")
-def test_of_a_ping_flood_the_latest_is_answered_and_it_costs_no_memory(server: Server) -> None:
+def test_only_the_latest_of_many_pings_is_answered_and_they_cost_no_memory(server: Server) -> None:
     """RFC 6455 §5.5.3: of pings that came before one is answered, only the latest needs an answer."""
     with server.connect() as client:
         assert client.upgrade("/channels/chat") == 101

@@ -277,7 +277,7 @@ def test_a_poller_that_comes_back_on_another_connection_is_counted_once() -> Non
     play(scenario)
 
 
-def test_of_pollers_without_a_connection_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_pollers_without_a_connection_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(stage: Stage) -> None:
         for number in range(8):
             client = await stage.client()
@@ -364,7 +364,7 @@ def test_when_the_log_becomes_another_one_during_a_pass_everyone_is_told_too() -
     play(scenario, Limits(max_visits=4))
 
 
-def test_whoever_missed_what_was_trimmed_before_we_saw_it_is_told() -> None:
+def test_a_subscriber_that_missed_trimmed_messages_gets_a_reset() -> None:
     async def scenario(stage: Stage) -> None:
         cursor = await stage.publish("a", "b")
         clients = {wire: await stage.subscribed(wire, "a,b", cursor=cursor) for wire in WIRES}

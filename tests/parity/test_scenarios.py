@@ -90,7 +90,7 @@ def numbered(*numbers: int) -> list[str]:
 # Starting
 
 
-def test_whoever_is_there_is_sent_each_message_at_once_and_nothing_older(scene: Scene, wire: str, here: str) -> None:
+def test_a_connected_subscriber_gets_each_message_and_nothing_older(scene: Scene, wire: str, here: str) -> None:
     scene.publish(here, "older")
     subscriber = scene.opened(wire, here)
     for text in numbered(1, 2, 3):
@@ -130,7 +130,7 @@ def test_earliest_of_several_channels_is_all_of_each_in_the_order_of_the_log(
 # Resuming
 
 
-def test_whoever_was_cut_off_gets_what_it_missed_and_nothing_twice(scene: Scene, wire: str, here: str) -> None:
+def test_a_disconnected_subscriber_gets_what_it_missed_and_nothing_twice(scene: Scene, wire: str, here: str) -> None:
     subscriber = scene.opened(wire, here, scene.publish(here, "before"))
     scene.publish(here, "1")
     assert subscriber.read(1) == ["1"]
@@ -142,7 +142,7 @@ def test_whoever_was_cut_off_gets_what_it_missed_and_nothing_twice(scene: Scene,
 
 
 @pytest.mark.parametrize("newer_in_the_header", [True, False])
-def test_of_a_header_and_a_parameter_the_newer_position_counts(
+def test_the_newer_position_of_header_and_parameter_is_used(
     scene: Scene, wire: str, here: str, newer_in_the_header: bool
 ) -> None:
     first = scene.publish(here, "1")
@@ -219,7 +219,7 @@ def test_a_and_a_with_b_at_the_same_cursor_see_nothing_of_each_other(scene: Scen
 # History that is gone
 
 
-def test_whoever_is_below_the_floor_is_told_which_channels_to_refetch(small: Scene, wire: str, here: str) -> None:
+def test_a_cursor_below_the_floor_gets_a_reset_that_names_the_channels(small: Scene, wire: str, here: str) -> None:
     fallen, quiet = f"{here}-fallen", f"{here}-quiet"
     small.publish(quiet, "seen")
     cursor = small.publish(fallen, "seen")
@@ -232,7 +232,7 @@ def test_whoever_is_below_the_floor_is_told_which_channels_to_refetch(small: Sce
     assert subscriber.read(1) == ["new"]
 
 
-def test_whoever_stands_right_at_the_floor_has_lost_nothing(small: Scene, wire: str, here: str) -> None:
+def test_a_cursor_at_the_floor_has_lost_nothing(small: Scene, wire: str, here: str) -> None:
     cursor = small.publish(here, "seen")
     small.publish(here, *numbered(*range(5)))
     assert small.opened(wire, here, cursor).read(5) == numbered(*range(5))
@@ -299,7 +299,7 @@ def test_after_a_restart_without_history_everyone_is_told_to_refetch_and_goes_on
 # What does not count as loss
 
 
-def test_of_many_signals_whoever_was_away_gets_one_and_all_the_rest_of_history(
+def test_an_absent_subscriber_gets_one_of_many_signals_and_all_other_messages(
     small: Scene, wire: str, here: str
 ) -> None:
     cursor = small.publish(here, "before")
@@ -407,7 +407,7 @@ def test_a_cut_at_any_point_of_a_backlog_of_several_sends_loses_and_repeats_noth
 
 
 @pytest.mark.parametrize("other", ALL)
-def test_whoever_switches_between_open_and_a_backlog_gets_all_of_it(
+def test_a_client_that_switches_between_open_and_backlog_gets_all_messages(
     scene: Scene, wire: str, other: str, here: str
 ) -> None:
     subscriber = scene.subscriber(wire, here)

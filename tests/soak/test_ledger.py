@@ -66,7 +66,7 @@ def test_an_earlier_one_behind_a_later_is_out_of_order() -> None:
     assert faults(judged(message(2), message(1), message(3))) == {"disordered": 1}
 
 
-def test_who_does_not_get_to_the_end_is_silent() -> None:
+def test_a_subscriber_that_does_not_reach_the_end_is_silent() -> None:
     assert faults(judged(message(1))) == {"silent": 1}
 
 

@@ -305,9 +305,7 @@ class Contract:
 
         run(scenario)
 
-    def test_of_one_key_in_one_channel_the_latest_is_kept_and_the_floor_does_not_move(
-        self, run: Callable[..., None]
-    ) -> None:
+    def test_the_latest_message_of_a_key_is_kept_and_the_floor_does_not_move(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
             await append(store, draft("a", "1", key="k"))
             await append(store, draft("b", "2", key="k"))
@@ -417,9 +415,7 @@ class Contract:
 
         run(scenario, Retention(count=20_000))
 
-    def test_it_may_be_closed_while_a_group_is_under_way_and_somebody_follows(
-        self, open_store: Open, clock: Clock
-    ) -> None:
+    def test_a_store_may_be_closed_during_an_append_and_with_a_follower(self, open_store: Open, clock: Clock) -> None:
         async def scenario() -> None:
             store = await open_store(ALL, clock)
             answers: list[Sequence[Outcome]] = []

@@ -34,7 +34,7 @@ def has_rung(bell: Bell) -> bool:
         return False
 
 
-def test_who_waits_hears_it_at_once(bell: Bell, bells: Bells) -> None:
+def test_a_waiting_follower_is_woken_at_once(bell: Bell, bells: Bells) -> None:
     bells.ring()
     bell.wait(PATIENCE_S * 1000)
     assert not has_rung(bell)

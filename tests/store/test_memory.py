@@ -50,7 +50,7 @@ def test_the_memory_stores_list_is_within_the_byte_budget_and_an_eighth() -> Non
     asyncio.run(scenario())
 
 
-def test_of_a_key_that_comes_again_and_again_only_one_counts() -> None:
+def test_repeats_of_one_key_are_counted_once() -> None:
     async def scenario() -> None:
         store = MemoryStore(Retention(count=3))
         await append_group(store, [Publish([draft("a", "1"), draft("a", "2")])])

@@ -127,7 +127,7 @@ def test_numbers_of_all_other_processes_are_added_up(make_board: MakeBoard) -> N
     play(make_board, scenario)
 
 
-def test_who_comes_later_learns_what_the_others_have(make_board: MakeBoard) -> None:
+def test_a_process_that_starts_later_gets_the_counts_of_the_others(make_board: MakeBoard) -> None:
     async def scenario(stage: Stage) -> None:
         one = await stage.start()
         await one.say(Changes({"a": 2}))
@@ -140,7 +140,7 @@ def test_who_comes_later_learns_what_the_others_have(make_board: MakeBoard) -> N
     play(make_board, scenario)
 
 
-def test_who_has_missed_notes_asks_for_everything(make_board: MakeBoard) -> None:
+def test_a_process_that_has_missed_notes_requests_all_counts(make_board: MakeBoard) -> None:
     async def scenario(stage: Stage) -> None:
         one, two = [await stage.start() for _ in range(2)]
         await stage.settle()
@@ -173,7 +173,7 @@ def test_what_a_dead_process_had_is_gone_after_its_lease(make_board: MakeBoard) 
     play(make_board, scenario)
 
 
-def test_who_was_asleep_itself_does_not_take_the_others_for_dead(make_board: MakeBoard) -> None:
+def test_a_process_that_was_suspended_does_not_consider_the_others_dead(make_board: MakeBoard) -> None:
     async def scenario(stage: Stage) -> None:
         one, two = [await stage.start() for _ in range(2)]
         await one.say(Changes({"a": 1}))
@@ -215,7 +215,7 @@ def test_a_process_that_ends_in_order_is_gone_at_once(make_board: MakeBoard) -> 
     play(make_board, scenario)
 
 
-def test_of_two_processes_that_a_client_comes_to_both_know_which_was_later(make_board: MakeBoard) -> None:
+def test_two_processes_of_a_client_agree_which_was_later(make_board: MakeBoard) -> None:
     async def scenario(stage: Stage) -> None:
         one, two = [await stage.start() for _ in range(2)]
         await stage.settle()

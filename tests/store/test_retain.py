@@ -78,7 +78,7 @@ def test_floors_under_the_global_one_are_left_out(
 
 
 @given(st.dictionaries(st.text(max_size=2), st.integers(1, 30)), st.integers(0, 10), st.integers(0, 8))
-def test_of_floors_that_are_too_many_the_lowest_are_folded(floors: dict[str, int], floor: int, most: int) -> None:
+def test_the_lowest_of_too_many_floors_are_folded(floors: dict[str, int], floor: int, most: int) -> None:
     folded, left = fold(floors, floor, most)
     assert len(left) <= most
     assert all(max(folded, left.get(channel, 0)) >= own for channel, own in floors.items())

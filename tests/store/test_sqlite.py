@@ -222,7 +222,7 @@ def test_a_follower_in_another_process_is_told_at_once(path: Path, monkeypatch: 
     play(news_from_another(path))
 
 
-def test_where_there_are_no_bells_a_follower_looks_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_follower_without_bells_polls(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "_bell", lambda files: None)
     play(news_from_another(path))
 
@@ -558,7 +558,7 @@ class _Failing:
         pytest.param(sqlite3.SQLITE_CORRUPT, Unavailable, False, id="corrupt"),
     ],
 )
-def test_of_a_group_that_fails_nothing_is_stored_and_the_next_one_is_whole(
+def test_a_failed_group_stores_nothing_and_the_next_one_is_complete(
     path: Path, statement: str, code: int, outcome: type[Exception], ready: bool
 ) -> None:
     async def work() -> None:
@@ -648,7 +648,7 @@ def test_a_full_log_refuses_whole_publishes_and_goes_on_when_there_is_room(path:
     play(work())
 
 
-def test_where_the_log_cannot_be_read_the_store_says_so(path: Path) -> None:
+def test_a_store_reports_a_log_that_cannot_be_read(path: Path) -> None:
     async def work() -> None:
         async with opened(path) as store:
             store._connection.close()

@@ -200,7 +200,7 @@ def test_only_one_process_trims_at_a_time(path: Path, clock: Clock) -> None:
     play(work())
 
 
-def test_where_the_clock_went_back_nothing_is_deleted_that_the_rule_keeps(path: Path, clock: Clock) -> None:
+def test_a_clock_that_went_back_deletes_nothing_that_the_rule_keeps(path: Path, clock: Clock) -> None:
     async def work() -> None:
         async with opened(path, Retention(count=2), clock) as store:
             for back in (0, 100, -200, 50, 300, -250):

@@ -250,7 +250,7 @@ async def test_a_page_of_another_site_cannot_post(
 
 @pytest.mark.parametrize("path", RESOURCES)
 @pytest.mark.gen_test
-async def test_it_can_be_read_and_posted_to_and_nothing_else(fetch: Fetch, path: str) -> None:
+async def test_the_chat_allows_only_reading_and_posting(fetch: Fetch, path: str) -> None:
     response = await fetch(path, method="HEAD")
     assert (response.code, int(response.headers["Content-Length"]) > 0) == (200, True)
     for body in (b"", b"text=hi"):
@@ -311,7 +311,7 @@ def test_a_comment_reaches_every_subscriber_as_the_bare_signal(server: Server, c
 
 
 @pytest.mark.options("--demo")
-def test_who_hears_the_signal_and_asks_finds_the_comment(server: Server, client: Client) -> None:
+def test_a_page_that_refetches_after_the_signal_gets_the_comment(server: Server, client: Client) -> None:
     with server.connect() as reader, server.connect() as subscriber:
         assert subscriber.upgrade("/channels/chat") == 101
         for number in range(20):

@@ -245,7 +245,7 @@ async def test_after_each_answer_the_socket_comes_back_as_it_went() -> None:
 
 
 @pytest.mark.gen_test
-async def test_who_does_not_read_a_page_is_cut_off() -> None:
+async def test_a_client_that_does_not_read_a_page_is_disconnected() -> None:
     async with handed(b"GET /flood HTTP/1.1\r\nHost: test\r\n\r\n") as (_, ours, client):
         async with asyncio.timeout(PATIENCE_S):
             while ours.fileno() != -1:

@@ -89,7 +89,7 @@ OLD, NEW, FOREIGN = f"{EPOCH}-{5:015d}", f"{EPOCH}-{40:015d}", f"bbbbbbbb-{900:0
         (f"cursor={OLD}", ["Last-Event-ID: unreadable"], OLD),
     ],
 )
-def test_of_several_positions_the_newest_counts(query: str, lines: list[str], expected: str) -> None:
+def test_the_newest_of_several_positions_is_used(query: str, lines: list[str], expected: str) -> None:
     assert requested_cursor(request(*lines, target=f"/channels/chat?{query}"), EPOCH) == expected
 
 

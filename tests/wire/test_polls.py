@@ -96,7 +96,7 @@ def test_what_could_name_another_position_next_time_is_not_compared(query: str, 
     assert of(poll(query, lines)) is None
 
 
-def test_of_several_cursors_the_last_one_is_compared() -> None:
+def test_the_last_of_several_cursors_is_compared() -> None:
     """As the parser has it."""
     known = made(poll(f"cursor={cursor(5)}&%63ursor={cursor(6)}&cursor={cursor(7)}&x=y"))
     again = poll(f"cursor={cursor(5)}&%63ursor={cursor(6)}&cursor={cursor(9)}&x=y")

@@ -181,7 +181,7 @@ def test_an_unknown_method_is_not_implemented(method: str) -> None:
         ("HTTP/1.1", ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "Content-Length: 3"], True),
     ],
 )
-def test_who_closes_the_connection_is_the_clients_choice(version: str, lines: list[str], keep_alive: bool) -> None:
+def test_the_client_chooses_whether_the_connection_is_kept(version: str, lines: list[str], keep_alive: bool) -> None:
     assert parse_head(head(*lines, method="POST", version=version)).keep_alive is keep_alive
 
 

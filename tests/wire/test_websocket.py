@@ -493,7 +493,7 @@ def test_what_is_skipped_makes_no_difference_but_in_the_number_of_pongs(
 
 @pytest.mark.parametrize("payload", [b"", b"x", b"x" * 125])
 @pytest.mark.parametrize("before", [b"", client_frame(TEXT, b"a")])
-def test_of_the_pings_in_one_piece_the_latest_is_answered(payload: bytes, before: bytes) -> None:
+def test_only_the_latest_ping_of_one_read_is_answered(payload: bytes, before: bytes) -> None:
     pings = [client_frame(FIN | PING, b"%d" % n) for n in range(20)] + [client_frame(FIN | PING)] * 20
     others = client_frame(FIN | PONG) + client_frame(FIN | PONG, b"x")
     latest = client_frame(FIN | PING, payload)
