@@ -235,9 +235,7 @@ def test_a_given_key_leaves_the_state_directory_alone(command: Command, tmp_path
         (["listen", "a", "--url", "ftp://a"], "is not a valid server URL"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_that_says_what_to_do(
-    command: Command, words: list[str], advice: str
-) -> None:
+def test_user_errors_are_one_line_that_says_what_to_do(command: Command, words: list[str], advice: str) -> None:
     assert advice in command.complaint(*words)
 
 
@@ -487,7 +485,7 @@ def test_data_comes_from_a_file(served: Server, tmp_path: Path) -> None:
     assert kept(served, "file") == ["from a file"]
 
 
-def test_what_the_server_refuses_is_said_with_exit_code_1(served: Server) -> None:
+def test_refusals_of_the_server_are_printed_with_exit_code_1(served: Server) -> None:
     done = publish(served, "a", "{", "--json")
     assert done.returncode == 1
     assert done.stdout == ""

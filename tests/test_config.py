@@ -47,7 +47,7 @@ def test_an_origin_is_kept_as_browsers_write_it(given: str, kept: str) -> None:
     "given",
     ["", "a.com", "https://", "https://a/b", "https://a?b", "https://u@a", "https://*.a", "https://a:x", "https://a b"],
 )
-def test_what_is_no_origin_is_refused(given: str) -> None:
+def test_invalid_origins_are_refused(given: str) -> None:
     with pytest.raises(ConfigError, match="an origin is scheme://host"):
         normal_origin(given)
 
@@ -73,7 +73,9 @@ def test_the_same_origin_twice_is_kept_once() -> None:
         ({"unix_socket": Path("/nowhere/x.sock")}, "directory /nowhere does not exist"),
     ],
 )
-def test_what_can_not_work_is_refused_in_one_line_that_says_what_to_do(wrong: dict[str, Any], advice: str) -> None:
+def test_invalid_configurations_are_refused_in_one_line_that_says_what_to_do(
+    wrong: dict[str, Any], advice: str
+) -> None:
     with pytest.raises(ConfigError) as refusal:
         Config(**{"publish_key": "k", **wrong})
     assert advice in str(refusal.value)

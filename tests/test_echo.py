@@ -244,12 +244,12 @@ def test_utf8_comes_back_however_it_is_cut(client: Client, payload: bytes) -> No
 
 
 @pytest.mark.parametrize("payload", INVALID)
-def test_what_is_not_utf8_fails(client: Client, payload: bytes) -> None:
+def test_invalid_utf8_fails(client: Client, payload: bytes) -> None:
     assert is_failed(client, 1007, client_frame(FIN | TEXT, payload)) == []
 
 
 @pytest.mark.parametrize("payload", INVALID)
-def test_what_is_not_utf8_fails_in_fragments_too(client: Client, payload: bytes) -> None:
+def test_invalid_utf8_fails_in_fragments_too(client: Client, payload: bytes) -> None:
     fragments = [client_frame(CONT, byte) for byte in chopped(payload, 1)]
     assert is_failed(client, 1007, client_frame(TEXT), b"".join([*fragments, client_frame(FIN | CONT)])) == []
 

@@ -139,7 +139,7 @@ def test_secrets_are_taken_out_of_whatever_is_logged(log: Log, text: str) -> Non
 
 
 @pytest.mark.parametrize("text", ["/channels/a?cursor=abc-1&key=k", "token", "a=b", "tokens=3", "basic"])
-def test_what_is_no_secret_is_left_alone(text: str) -> None:
+def test_text_without_secrets_is_left_alone(text: str) -> None:
     assert logs.redact(text) == text
 
 
@@ -243,7 +243,7 @@ def test_the_end_waits_only_so_long_for_a_reader(pipe: Pipe) -> None:
     assert b"INFO x" in pipe.read_until(b"INFO x\n")
 
 
-def test_what_is_logged_last_is_written_before_the_end(pipe: Pipe) -> None:
+def test_the_last_log_lines_are_written_before_the_exit(pipe: Pipe) -> None:
     os.read(pipe.read_end, 1 << 20)
     logs.event("x")
     try:

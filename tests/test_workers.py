@@ -84,7 +84,7 @@ def test_a_log_in_memory_is_refused(tmp_path: Path) -> None:
     assert "the memory: store is a log of one process" in told
 
 
-def test_what_no_worker_can_start_with_is_said_once(tmp_path: Path) -> None:
+def test_a_configuration_that_no_worker_can_start_with_is_reported_once(tmp_path: Path) -> None:
     (tmp_path / "demo.sqlite").mkdir()
     code, told = run(tmp_path, "--workers", "3", "--port", "0", "--demo")
     assert (code, told.count("\n")) == (2, 1)

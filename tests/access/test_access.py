@@ -71,7 +71,7 @@ def test_a_verdict_dies_when_its_time_is_over() -> None:
     assert access.admit(publish()) is not grant
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_number_of_cached_grants_is_bounded() -> None:
     access = Access([KEY])
     for number in range(1000):
         access.admit(publish("Authorization: Bearer the-key", f"X: {number}"))

@@ -56,7 +56,7 @@ def test_a_url_says_where_the_server_is(url: str, secure: bool, authority: str, 
         "http+unix://%2Fa%00b",
     ],
 )
-def test_what_is_no_url_is_refused_with_a_sentence(url: str) -> None:
+def test_invalid_urls_are_refused_with_a_message(url: str) -> None:
     with pytest.raises(ValueError, match="server URL"):
         Endpoint.parse(url)
 

@@ -314,7 +314,7 @@ def test_after_a_cut_it_goes_on_behind_the_last_message(transport: str, prompt: 
 
 
 @every_transport
-def test_what_is_not_greater_than_the_cursor_is_dropped(transport: str, prompt: None) -> None:
+def test_messages_not_after_the_cursor_are_dropped(transport: str, prompt: None) -> None:
     numbers = (1, 2, 2, 1, 3)
     with stub(OVER[transport](opened(0), *map(message, numbers), then=hold)) as server:
         assert Heard(server.url, [transport], count=3).ids == [1, 2, 3]
@@ -626,7 +626,7 @@ NOT_OURS = [
 
 @pytest.mark.parametrize("transport", ["websocket", "eventsource"])
 @pytest.mark.parametrize("document", NOT_OURS, ids=range(len(NOT_OURS)))
-def test_what_is_not_of_this_protocol_ends_the_connection(document: bytes, transport: str, prompt: None) -> None:
+def test_data_of_another_protocol_ends_the_connection(document: bytes, transport: str, prompt: None) -> None:
     with stub(OVER[transport](opened(0), document, then=hold), OVER[transport](message(1), then=hold)) as server:
         heard = Heard(server.url, [transport], count=1)
     assert heard.lines == [message(1)]
@@ -680,7 +680,7 @@ def test_a_stream_that_outlives_its_lifetime_is_taken_for_dead(transport: str, p
 
 
 @every_transport
-def test_what_is_no_json_cuts_the_connection(transport: str, prompt: None) -> None:
+def test_invalid_json_ends_the_connection(transport: str, prompt: None) -> None:
     garbage = says(answer(200, b"{")) if transport == "longpoll" else OVER[transport](opened(0), b"{")
     with stub(garbage, OVER[transport](message(1), then=hold)) as server:
         assert Heard(server.url, [transport], count=1).ids == [1]
@@ -712,7 +712,7 @@ def test_the_listener_falls_back_to_polls_if_a_stream_delivers_nothing(
     assert [query(talk)["transport"] for talk in server.talks][:2] == ["websocket", "eventsource"]
 
 
-def test_what_works_is_kept_and_after_an_outage_the_best_has_its_turn_again(prompt: None) -> None:
+def test_a_working_transport_is_kept_and_after_an_outage_the_best_is_tried_again(prompt: None) -> None:
     bad = refuses(502)
     with stub(
         bad,

@@ -216,7 +216,7 @@ RETRYABLE = (408, 425, 426, 429, 500, 502, 503, 504, 521)
         *cut_short(401, b'{"detail":"no"}'),
     ],
 )
-def test_what_may_pass_is_tried_again_with_the_same_idempotency_key(
+def test_temporary_failures_are_retried_with_the_same_idempotency_key(
     failure: Callable[[Talk], None], pauses: list[float]
 ) -> None:
     with stub(failure, failure, fine) as server:
@@ -263,7 +263,7 @@ def test_each_call_has_a_key_of_its_own_unless_it_is_given_one() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 413, 415, 422])
-def test_what_the_server_refuses_is_not_tried_again(status: int, pauses: list[float]) -> None:
+def test_requests_that_the_server_refuses_are_not_retried(status: int, pauses: list[float]) -> None:
     with (
         stub(refuses(status, "change this")) as server,
         pytest.raises(PublishRefused, match=r"^change this$") as refusal,

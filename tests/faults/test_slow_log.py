@@ -216,7 +216,7 @@ def test_a_publisher_is_told_after_a_while_that_the_log_has_not_answered() -> No
     run(scenario)
 
 
-def test_what_the_log_was_not_given_in_that_time_is_not_published() -> None:
+def test_a_publish_not_passed_to_the_log_in_time_is_not_stored() -> None:
     async def scenario(store: SlowStore, hub: LocalHub, stack: ExitStack) -> None:
         one, other = await connect(hub, stack), await connect(hub, stack)
         await hub.stop_clock()
@@ -238,7 +238,7 @@ def test_what_the_log_was_not_given_in_that_time_is_not_published() -> None:
     run(scenario)
 
 
-def test_what_the_log_has_is_answered_though_this_process_cannot_read_it() -> None:
+def test_a_stored_publish_is_answered_though_this_process_cannot_read_the_log() -> None:
     class Unread(SlowStore):
         def store(self) -> None:
             followers, self._followers = self._followers, []

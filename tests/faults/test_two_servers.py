@@ -40,7 +40,7 @@ def next_data(client: Client) -> tuple[str, str]:
     return event["id"], event["data"]
 
 
-def test_what_is_published_through_one_reaches_the_subscribers_of_both(servers: list[Server]) -> None:
+def test_a_publish_through_one_server_reaches_the_subscribers_of_both(servers: list[Server]) -> None:
     with stream(servers[0]) as one, stream(servers[1]) as other:
         for number in range(6):
             published = servers[number % 2].publish("c", str(number))["id"]

@@ -147,7 +147,7 @@ def test_the_byte_budget_holds_right_after_each_publish(server: Server) -> None:
 # Floods
 
 
-def test_what_clients_say_delays_nobody(server: Server) -> None:
+def test_input_of_clients_delays_no_other_client(server: Server) -> None:
     frames = [client_frame(PING), client_frame(TEXT), client_frame(TEXT & 0x7F) + client_frame(CONT) * 500]
     stop = threading.Event()
 

@@ -49,7 +49,7 @@ def test_a_window_holds_what_came_less_what_was_taken(steps: list[tuple[str, str
             assert channel.holds(message(sequence)) is any(m.sequence == sequence for m in window)
 
 
-def test_what_a_pass_still_owes_to_a_subscriber_is_not_evicted() -> None:
+def test_messages_that_a_pass_has_yet_to_deliver_are_not_evicted() -> None:
     channel = Channel("a", 0)
     for sequence in (3, 5, 7):
         channel.append(message(sequence))

@@ -16,7 +16,7 @@ from .rig import EPOCH, Lines, MakeRig, Rig
 # Encoded once
 
 
-def test_what_many_need_is_encoded_once(rig: Rig) -> None:
+def test_bytes_that_many_need_are_encoded_once(rig: Rig) -> None:
     for _ in range(500):
         rig.subscribe("a")
     rig.publish("a", "a")
@@ -56,7 +56,7 @@ def test_a_merge_of_several_channels_is_made_once_for_all_who_need_it(rig: Rig, 
     assert sorted(rig.lines.encoded) == [[1, 2, 3], [1, 3]]
 
 
-def test_what_was_encoded_is_not_sent_after_its_pass(rig: Rig) -> None:
+def test_encoded_chunks_are_not_sent_after_their_pass(rig: Rig) -> None:
     """It may hold what is over by then."""
     for names in (("a",), ("a",), ("a", "b"), ("a", "b")):
         rig.subscribe(*names)
@@ -71,7 +71,7 @@ def test_what_was_encoded_is_not_sent_after_its_pass(rig: Rig) -> None:
     assert {connection.cursor for connection in late} == {2}
 
 
-def test_what_was_encoded_between_two_passes_is_shared_for_one_turn(rig: Rig) -> None:
+def test_chunks_encoded_between_two_passes_are_shared_for_one_turn(rig: Rig) -> None:
     rig.publish("a", ttl_s=5.0)
     rig.publish("b")
     for names in (("a",), ("a", "b")):
@@ -158,7 +158,7 @@ def test_the_first_chunk_of_the_earliest_reaches_the_highest_floor_that_it_ignor
     assert subscriber.ignored_floors is None
 
 
-def test_what_goes_after_the_earliest_was_sent_is_not_ignored(make_rig: MakeRig) -> None:
+def test_evictions_after_the_earliest_was_sent_are_not_ignored(make_rig: MakeRig) -> None:
     rig = make_rig(retention=Retention(count=2), send_bytes=1)
     rig.publish(*"bb", *"aaaa", data=b"x")
     subscriber = earliest(rig, "a", "b")

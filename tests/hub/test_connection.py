@@ -65,16 +65,14 @@ def test_every_state_has_its_row_and_can_be_reached() -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), ALLOWED, ids=str)
-def test_what_the_table_lists_is_done(connection: Connection, before: State, after: State) -> None:
+def test_a_listed_transition_is_made(connection: Connection, before: State, after: State) -> None:
     bring(connection, before)
     connection.move(after)
     assert connection.state is after
 
 
 @pytest.mark.parametrize(("before", "after"), FORBIDDEN, ids=str)
-def test_what_the_table_does_not_list_raises_and_changes_nothing(
-    connection: Connection, before: State, after: State
-) -> None:
+def test_an_unlisted_transition_raises_and_changes_nothing(connection: Connection, before: State, after: State) -> None:
     bring(connection, before)
     as_it_was = {name: getattr(connection, name) for name in FIELDS}
     with pytest.raises(IllegalTransition, match=f"{before.name} → {after.name}"):

@@ -67,7 +67,7 @@ def test_as_long_as_something_is_left_turns_follow_and_other_tasks_get_their_tur
     asyncio.run(scenario())
 
 
-def test_what_a_turn_schedules_is_done_before_it_ends() -> None:
+def test_work_scheduled_in_a_turn_is_done_before_it_ends() -> None:
     """So it asks for no other turn."""
 
     async def scenario() -> None:

@@ -65,7 +65,7 @@ def test_beyond_a_channels_count_the_oldest_go_and_the_floor_follows_them(make_l
     assert channel.floor == 2
 
 
-def test_what_a_pass_still_owes_to_somebody_stays(make_log: MakeLog) -> None:
+def test_messages_that_a_pass_has_yet_to_deliver_stay(make_log: MakeLog) -> None:
     log = make_log(count=2)
     for _ in range(5):
         channel = log.append("a")
@@ -125,7 +125,7 @@ def test_the_byte_budget_does_not_take_what_a_pass_owes_and_is_crowded_at_twice_
 # Age
 
 
-def test_what_is_too_old_goes_once_a_second_looks_at_it(make_log: MakeLog) -> None:
+def test_messages_that_are_too_old_are_evicted_once_a_second(make_log: MakeLog) -> None:
     log = make_log(age_s=60.0)
     log.publish("a")
     log.wait(30)
@@ -151,7 +151,7 @@ def test_a_channel_that_was_empty_for_a_while_is_looked_after_as_before(make_log
     assert log.held("a") == []
 
 
-def test_what_is_too_old_waits_for_its_pass(make_log: MakeLog) -> None:
+def test_messages_that_are_too_old_wait_for_their_pass(make_log: MakeLog) -> None:
     log = make_log(age_s=60.0)
     channel = log.append("a")
     log.wait(61)
@@ -221,7 +221,7 @@ def test_a_channel_that_lost_nothing_is_forgotten_at_once(make_log: MakeLog) -> 
     assert log.history.floor == 0
 
 
-def test_what_is_forgotten_about_whole_channels_is_folded_into_one_floor(make_log: MakeLog) -> None:
+def test_floors_of_discarded_channels_are_folded_into_one(make_log: MakeLog) -> None:
     log = make_log(age_s=60.0)
     many = MOST_FLOORS + 5000
     for number in range(many):
@@ -270,7 +270,7 @@ def test_a_message_among_many_that_are_gone_still_ends_with_its_ttl(make_log: Ma
     assert log.held("kept") == []
 
 
-def test_what_was_evicted_is_not_held_until_its_ttl_is_over(make_log: MakeLog) -> None:
+def test_evicted_messages_are_not_held_until_their_ttl_ends(make_log: MakeLog) -> None:
     log = make_log(age_s=60.0)
     for _ in range(5000):
         log.publish(f"c{log.sequence % 50}", ttl_s=86_400.0)
@@ -279,7 +279,7 @@ def test_what_was_evicted_is_not_held_until_its_ttl_is_over(make_log: MakeLog) -
     assert len(log.history._ending) <= 1024
 
 
-def test_what_is_counted_is_what_is_held(make_log: MakeLog) -> None:
+def test_the_counted_bytes_are_those_that_are_held(make_log: MakeLog) -> None:
     log = make_log(count=3, bytes=8000, age_s=60.0)
     for number in range(500):
         log.publish(

@@ -104,7 +104,7 @@ def test_a_task_that_ends_by_itself_fails_the_hub(caplog: pytest.LogCaptureFixtu
     assert "BUG: background task ended unexpectedly" in caplog.text
 
 
-def test_what_is_measured_is_what_there_is() -> None:
+def test_the_gauges_have_the_current_values() -> None:
     async def scenario(stage: Stage) -> None:
         await stage.publish("a", "b", "b")
         await stage.subscribed("websocket-json", "c")
@@ -370,7 +370,7 @@ def test_the_first_answer_of_a_server_has_its_date() -> None:
     play(scenario)
 
 
-def test_what_is_published_is_counted_and_answered_with_what_follows() -> None:
+def test_publishes_are_counted_and_answered() -> None:
     async def scenario(stage: Stage) -> None:
         await stage.subscribed("websocket-json", "a")
         client = await stage.client()

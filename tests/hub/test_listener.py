@@ -147,7 +147,7 @@ def test_a_longer_head_is_refused(shared_client: Client, data: bytes) -> None:
         pytest.param(client_hello(), 400, id="TLS"),
     ],
 )
-def test_what_is_not_http_1_is_told_so_at_once(shared_client: Client, data: bytes, expected: int) -> None:
+def test_input_that_is_not_http_1_is_answered_at_once(shared_client: Client, data: bytes, expected: int) -> None:
     shared_client.send(data)
     status, headers, detail = shared_client.problem()
     assert (status, headers["connection"]) == (expected, "close")

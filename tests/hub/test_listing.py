@@ -153,7 +153,7 @@ def test_the_connection_can_be_used_again_and_pipelined_requests_wait() -> None:
     [("?limit=0", "limit="), ("?limit=1001", "limit="), ("?limit=x", "limit="), ("?limit=" + "9" * 5000, "limit="),
      ("?limit=%C2%B2", "limit="), ("?after=a,b", "after="), (f"?after={quote('ü')}", "after=")],
 )  # fmt: skip
-def test_what_is_malformed_is_refused_with_what_to_use(query: str, says: str) -> None:
+def test_malformed_parameters_are_refused_with_what_to_use(query: str, says: str) -> None:
     async def scenario(stage: Stage) -> None:
         head, body = await asked(await stage.client(), query)
         assert head.startswith(b"HTTP/1.1 400 ")

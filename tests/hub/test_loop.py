@@ -145,7 +145,7 @@ def test_during_a_pass_a_turn_reads_a_quarter_of_that(make_turns: MakeTurns) -> 
     assert len(turns.received) == 64
 
 
-def test_what_was_published_is_stored_before_more_is_read_and_before_it_is_sent(turns: Turns) -> None:
+def test_publishes_are_stored_before_more_is_read_and_before_they_are_sent(turns: Turns) -> None:
     turns.connect(100, b"x")
     turns.loop.turn()
     assert turns.publishing.commits >= 3  # first, and after each slice of 64

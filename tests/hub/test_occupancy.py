@@ -137,7 +137,7 @@ def test_a_channel_is_occupied_by_its_first_subscriber_and_vacated_by_its_last()
     play(scenario)
 
 
-def test_what_does_not_last_is_not_told() -> None:
+def test_a_change_that_does_not_last_is_not_reported() -> None:
     async def scenario(application: Application) -> None:
         node = Node(application)
         await let_pass(1, node)
@@ -234,7 +234,7 @@ def test_a_process_reports_nothing_before_it_knows_that_it_is_the_first() -> Non
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_what_a_process_was_telling_when_it_died_is_told_by_the_next_as_the_same_change(taken: bool) -> None:
+def test_a_change_that_a_dying_process_was_reporting_is_reported_by_the_next_with_the_same_id(taken: bool) -> None:
     async def scenario(application: Application) -> None:
         board = LocalBoard()
         first, second = Node(application, board, "p0"), Node(application, board, "p1")

@@ -43,7 +43,7 @@ def pair() -> Iterator[tuple[Connection, socket.socket]]:
         yield Connection(ours, 0), theirs
 
 
-def test_what_has_arrived_before_a_socket_is_watched_is_reported(
+def test_input_from_before_a_socket_is_watched_is_reported(
     poller: Poller[Connection], pair: tuple[Connection, socket.socket]
 ) -> None:
     connection, theirs = pair

@@ -205,7 +205,7 @@ def test_a_handshake_behind_a_chunked_publish_is_answered(shared_client: Client)
         ("", b"x" * (LIMIT + 1), "text/plain", 413, f"{LIMIT} bytes"),
     ],
 )
-def test_what_can_not_be_taken_is_refused_and_nothing_is_kept(
+def test_invalid_publishes_are_refused_and_not_stored(
     shared_client: Client, shared_server: Server, query: str, body: bytes, content_type: str, expected: int, said: str
 ) -> None:
     shared_client.publish(f"refused?{query}", body, Content_Type=content_type)
@@ -620,7 +620,7 @@ def test_a_log_that_raises_refuses_its_group_and_takes_the_next_one(rig: Rig, ca
     assert len(store.groups) == 1
 
 
-def test_what_a_turn_published_is_one_line_of_the_log_at_debug_level(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_publishes_of_a_turn_are_one_log_line_at_debug_level(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     entries: list[Any] = []
     monkeypatch.setattr(logs, "_level", logging.DEBUG)
     monkeypatch.setattr(logs, "_write", entries.append)

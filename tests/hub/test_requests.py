@@ -384,7 +384,7 @@ def test_a_body_that_is_there_is_not_asked_for(shared_client: Client) -> None:
         (BEARER + b"Content-Length: 2\r\nOrigin: https://evil.example\r\n", 403),
     ],
 )
-def test_what_the_head_says_is_enough_to_refuse_the_body(shared_client: Client, more: bytes, expected: int) -> None:
+def test_the_head_is_enough_to_refuse_the_body(shared_client: Client, more: bytes, expected: int) -> None:
     shared_client.send(EXPECT + more + b"\r\n")
     status, headers, _ = shared_client.problem()
     assert (status, headers["connection"]) == (expected, "close")

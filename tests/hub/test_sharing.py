@@ -239,7 +239,7 @@ def test_a_poller_that_stays_here_ends_the_stream_that_it_has_left_elsewhere() -
     play(scenario)
 
 
-def test_what_changes_while_the_board_does_not_work_is_said_later() -> None:
+def test_changes_during_a_failure_of_the_board_are_sent_later() -> None:
     async def scenario(cluster: Cluster) -> None:
         one, two = cluster.nodes
         stays = await one.subscribed("websocket-json", "a", client="tab")

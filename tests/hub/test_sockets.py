@@ -66,7 +66,7 @@ def pair() -> Iterator[Pair]:
     pair.client.close()
 
 
-def test_what_is_written_to_be_sent_later_waits_and_then_goes_out(pair: Pair) -> None:
+def test_later_writes_wait_and_are_then_sent(pair: Pair) -> None:
     pair.sockets.write_later(pair.connection, b"hello")
     assert pair.read() == b""
     pair.sockets.flush_writes()
@@ -75,7 +75,7 @@ def test_what_is_written_to_be_sent_later_waits_and_then_goes_out(pair: Pair) ->
     assert pair.read() == b""
 
 
-def test_what_is_written_meanwhile_comes_behind_it(pair: Pair) -> None:
+def test_writes_keep_their_order(pair: Pair) -> None:
     pair.sockets.write_later(pair.connection, b"one ")
     pair.sockets.write(pair.connection, b"two ")
     pair.sockets.write_later(pair.connection, b"three")
@@ -83,7 +83,7 @@ def test_what_is_written_meanwhile_comes_behind_it(pair: Pair) -> None:
     assert pair.read() == b"one two three"
 
 
-def test_what_is_written_follows_what_was_unsent_before(pair: Pair) -> None:
+def test_a_later_write_follows_unsent_bytes(pair: Pair) -> None:
     pair.sockets.write(pair.connection, MUCH)
     pair.sockets.write_later(pair.connection, b"end")
     received = b""
@@ -92,7 +92,7 @@ def test_what_is_written_follows_what_was_unsent_before(pair: Pair) -> None:
     assert received + pair.read() == MUCH + b"end"
 
 
-def test_what_the_kernel_does_not_take_goes_out_when_it_can(pair: Pair) -> None:
+def test_unsent_bytes_are_sent_when_the_kernel_accepts_them(pair: Pair) -> None:
     pair.sockets.write_later(pair.connection, MUCH)
     pair.sockets.flush_writes()
     received = pair.read()

@@ -77,7 +77,7 @@ def test_the_2009_client_is_told_updated_and_its_noops_are_ignored(server: Serve
         ),
     ],
 )
-def test_what_a_subscriber_says_is_read_and_ignored(shared_server: Server, sent: list[bytes]) -> None:
+def test_messages_from_subscribers_are_read_and_ignored(shared_server: Server, sent: list[bytes]) -> None:
     with shared_server.connect() as client:
         assert client.upgrade("/channels/ignored") == 101
         for number, piece in enumerate(sent):
@@ -89,7 +89,7 @@ def test_what_a_subscriber_says_is_read_and_ignored(shared_server: Server, sent:
         assert client.frame() == (FIN | PONG, b"still there?")
 
 
-def test_what_the_client_of_an_event_stream_sends_is_ignored(shared_server: Server) -> None:
+def test_input_on_an_event_stream_is_ignored(shared_server: Server) -> None:
     with shared_server.connect() as client:
         request = b"GET /channels/events HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n\r\n"
         client.send(request + b"\x88\x00")

@@ -451,7 +451,7 @@ def test_a_start_brings_back_what_the_store_has_and_resets_no_quiet_channel() ->
     asyncio.run(scenario())
 
 
-def test_what_a_client_is_called_is_cut_to_a_length_that_a_log_can_bear() -> None:
+def test_client_ids_are_truncated() -> None:
     async def scenario(stage: Stage) -> None:
         await stage.subscribed("websocket-json", "a", client="x" * 5000)
         (connection,) = [c for c in stage.hub.sockets.connections() if c.channels]

@@ -170,7 +170,7 @@ class Model:
         return f"the reader has {window}, floor {floor}", world._replace(reader=None, wrong=wrong)
 
 
-def test_what_is_loaded_has_no_hole_and_no_repeat_and_can_always_be_loaded() -> None:
+def test_a_loaded_log_has_no_gap_and_no_repeat_and_can_always_be_loaded() -> None:
     explored = explore(Model(Rules(messages=5, leases=3)))
     assert explored.whole
     assert explored.faults == {}

@@ -156,6 +156,6 @@ def test_a_numbered_group_is_stored_once_whatever_is_lost_held_or_forgotten(rule
         pytest.param({"renumbered": True}, 5, id="a new number after a change of epoch"),
     ],
 )
-def test_what_looks_as_good_stores_a_publish_twice(rule: dict[str, bool], steps: int) -> None:
+def test_plausible_alternatives_store_a_publish_twice(rule: dict[str, bool], steps: int) -> None:
     explored = explore(Writer(**rule))  # type: ignore[arg-type]
     assert len(explored.faults[TWICE]) == steps, explored.faults

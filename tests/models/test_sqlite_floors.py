@@ -205,7 +205,7 @@ def test_no_message_is_missed_in_silence_and_no_reset_is_needless(model: Followi
         ),
     ],
 )
-def test_what_looks_as_good_and_is_not(model: Following, fault: str) -> None:
+def test_plausible_alternatives_fail(model: Following, fault: str) -> None:
     assert fault in explored(model).faults
 
 

@@ -88,7 +88,7 @@ def test_another_log_is_right_only_where_the_log_may_be_lost(loses: bool, wrong:
     assert faults(judged(*events, acknowledged=1, loses=loses, epoch=OTHER)) == wrong
 
 
-def test_what_is_against_the_protocol_is_said() -> None:
+def test_messages_that_break_the_protocol_are_errors() -> None:
     record = Record(["a"])
     with pytest.raises(ValueError, match="not asked for"):
         record.take(message(1, channel="b"))

@@ -168,7 +168,7 @@ class Contract:
 
         run(scenario)
 
-    def test_what_was_published_comes_back_as_it_was(self, run: Callable[..., None], clock: Clock) -> None:
+    def test_published_messages_are_read_back_unchanged(self, run: Callable[..., None], clock: Clock) -> None:
         async def scenario(store: Store) -> None:
             said = draft("a", '{"ü": "\u2028"}', json=True, key="k", type="t", ttl_s=60.0, spread_ms=250)
             await append(store, replace(said))
@@ -266,7 +266,7 @@ class Contract:
 
         run(scenario, Retention(count=2))
 
-    def test_what_is_too_old_goes(self, run: Callable[..., None], clock: Clock) -> None:
+    def test_messages_that_are_too_old_are_evicted(self, run: Callable[..., None], clock: Clock) -> None:
         async def scenario(store: Store) -> None:
             await fill(store, "a", "old", "old")
             clock.now += 61
@@ -285,7 +285,7 @@ class Contract:
 
         run(scenario, Retention(bytes=2 * weight(draft("a", "x" * 100))))
 
-    def test_what_a_channels_count_takes_away_counts_in_no_budget(self, run: Callable[..., None]) -> None:
+    def test_messages_evicted_by_count_do_not_count_in_the_byte_budget(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
             await fill(store, "quiet", "1")
             await fill(store, "busy", *"abcdef")
@@ -324,7 +324,7 @@ class Contract:
 
         run(scenario, Retention(count=3))
 
-    def test_what_a_key_has_replaced_does_not_come_back_when_the_later_ones_ttl_is_over(
+    def test_a_replaced_message_does_not_return_when_its_successor_expires(
         self, run: Callable[..., None], clock: Clock
     ) -> None:
         async def scenario(store: Store) -> None:
@@ -335,7 +335,7 @@ class Contract:
 
         run(scenario)
 
-    def test_what_is_retained_does_not_depend_on_who_follows(self, run: Callable[..., None], clock: Clock) -> None:
+    def test_retention_does_not_depend_on_subscribers(self, run: Callable[..., None], clock: Clock) -> None:
         async def scenario(store: Store) -> None:
             async with aclosing(Follower(store)) as lazy:
                 await fill(store, "a", "1")

@@ -96,7 +96,7 @@ class Counting(MemoryStore):
         pytest.param(Retention(count=10_000, bytes=1_256_000), 1000, 250, id="beyond the bytes"),
     ],
 )
-def test_what_is_trimmed_is_a_fraction_of_what_is_held_so_that_a_message_costs_the_same_however_many_there_are(
+def test_a_trim_removes_a_fraction_of_the_log_so_that_the_cost_per_message_is_constant(
     retention: Retention, size: int, most: int
 ) -> None:
     async def scenario() -> None:
@@ -108,7 +108,7 @@ def test_what_is_trimmed_is_a_fraction_of_what_is_held_so_that_a_message_costs_t
     asyncio.run(scenario())
 
 
-def test_what_is_beyond_one_channels_count_is_trimmed_when_it_is_half_of_all_that_is_held() -> None:
+def test_messages_beyond_the_count_are_trimmed_when_they_are_half_of_the_list() -> None:
     async def scenario() -> None:
         store = Counting(Retention(count=1))
         for number in range(20_000):

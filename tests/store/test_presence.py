@@ -153,7 +153,7 @@ def test_a_process_that_has_missed_notes_requests_all_counts(make_board: MakeBoa
     play(make_board, scenario)
 
 
-def test_what_a_dead_process_had_is_gone_after_its_lease(make_board: MakeBoard) -> None:
+def test_the_counts_of_a_dead_process_are_removed_after_its_lease(make_board: MakeBoard) -> None:
     async def scenario(stage: Stage) -> None:
         one, two, dead = [await stage.start() for _ in range(3)]
         await dead.say(Changes({"a": 2}))
@@ -185,7 +185,7 @@ def test_a_process_that_was_suspended_does_not_consider_the_others_dead(make_boa
     play(make_board, scenario)
 
 
-def test_what_is_left_of_processes_that_were_killed_is_never_counted(make_board: MakeBoard) -> None:
+def test_counts_left_by_killed_processes_are_never_used(make_board: MakeBoard) -> None:
     async def scenario(stage: Stage) -> None:
         dead = await stage.start()
         await dead.say(Changes({"a": 2}))
@@ -310,7 +310,7 @@ def test_a_board_that_was_lost_is_filled_again() -> None:
     play(lambda: board, scenario)
 
 
-def test_what_could_not_be_said_can_be_said_again() -> None:
+def test_changes_that_could_not_be_sent_can_be_sent_again() -> None:
     board = LocalBoard()
 
     async def scenario(stage: Stage) -> None:

@@ -42,7 +42,7 @@ def test_groups_and_epochs_that_follow_each_other_are_read() -> None:
         pytest.param([entry("4-1", B, C)], id="an epoch that began elsewhere"),
     ],
 )
-def test_what_does_not_follow_is_noticed(entries: list[Entry]) -> None:
+def test_an_entry_that_does_not_follow_is_detected(entries: list[Entry]) -> None:
     with pytest.raises(Broken):
         read(entries, START)
 

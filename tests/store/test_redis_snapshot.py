@@ -143,7 +143,7 @@ def test_a_follower_that_slept_while_the_log_was_cut_loads_anew_under_the_same_e
 
 
 @pytest.mark.parametrize("kind", ENGINES)
-def test_what_frees_memory_works_on_a_server_that_has_none_left(tmp_path: Path, kind: str) -> None:
+def test_trimming_works_on_a_server_without_free_memory(tmp_path: Path, kind: str) -> None:
     async def scenario() -> None:
         with running(tmp_path / "engine", kind) as full:
             store = await opened(full, "full")
@@ -163,7 +163,7 @@ def test_what_frees_memory_works_on_a_server_that_has_none_left(tmp_path: Path, 
     asyncio.run(scenario())
 
 
-def test_what_is_loaded_while_others_append_and_trim_is_whole(engine: Engine, prefix: str) -> None:
+def test_a_log_loaded_while_others_append_and_trim_is_complete(engine: Engine, prefix: str) -> None:
     async def scenario() -> None:
         reader, writer, trimmer = [await opened(engine, prefix, Retention(count=5)) for _ in range(3)]
         ended = asyncio.Event()
@@ -242,9 +242,7 @@ def test_an_epoch_that_began_behind_the_snapshot_is_not_trimmed_away(engine: Eng
     asyncio.run(scenario())
 
 
-def test_what_is_not_ours_in_the_log_is_a_problem_or_the_end_of_it_and_nothing_dies(
-    engine: Engine, prefix: str
-) -> None:
+def test_foreign_entries_in_the_log_are_a_problem_or_a_new_epoch_and_crash_nothing(engine: Engine, prefix: str) -> None:
     async def scenario() -> None:
         store = await opened(engine, prefix)
         await fill(store, "a", "1")

@@ -63,7 +63,7 @@ def test_sentinels_are_listed_before_the_name_that_they_know_the_server_by() -> 
         ("redis+unix://cache/run", "a socket is redis+unix:///PATH"),
     ],
 )
-def test_what_a_url_cannot_mean_is_refused_with_what_to_write(url: str, advice: str | None) -> None:
+def test_invalid_urls_are_refused_with_what_to_write(url: str, advice: str | None) -> None:
     if advice is None:
         assert parse(url)
         return

@@ -675,7 +675,7 @@ def test_a_log_that_does_not_answer_for_long_is_a_problem_until_it_does(path: Pa
     play(work())
 
 
-def test_what_cannot_be_stored_for_a_reason_nobody_thought_of_is_refused_and_the_next_is_not(
+def test_a_publish_that_fails_unexpectedly_is_refused_and_the_next_one_is_stored(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work() -> None:
@@ -714,7 +714,7 @@ def test_nothing_is_acknowledged_any_more_once_the_file_was_taken_away(path: Pat
 # Closing
 
 
-def test_what_was_given_to_the_log_before_it_closes_is_answered_and_stored(path: Path) -> None:
+def test_publishes_passed_to_the_log_before_it_closes_are_answered_and_stored(path: Path) -> None:
     async def work() -> None:
         answered: list[object] = []
         async with opened(path) as store:

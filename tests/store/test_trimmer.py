@@ -45,7 +45,7 @@ async def publish_all(store: SqliteStore, channels: Sequence[str]) -> None:
     await append_group(store, [Publish([draft(channel) for channel in channels])])
 
 
-def test_what_stays_is_what_the_rule_of_all_stores_keeps(path: Path, clock: Clock) -> None:
+def test_a_trim_keeps_what_the_rule_of_all_stores_keeps(path: Path, clock: Clock) -> None:
     retention = Retention(count=3, bytes=8 * weight(draft("a")))
 
     async def work() -> None:
@@ -63,7 +63,7 @@ def test_what_stays_is_what_the_rule_of_all_stores_keeps(path: Path, clock: Cloc
     play(work())
 
 
-def test_what_is_young_stays_unless_there_is_no_room(path: Path, clock: Clock) -> None:
+def test_young_messages_stay_unless_the_log_is_full(path: Path, clock: Clock) -> None:
     async def work() -> None:
         async with opened(path, Retention(count=1), clock) as store:
             await fill(store, "a", "1", "2")

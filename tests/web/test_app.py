@@ -99,7 +99,7 @@ async def test_a_static_file_has_the_same_type_on_every_machine(
 
 @pytest.mark.parametrize("path", ["/nothing", "/static/nothing.js", "/static/%2e%2e/setup.cfg"])
 @pytest.mark.gen_test
-async def test_what_is_not_there_is_a_problem_document(fetch: Fetch, path: str) -> None:
+async def test_a_missing_page_is_a_problem_document(fetch: Fetch, path: str) -> None:
     response = await fetch(path)
     status, detail = problem(response)
     assert status in (403, 404)

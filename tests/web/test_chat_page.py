@@ -76,7 +76,7 @@ def test_the_newest_is_in_sight_and_who_scrolled_up_is_left_there(server: Server
     page.wait_for(f"Math.abs({bottom('.read')} - place) < 2")
 
 
-def test_what_is_forbidden_is_left_and_what_is_allowed_again_is_used(server: Server, chromium: Profile) -> None:
+def test_a_disabled_transport_is_left_and_an_enabled_one_is_used(server: Server, chromium: Profile) -> None:
     page = chat(chromium, server)
     for box, then in [
         ("websocket", "Live by Server-Sent Events"),
@@ -97,7 +97,7 @@ def test_what_is_forbidden_is_left_and_what_is_allowed_again_is_used(server: Ser
     assert "You enabled WebSocket" in changes
 
 
-def test_what_was_missed_while_everything_was_forbidden_comes_when_it_is_not(server: Server, chromium: Profile) -> None:
+def test_messages_missed_while_all_transports_were_disabled_arrive_later(server: Server, chromium: Profile) -> None:
     page = chat(chromium, server)
     for box in ("websocket", "eventsource", "longpoll"):
         page.click(f"[value={box}]")
@@ -152,7 +152,7 @@ HOSTILE = "<img src=x onerror='hacked = 1'><script>hacked = 1</script>"
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_what_is_written_as_markup_is_shown_as_text(server: Server, chromium: Profile, scripts: bool) -> None:
+def test_markup_in_comments_is_shown_as_text(server: Server, chromium: Profile, scripts: bool) -> None:
     page = chromium.open(f"{server.url}/demo/chat", scripts)
     say(server, HOSTILE, name=HOSTILE[:32])
     if not scripts:

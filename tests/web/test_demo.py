@@ -169,7 +169,7 @@ HOSTILE = '</p><script>alert(1)</script><img src=x onerror="alert(1)">&amp;\''
 
 
 @pytest.mark.gen_test
-async def test_what_somebody_wrote_cannot_become_markup(fetch: Fetch) -> None:
+async def test_comments_cannot_become_markup(fetch: Fetch) -> None:
     await say(fetch, HOSTILE, name="</b><i>")
     shown = await page(fetch, Cookie="name=%22%3E%3Cscript%3Ealert(1)")
     assert "<script>alert" not in shown
@@ -199,7 +199,7 @@ async def test_the_page_runs_nothing_but_its_own_files(fetch: Fetch) -> None:
     ],
 )
 @pytest.mark.gen_test
-async def test_what_is_not_accepted_is_said_and_kept_for_the_writer(
+async def test_a_refused_comment_is_shown_with_its_error_and_kept_in_the_form(
     fetch: Fetch, form: dict[str, str], detail: str
 ) -> None:
     assert problem(await post(fetch, **form)) == (400, detail)
@@ -211,7 +211,7 @@ async def test_what_is_not_accepted_is_said_and_kept_for_the_writer(
 
 
 @pytest.mark.gen_test
-async def test_what_fits_in_the_page_fits_in_the_server(fetch: Fetch) -> None:
+async def test_a_comment_that_fits_in_the_page_is_accepted_by_the_server(fetch: Fetch) -> None:
     """A browser counts a line end as one, and sends two; it counts an emoji as two."""
     await say(fetch, "\r\n".join("x" * 500) + "y", name="")
     await say(fetch, "😀" * 500, name="😀" * 20)

@@ -106,7 +106,7 @@ def test_the_hub_refuses_the_same_on_both_ways_in(shared_server: Server, shared_
 
 
 @pytest.mark.parametrize("target", ["/channelsx", "/channel", "/Channels/a", "//channels/a", "/x/channels/a"])
-def test_what_only_looks_like_the_hubs_is_not(shared_client: Client, target: str) -> None:
+def test_paths_that_only_look_like_the_hubs_are_not(shared_client: Client, target: str) -> None:
     for _ in range(2):
         shared_client.request("GET", target)
         assert shared_client.problem()[0] == 404

@@ -79,7 +79,9 @@ def test_a_change_is_sent_once_with_all_that_it_says(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("status", [301, 400, 404, 429, 500, 503])
-def test_what_is_not_taken_is_sent_again_with_the_same_id(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_is_not_accepted_is_sent_again_with_the_same_id(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scenario(sending: Sending, receiver: Receiver) -> None:
         receiver.statuses = [status] * 3
         sending.webhook.tell(OCCUPIED)
@@ -178,7 +180,7 @@ def test_backoff_doubles_to_five_minutes_and_retry_after_is_heard(monkeypatch: p
         asyncio.run(played(receiver))
 
 
-def test_what_another_process_tells_from_now_on_is_not_sent_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_that_another_process_reports_are_no_longer_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(sending: Sending, receiver: Receiver) -> None:
         receiver.statuses = [500] * 1000
         for number in range(10):

@@ -84,7 +84,7 @@ def test_json_keeps_its_own_bytes_but_for_the_white_space_around_it(document: by
 
 @pytest.mark.parametrize("body", [b"\xff", b'"\xff"', b'{"\xed\xa0\x80":1}', b'"\xc3"'])
 @pytest.mark.parametrize("is_json", [True, False])
-def test_what_is_not_utf8_is_refused(body: bytes, is_json: bool) -> None:
+def test_invalid_utf8_is_refused(body: bytes, is_json: bool) -> None:
     with pytest.raises(BadRequest, match="not UTF-8 at byte"):
         drafts.payload(body, is_json)
 
@@ -92,7 +92,7 @@ def test_what_is_not_utf8_is_refused(body: bytes, is_json: bool) -> None:
 @pytest.mark.parametrize(
     "body", [b"{", b"hello", b"1 2", b" ", b"NaN", b"01", b"[1,]", b'"\\ud800"', b"\x0c1", b'"\n"']
 )
-def test_what_is_not_json_is_refused(body: bytes) -> None:
+def test_invalid_json_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest, match=r"invalid JSON: .*; to publish text use Content-Type: text/plain"):
         drafts.payload(body, is_json=True)
 

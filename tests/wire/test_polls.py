@@ -92,7 +92,7 @@ def test_any_other_request_is_not(other: bytes) -> None:
         (f"cursor={cursor(7)}&lastEventId=", ""),
     ],
 )
-def test_what_could_name_another_position_next_time_is_not_compared(query: str, lines: str) -> None:
+def test_polls_with_more_than_one_possible_position_are_not_compared(query: str, lines: str) -> None:
     assert of(poll(query, lines)) is None
 
 

@@ -245,7 +245,7 @@ BEHIND = b"GET / HTTP/1.1\r\nHost: test\r\nContent-Type: other\r\nUpgrade: webso
 
 
 @pytest.mark.parametrize("behind", [b"", b"\r\n", BEHIND, b"garbage\n\n\xff", b"0\r\n\r\n"])
-def test_what_lies_behind_a_chunked_body_is_left_alone(behind: bytes) -> None:
+def test_bytes_after_a_chunked_body_are_left_alone(behind: bytes) -> None:
     request = post("Transfer-Encoding: chunked", "Content-Type: text/plain")
     headers = dict(request.fields.headers)
     assert request.feed(CHUNKED + behind) == behind

@@ -235,7 +235,7 @@ SIZED = client_frame(FIN | TEXT, b"x" * 200)
         pytest.param(client_frame(FIN | CLOSE, b"\x03"), id="half a close code"),
     ],
 )
-def test_what_breaks_the_protocol_is_closed_with_1002(data: bytes) -> None:
+def test_protocol_errors_are_closed_with_1002(data: bytes) -> None:
     for pieces in ([data], bytewise(data), [data + SIZED]):
         result = read(pieces)
         assert closed_with(result.replies) == 1002
@@ -248,7 +248,7 @@ def test_the_header_alone_is_enough_to_break_the_protocol(first: int) -> None:
     assert closed_with(read([bytes([first, 0x05])]).replies) == 1002
 
 
-def test_what_follows_a_failure_is_not_read() -> None:
+def test_input_after_a_failure_is_not_read() -> None:
     data = client_frame(FIN | TEXT, b"before") + client_frame(FIN | TEXT, b"\xff") + client_frame(FIN | TEXT, b"after")
     for pieces in ([data], bytewise(data)):
         result = read([*pieces, client_frame(FIN | TEXT, b"later")])
@@ -372,7 +372,7 @@ def test_a_close_between_fragments_answers_ours() -> None:
     assert (reader.replies(), reader.finished, reader.close_code) == (b"", True, 1012)
 
 
-def test_what_follows_a_close_is_not_read() -> None:
+def test_input_after_a_close_is_not_read() -> None:
     result = read([close_frame(1000) + client_frame(FIN | TEXT, b"x") + client_frame(FIN | PING, b"y"), b"\xff" * 99])
     assert result == Read([], b"\x88\x02\x03\xe8", closing=True, finished=True, close_code=1000)
 
@@ -479,9 +479,7 @@ breaches = st.sampled_from([
 
 
 @given(conversations, st.just(b"") | closes | breaches, st.data())
-def test_what_is_skipped_makes_no_difference_but_in_the_number_of_pongs(
-    talk: bytes, end: bytes, data: st.DataObject
-) -> None:
+def test_skipping_frames_changes_only_the_number_of_pongs(talk: bytes, end: bytes, data: st.DataObject) -> None:
     sent = talk + end
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=12)))
     pieces = [sent[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(sent)], strict=True) if start < stop]
