@@ -694,7 +694,8 @@ def test_nothing_is_acknowledged_any_more_once_the_file_was_taken_away(path: Pat
     async def work() -> None:
         async with opened(path) as store:
             follower = Follower(store)
-            await fill(store, "a", "1")
+            async with opened(path) as other:
+                await fill(other, "a", "1")  # so the follower has opened the file to read it
             await follower.batch()
             move(path, path.with_name("moved"), b"" if replaced else None)
             while store.health().problem is None:

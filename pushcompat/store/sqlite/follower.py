@@ -46,11 +46,13 @@ class Follower:
     ``ended`` raises Lost, or an exception of ``news``. ``problem`` is a message for the operator.
     """
 
-    def __init__(self, files: Files, after: int, epoch: str, news: News) -> None:
+    def __init__(self, files: Files, inode: int | None, after: int, epoch: str, news: News) -> None:
+        """``inode``: the log's, which it had when the store was opened."""
         self.position = after
         self.problem: str | None = None
         self.replaced = False  # the file was replaced: messages appended now would be lost
         self._files = files
+        self._inode = inode
         self._epoch = epoch
         self._news = news
         self._loop = asyncio.get_running_loop()
@@ -110,17 +112,18 @@ class Follower:
     # The thread
 
     def _run(self) -> None:
-        bell, connection, inode = self._bell, None, self._files.inode()
+        bell, connection = self._bell, None
         try:
             while not self._closed:
                 try:
-                    self.replaced = self._files.inode() != inode
+                    self.replaced = self._files.inode() != self._inode
                     if not self.replaced:
                         connection = connection or self._files.connect()
                         self._read_on(connection)
                     self.problem = _REPLACED if self.replaced else None
                 except sqlite3.Error as error:
-                    self.problem = f"the log cannot be read: {error}"
+                    self.replaced = self._files.inode() != self._inode  # since it was looked at
+                    self.problem = _REPLACED if self.replaced else f"the log cannot be read: {error}"
                 if bell is None:
                     time.sleep(_LOOK_S)
                 else:

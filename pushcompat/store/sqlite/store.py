@@ -88,6 +88,7 @@ class SqliteStore:
         started = await self._reads.do(partial(start.start, self._files))
         self._mark: Mark = started.mark
         self.epoch = started.epoch
+        self._inode = self._files.inode()
         self._announce(started)
         make = partial(Writer, self._files, self._mark, self._bells, self._retention, self._clocks, self._trim_soon)
         try:
@@ -177,7 +178,7 @@ class SqliteStore:
         return await self._ask(read)
 
     async def follow(self, after: int, epoch: str, news: News) -> None:
-        follower = Follower(self._files, after, epoch, news)
+        follower = Follower(self._files, self._inode, after, epoch, news)
         self._followers.add(follower)
         self._name_own_bells()
         leaving = asyncio.ensure_future(follower.gone.wait())
