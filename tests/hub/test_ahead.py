@@ -27,6 +27,7 @@ class BehindStore(LossyStore):
         super().__init__(Retention())
         self.held_back: list[Message] = []
         self.is_away = False
+        self.other_epoch: str | None = None  # which the log has already, and this process not yet
         self.asked = 0
 
     async def follow(self, after: int, epoch: str, news: News) -> None:
@@ -41,7 +42,8 @@ class BehindStore(LossyStore):
         await asyncio.sleep(0)
         if self.is_away:
             raise StoreError("away")
-        return await super().head()
+        epoch, head = await super().head()
+        return self.other_epoch or epoch, head
 
     def catch_up(self) -> None:
         held_back, self.held_back = self.held_back, []
@@ -100,6 +102,23 @@ def test_a_subscriber_ahead_of_the_log_gets_a_reset_once_its_head_is_known(wire:
         await until_asked(store)
         store.is_away = False
         assert (await client.until("reset")).cursor == format_cursor(store.epoch, 1)
+        client.socket.close()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("wire", CURSORS)
+def test_the_head_of_another_epoch_moves_no_subscriber_back_within_this_one(wire: str) -> None:
+    async def scenario(store: BehindStore, hub: LocalHub) -> None:
+        await store.publish(*(Message("a", b"%d" % n) for n in (1, 2, 3)))
+        store.other_epoch = "zzzzzzzz"
+        client = await subscribed(hub, wire, format_cursor(store.epoch, 4))
+        await until_asked(store)
+        await hub.until_idle()
+        await store.publish(*(Message("a", b"%d" % n) for n in (4, 5)))
+        store.catch_up()
+        event = await client.until("message")
+        assert (event.data, event.cursor) == ("5", format_cursor(store.epoch, 5))
         client.socket.close()
 
     play(scenario)
