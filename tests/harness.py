@@ -31,7 +31,10 @@ class Server:
         command = [*self.wrapper, sys.executable, "-m", self.module, "--port", "0", "--publish-key", KEY]
         command += ["--state-dir", str(state_dir), *options]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(env or {})}
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PUSHCOMPAT_LOG_LEVEL": "debug", **os.environ, **(env or {})},
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None

@@ -23,7 +23,7 @@ class Workers(Server):
 
     def pids(self) -> dict[int, int]:
         """The process of each worker, by its number: the last that was started."""
-        self.wait_for_log(" worker_started worker=2 ")
+        self.wait_for(lambda: {1, 2} <= dict(self.started()).keys())  # their lines come in any order
         return dict(self.started())
 
     def wait_for_pids(self, count: int) -> None:

@@ -11,6 +11,7 @@ Resuming is subscribing with a cursor other than the head. The cursor can be:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from .. import logs
@@ -84,8 +85,14 @@ class Subscriptions:
         if self._presence.enter(connection):
             self.ghosts.watch(connection)
         self._metrics.subscriptions[encoding.transport] += 1
-        if logs.enabled():
-            logs.event(Event.SUBSCRIBE, channels=names, transport=encoding.transport, client=client or None)
+        if logs.enabled(logging.DEBUG):
+            logs.event(
+                Event.SUBSCRIBE,
+                logging.DEBUG,  # a line is a seventh of a handshake, and a wave of reconnections brings thousands
+                channels=names,
+                transport=encoding.transport,
+                client=client or None,
+            )
 
     def _start(self, connection: Connection, text: str) -> None:
         history = self._history
@@ -133,9 +140,10 @@ class Subscriptions:
         self._presence.leave(connection, channels, may_return and encoding.single_response)
         self._metrics.subscriptions[encoding.transport] -= 1
         self._metrics.unsubscribes[reason] += 1
-        if logs.enabled():
+        if logs.enabled(logging.DEBUG):
             logs.event(
                 Event.UNSUBSCRIBE,
+                logging.DEBUG,
                 channels=[channel.name for channel in channels],
                 transport=encoding.transport,
                 client=connection.client or None,

@@ -49,7 +49,7 @@ def test_an_older_stream_of_the_same_client_is_ended_once_no_race_can_be_under_w
     older: str, newer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries: list[tuple[str, dict[str, object]]] = []
-    monkeypatch.setattr(logs, "_level", logging.INFO)
+    monkeypatch.setattr(logs, "_level", logging.DEBUG)
     monkeypatch.setattr(logs, "_write", lambda entry: entries.append((entry[2], entry[3])))
 
     async def scenario(stage: Stage) -> None:

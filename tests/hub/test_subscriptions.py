@@ -33,7 +33,7 @@ Entry = tuple[str, dict[str, object]]
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
     """The events that are logged: names, and fields."""
     entries: list[Entry] = []
-    monkeypatch.setattr(logs, "_level", logging.INFO)
+    monkeypatch.setattr(logs, "_level", logging.DEBUG)
     monkeypatch.setattr(logs, "_write", lambda entry: entries.append((entry[2], entry[3])))
     return entries
 
