@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pushcompat.hub import reasons
+from pushcompat.hub import hub, reasons, sharing
 from pushcompat.hub.reasons import CloseReason
 from pushcompat.logs import Event
 from pushcompat.options import SERVER
+from pushcompat.store.sqlite import store
 
 ROOT = Path(__file__).parents[1]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -40,3 +41,9 @@ def test_every_option_that_bounds_something_exists() -> None:
 @pytest.mark.parametrize("path", re.findall(r"in `([a-z_]+/?[a-z_]*\.py)`", section("What bounds memory and time")))
 def test_every_file_that_has_a_bound_exists(path: str) -> None:
     assert (ROOT / "pushcompat" / path).exists()
+
+
+def test_a_stop_takes_no_longer_than_documented() -> None:
+    """Three waits of a drain, the presence, and the log, of which none is answered."""
+    (allowed,) = re.findall(r"`--drain-timeout` and (\d+) s more to stop", OPERATIONS)
+    assert 3 * hub._CLOSING_S + sharing._CLOSE_S + store._CLOSE_S <= int(allowed)

@@ -168,6 +168,9 @@ class Hub:
         for connection in self._subscribers():
             self._rotate(connection)
         await self._until_closed()
+        self._publishing.give_up()
+        self._context.sockets.flush_writes()
+        await self._until_closed()
 
     async def retire(self) -> None:
         """Drains a process whose successor already accepts on the same sockets. Each response closes its connection,

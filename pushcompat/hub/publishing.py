@@ -72,7 +72,9 @@ class Publishing:
 
     @property
     def busy(self) -> bool:
-        return bool(self.queue or self._storing or self._stored or self._waiting)
+        """Publishers wait for their answers, or the log is storing what a publisher did not wait for."""
+        pending = (*self.queue, *self._storing, *self._stored)
+        return bool(self._waiting) or not all(publish.given_up for publish in pending)
 
     @property
     def ready(self) -> bool:
@@ -197,7 +199,7 @@ class Publishing:
                 self._enqueue(pending)
 
     def on_timer(self, connection: Connection) -> None:
-        """Answers a publish that has waited too long: for a pass, for the log, or for ``follow``."""
+        """Answers a publish that can wait no longer: for a pass, for the log, or for ``follow``."""
         pending = self._waiting.pop(connection, None)
         if pending is not None:
             names = ",".join(pending.names)
@@ -215,6 +217,12 @@ class Publishing:
         else:
             self._fail(pending, Unavailable(_UNKNOWN))
         pending.given_up = True
+
+    def give_up(self) -> None:
+        """At the end of a drain: answers all publishes now, and their connections end."""
+        for connection, pending in (*self._waiting.items(), *self._late.items()):
+            pending.keep_alive = False
+            self.on_timer(connection)
 
     def _cancel(self, connection: Connection, _reason: object) -> None:
         """The publisher has disconnected. A waiting publish is dropped; one passed to the log is not cancelled."""

@@ -43,6 +43,13 @@ async def response(sock: socket.socket) -> bytes:
     return received
 
 
+async def to_end(sock: socket.socket) -> bytes:
+    received = b""
+    while data := await asyncio.get_running_loop().sock_recv(sock, 1 << 16):
+        received += data
+    return received
+
+
 # The log
 
 
@@ -313,18 +320,29 @@ def test_a_stopping_hub_waits_for_publishes_that_the_log_has_not_stored_yet() ->
     asyncio.run(scenario())
 
 
-def test_a_stopping_hub_does_not_wait_for_a_log_that_stores_nothing_for_longer_than_a_second() -> None:
+def test_a_stopping_hub_answers_publishers_though_its_log_stores_nothing() -> None:
     async def scenario() -> None:
         store = SlowStore()
         async with running_hub(store, Limits(drain_s=0.05)) as hub:
-            sock = await hub.connect()
-            with closing(sock):
-                await asyncio.get_running_loop().sock_sendall(sock, publish(b"a", b"1"))
+            stored, queued = await hub.connect(), await hub.connect()
+            with closing(stored), closing(queued):
+                send = asyncio.get_running_loop().sock_sendall
                 async with asyncio.timeout(PATIENCE_S):
+                    await send(stored, publish(b"a", b"1"))
                     while not store.groups:
                         await asyncio.sleep(0)
-                await asyncio.wait_for(hub.drain(), PATIENCE_S)
-                assert hub._publishing.busy
+                    await send(queued, publish(b"a", b"2"))
+                    while not hub._publishing.queue:
+                        await asyncio.sleep(0)
+                    await hub.drain()
+                    unknown, refused = await to_end(stored), await to_end(queued)
+                assert not hub._publishing.busy
+                assert b"it is not known whether this publish was stored" in unknown
+                assert b"nothing was published" in refused
+                for answer in (unknown, refused):
+                    assert answer.startswith(b"HTTP/1.1 503 ")
+                    assert b"\r\nConnection: close\r\n" in answer
+                assert not hub._publishing.queue
 
     asyncio.run(scenario())
 

@@ -32,7 +32,7 @@ from .writer import Appended, Writer, unavailable
 FILE = "log.sqlite"  # in the state directory, if no other is named
 _SYNCHRONOUS = {"normal": "NORMAL", "full": start.FULL}
 _STANDSTILL_S = 10.0  # of an append, until it is a problem that health tells
-_CLOSE_S = 10.0  # a stalled disk must not delay the exit for longer
+_CLOSE_S = 3.0  # a stalled disk must not delay the exit for longer
 _TRIM_EVERY_S = 1.0  # at most: a pass over the log costs all threads time
 _SWITCH_S = 0.0005  # see ``open``
 
