@@ -46,4 +46,4 @@ def test_every_file_that_has_a_bound_exists(path: str) -> None:
 def test_a_stop_takes_no_longer_than_documented() -> None:
     """Three waits of a drain, the presence, and the log, of which none is answered."""
     (allowed,) = re.findall(r"`--drain-timeout` and (\d+) s more to stop", OPERATIONS)
-    assert 3 * hub._CLOSING_S + sharing._CLOSE_S + store._CLOSE_S <= int(allowed)
+    assert int(allowed) >= 3 * hub._CLOSING_S + sharing._CLOSE_S + store._CLOSE_S
