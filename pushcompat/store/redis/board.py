@@ -8,6 +8,7 @@ from typing import Any
 from ..base import StoreError
 from ..presence import KEPT_NOTES, Exchanged
 from .link import AWAY, Link, Server
+from .problems import sentence
 from .scripts import Script
 
 # KEYS   notes (stream), beats (hash), number of the last note, marks (hash)
@@ -71,7 +72,7 @@ class RedisBoard:
             (reply,) = await question(self._link)
         except AWAY as error:
             await self._hang_up()
-            raise StoreError(f"{self._server.address.shown}: {error or 'no answer'}") from error
+            raise StoreError(f"{self._server.address.shown}: {sentence(error)}") from error
         return reply
 
     async def close(self, process: str) -> None:

@@ -28,7 +28,7 @@ from ...limits import Retention
 from ...message import Message
 from ..base import Kept, retain
 from .entries import Broken, Place, read, unpack
-from .link import Keys, Link, State, state_from
+from .link import Keys, Link, NotUsable, State, state_from
 from .scripts import PUSH, RELEASE, SWITCH, TAKE_LEASE
 
 _CHUNK_BYTES = 256 * 1024
@@ -91,10 +91,10 @@ async def load(link: Link, keys: Keys) -> Log:
         if log is not None:
             return log
         if attempt == _ATTEMPTS - 1 and before is not None and before[:2] == state[:2] and before.base == state.base:
-            raise Damaged
+            raise Damaged("parts of the log are missing")
         before = state
         await asyncio.sleep(_PAUSE_S * random.uniform(0.5, 1.5) * (attempt + 1))
-    raise ConnectionError("the log changes faster than it can be read")
+    raise NotUsable("the log changes faster than it can be read")
 
 
 async def _read(link: Link, keys: Keys, state: State) -> Log | None:

@@ -20,7 +20,7 @@ from .board import RedisBoard
 from .entries import Place
 from .follower import Follower
 from .link import AWAY, Link, NotUsable, Server, State, state_from
-from .problems import Problems
+from .problems import Problems, sentence
 from .urls import parse
 from .writer import Writer
 
@@ -86,8 +86,8 @@ class RedisStore:
         self.epoch = link.state.epoch
         try:
             replies = await link.call(("CONFIG", "GET", "appendonly"), ("CONFIG", "GET", "maxmemory-policy"))
-        except ResponseError as error:
-            _warn(f"the configuration cannot be checked ({error}); it needs appendonly yes and a policy noeviction")
+        except ResponseError:
+            _warn("CONFIG GET is not permitted: check that appendonly is yes, and maxmemory-policy noeviction")
             return
         found = dict(reply for reply in replies if len(reply) == 2)
         if found.get(b"appendonly") == b"no":
@@ -196,7 +196,7 @@ class RedisStore:
         try:
             await self.trim(**options)
         except (*AWAY, snapshot.Damaged) as error:
-            logs.log.warning("no snapshot was written: %s", error)
+            logs.log.warning("no snapshot was written: %s", sentence(error))
 
     async def trim(self, **options: int) -> str:
         """Writes a snapshot and trims the log; returns why not, or "". Raises Damaged, or one of ``AWAY``."""

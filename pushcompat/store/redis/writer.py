@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import ResponseError
 
 from ... import logs
 from ...errors import KeyReused, RequestError, StoreFull, Unavailable
@@ -31,7 +31,7 @@ from ...limits import Retention
 from ..base import Done, Idempotency, Outcome, Publish, Receipt
 from .entries import NONCE_BYTES, pack
 from .link import AWAY, Link, NotUsable, Server
-from .problems import Problems
+from .problems import Problems, is_full
 from .scripts import APPEND
 
 FENCE_S = 3600  # how long a fence outlives its process
@@ -47,7 +47,6 @@ _MAX_BYTES = 4 * 1024 * 1024
 _PART = "publishing"
 _BUG = "the server failed; retry with the same Idempotency-Key"
 _NO_ROOM = "the log is full; retry later"
-_FULL = "used memory > 'maxmemory'"  # Redis 6.2 gives the reason only in the text
 
 Clock = Callable[[], float]
 
@@ -152,11 +151,10 @@ class Writer:
 
     async def _fail(self, error: BaseException) -> None:
         self._problem = True
-        if _is_full(error):
-            self._problems.note(_PART, "the server is out of memory; increase maxmemory, or decrease --history-bytes")
+        self._problems.note(_PART, error)
+        if is_full(error):
             self._full()
             return
-        self._problems.note(_PART, error)
         self._away_since = self._away_since or asyncio.get_running_loop().time()
         await self._drop()
 
@@ -191,7 +189,7 @@ class Writer:
                     await self._drop()
                     continue
                 await self._fail(error)
-                if _is_full(error):
+                if is_full(error):
                     return [_unavailable(request) if request.unanswered else StoreFull(_NO_ROOM)] * len(group)
             else:
                 self._succeed()
@@ -336,10 +334,6 @@ def _repeated(publish: Publish, first: Publish, outcome: Outcome) -> Outcome:
 
 def _reused() -> KeyReused:
     return KeyReused("this Idempotency-Key was used with another body; use a new key for each publish")
-
-
-def _is_full(error: BaseException) -> bool:
-    return isinstance(error, OutOfMemoryError) or _FULL in str(error)
 
 
 def _unavailable(request: _Request) -> Unavailable:
