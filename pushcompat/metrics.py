@@ -44,6 +44,7 @@ FAMILIES: Mapping[str, Family] = {
     "log_last_sequence": Family(_G, "Sequence number of the last message", merge=max),
     "idempotency_keys": Family(_G, "Idempotency-Keys currently remembered", merge=max),
     "idempotency_window_seconds": Family(_G, "How long a repeated publish is currently recognised", merge=min),
+    "log_writable": Family(_G, "0 after a publish could not be stored (503 or 507), until one can", merge=min),
     "draining": Family(_G, "1 while the server is shutting down", merge=min),
     "workers": Family(_G, "Worker processes that serve"),
     "workers_silent": Family(_G, "Worker processes that did not answer in time; their last known figures are used"),

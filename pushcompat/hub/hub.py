@@ -230,6 +230,7 @@ class Hub:
             "log_last_sequence": history.head,
             "idempotency_keys": health.idempotency_keys,
             "idempotency_window_seconds": health.idempotency_window_s,
+            "log_writable": float(health.writable),
             "draining": float(self.draining),
             **self._subscriptions.sharing.gauges(),
         }

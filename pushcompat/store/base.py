@@ -88,13 +88,16 @@ class Retained(NamedTuple):
 
 
 class Health(NamedTuple):
-    """``problem`` is a message for the operator, None while the log works; the others describe what is in memory."""
+    """``problem`` is a message for the operator, None while subscribers can be served: a log that is full is no problem
+    here, but it is not ``writable``. The others describe what is in memory.
+    """
 
     problem: str | None = None
     idempotency_keys: int = 0
     idempotency_window_s: float = (
         0.0  # how long a repeat is currently recognised; shorter than configured under pressure
     )
+    writable: bool = True  # the last attempt to write succeeded
 
 
 class Store(Protocol):

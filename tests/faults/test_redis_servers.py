@@ -86,6 +86,25 @@ def test_the_answer_to_a_publish_says_how_many_replicas_have_it(tmp_path: Path) 
             assert server.publish("c", "2")["replicas"] == 0
 
 
+def test_a_server_whose_redis_is_out_of_memory_refuses_publishers_and_is_ready_for_subscribers(
+    engine: Engine, one: Server
+) -> None:
+    one.publish("c", "before")
+    engine.ask("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        one.publish("c", "during")
+    assert refused.value.code == 507
+    refused.value.close()
+    assert one.wait_for_log("log_trouble.*out of memory; increase its maxmemory")
+    assert ready(one) == (True, "ready\n")
+    assert one.metric("pushcompat_log_writable") == 0
+    with one.connect() as client:
+        assert [message["data"] for message in client.retained("c")] == ["before"]
+    engine.ask("CONFIG", "SET", "maxmemory", "0")
+    until(lambda: one.metric("pushcompat_log_writable") == 1)
+    one.publish("c", "after")
+
+
 def test_while_redis_is_away_subscribers_stay_and_a_publish_waits_and_is_stored_once(
     engine: Engine, one: Server, other: Server
 ) -> None:

@@ -128,6 +128,7 @@ def test_the_gauges_have_the_current_values() -> None:
             "log_last_sequence": 3,
             "idempotency_keys": 0,
             "idempotency_window_seconds": 300.0,
+            "log_writable": 1.0,
             "draining": 0,
         }
         of_workers = {"workers", "workers_silent", "workers_replaced"}

@@ -570,11 +570,13 @@ def test_a_failed_group_stores_nothing_and_the_next_one_is_complete(
             outcomes = await append_group(store, group)
             assert [type(said) for said in outcomes] == [outcome, outcome]
             assert (store.health().problem is None) == ready
+            assert not store.health().writable
             store._writer._connection = whole
             assert await kept(store) == (["a:1"], {})
             (receipt,) = await append_group(store, publish())
             assert (receipt.sequence, receipt.repeated) == (2, False)
             assert store.health().problem is None
+            assert store.health().writable
 
     play(work())
 

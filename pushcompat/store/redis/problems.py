@@ -139,7 +139,8 @@ class Problems:
 
     @property
     def first(self) -> str | None:
-        return next(iter(self._by_part.values()), None)
+        """Without a server out of memory: subscribers can be served."""
+        return next((text for text in self._by_part.values() if not text.endswith(_FULL)), None)
 
     def note(self, part: str, error: BaseException) -> str:
         """Returns the sentence."""

@@ -105,7 +105,7 @@ class RedisStore:
 
     def health(self) -> Health:
         writer = self._writer
-        return Health(self._problems.first, writer.idempotency_keys, writer.idempotency_window_s)
+        return Health(self._problems.first, writer.idempotency_keys, writer.idempotency_window_s, writer.works)
 
     # Appending
 

@@ -91,6 +91,10 @@ class Writer:
         self._shortened = retention.idempotency_s, 0.0  # the window under pressure, and when that was
 
     @property
+    def works(self) -> bool:
+        return not self._problem
+
+    @property
     def idempotency_window_s(self) -> float:
         window_s, when = self._shortened
         full = self._retention.idempotency_s

@@ -202,7 +202,7 @@ class SqliteStore:
             *(follower.problem for follower in self._followers),
         ]
         receipts = self._writer.receipts
-        return Health(next(filter(None, problems), None), len(receipts), receipts.window_s)
+        return Health(next(filter(None, problems), None), len(receipts), receipts.window_s, self._trouble is None)
 
     def _standstill(self) -> str | None:
         if self._asked_at is None or self._clocks[1]() < self._asked_at + _STANDSTILL_S:
