@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ..harness import Server, running
+from ..harness import KEY, PATIENCE_S, Server, running
 
 DISK = 'mount -t tmpfs -o size=4m tmpfs {0} && head -c 1m /dev/zero > {0}/ballast && exec "$@"'
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
@@ -33,6 +34,21 @@ def server(tmp_path: Path) -> Iterator[Server]:
         wrapper = (*UNSHARE, "sh", "-c", DISK.format(tmp_path), "sh")
 
     yield from running(tmp_path / "state", "--history", "1000", kind=OnSmallDisk)
+
+
+@pytest.mark.parametrize("room", [0, 4, 8, 64])
+def test_a_start_on_a_full_disk_says_to_make_room(tmp_path: Path, room: int) -> None:
+    """``room``: KiB that are left. In more of it than none the start comes a few steps further."""
+    if not can_mount(tmp_path):
+        pytest.skip("needs unshare, and the right to mount")
+
+    fill = f"head -c {room}k /dev/zero > {tmp_path}/room; cat /dev/zero > {tmp_path}/rest; rm {tmp_path}/room"
+    script = DISK.format(tmp_path).replace("exec", f"({fill}) 2>/dev/null; exec")
+    command = [*UNSHARE, "sh", "-c", script, "sh", sys.executable, "-m", "pushcompat", "--port", "0"]
+    command += ["--publish-key", KEY, "--store", f"sqlite:{tmp_path}/log.sqlite"]
+    started = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert started.stdout == ""
+    assert "; make room on the disk, or name another file with --store" in started.stderr
 
 
 def publish_on(server: Server, answered: dict[str, str]) -> None:

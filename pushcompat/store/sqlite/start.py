@@ -20,6 +20,7 @@ tests/models/test_sqlite_start.py explores this with ``why_new_epoch`` itself, a
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -109,11 +110,23 @@ def start(files: Files) -> Started:
                 mark.close()
                 raise
     except sqlite3.Error as error:
-        raise ConfigError(f"cannot open the log {path}: {error}") from None
+        raise refusal(path, error) from None
     except TimeoutError:
         raise ConfigError(f"cannot open the log {path}: another process holds {path}.lock; stop that process") from None
     except OSError as error:
-        raise ConfigError(f"cannot open the log {path}: {error.strerror}: {error.filename or path}") from None
+        raise refusal(path, error) from None
+
+
+def refusal(path: Path, error: sqlite3.Error | OSError) -> ConfigError:
+    """The error of a log that cannot be opened."""
+    if isinstance(error, OSError):
+        reason, full = f"{error.strerror}: {error.filename or path}", error.errno in (errno.ENOSPC, errno.EDQUOT)
+    else:
+        # SHMSIZE ("disk I/O error"): no room for the index of the WAL
+        no_index = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE
+        reason, full = str(error), no_index or primary_code(error) == sqlite3.SQLITE_FULL
+    advice = "; make room on the disk, or name another file with --store" if full else ""
+    return ConfigError(f"cannot open the log {path}: {reason}{advice}")
 
 
 def check_place(path: Path) -> None:

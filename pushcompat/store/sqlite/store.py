@@ -94,8 +94,8 @@ class SqliteStore:
         try:
             self._writer: Writer = await self._writes.do(make)
             self._connection: sqlite3.Connection = await self._reads.do(self._files.connect)
-        except sqlite3.Error as error:
-            raise ConfigError(f"cannot open the log {self._files.path}: {error}") from None
+        except (sqlite3.Error, OSError) as error:
+            raise start.refusal(self._files.path, error) from None
 
     async def close(self) -> None:
         """Finishes pending work, if the disk responds."""
