@@ -446,6 +446,7 @@ def test_a_text_file_is_left_alone(path: Path) -> None:
     path.write_text("dear diary, " * 100)
     assert refusal(path) == f"{path} is not a log of this server; set another --store"
     assert path.read_text().startswith("dear diary")
+    assert list(path.parent.iterdir()) == [path], "nothing was made beside it"
 
 
 def test_the_database_of_another_program_is_left_alone(path: Path) -> None:
@@ -453,6 +454,21 @@ def test_the_database_of_another_program_is_left_alone(path: Path) -> None:
     before = path.read_bytes()
     assert refusal(path) == f"{path} is not a log of this server; set another --store"
     assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)
+    assert refusal(path) == f"cannot open the log {path}: File name too long: {path}"
+
+
+def test_a_device_or_a_fifo_in_place_of_the_file(path: Path) -> None:
+    os.mkfifo(path)
+    assert refusal(path) == f"{path} is not a regular file; set another --store"
+    path.unlink()
+    path.symlink_to(os.devnull)
+    assert refusal(path) == f"{path} is not a regular file; set another --store"
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_log_of_a_newer_version_is_left_alone(path: Path) -> None:

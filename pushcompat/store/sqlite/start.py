@@ -99,8 +99,9 @@ def why_new_epoch(state: State, boot: str, file: str, mark: Place | None) -> str
 def start(files: Files) -> Started:
     """Opens or creates the log. Raises ConfigError."""
     path = files.path
-    check_place(path)
     try:
+        check_place(path)
+        _check_owner(files)
         with closing(WriteLock(files.beside(".lock"))) as lock, lock.within(_LOCK_S):
             mark = Mark(files.beside(".mark"))
             files.beside(".bells").mkdir(mode=0o700, exist_ok=True)
@@ -134,12 +135,25 @@ def check_place(path: Path) -> None:
     directory = path.parent
     if path.is_dir():
         raise ConfigError(f"{path} is a directory; name a file in it, such as {path / 'log.sqlite'}")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is not a regular file; set another --store")
     if not directory.is_dir():
         raise ConfigError(f"directory {directory} does not exist; create it, or set another --store")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigError(f"the directory {directory} cannot be written to; make it writable, or set another --store")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise ConfigError(f"the file {path} cannot be written to; make it writable, or set another --store")
+
+
+def _check_owner(files: Files) -> None:
+    """Raises ConfigError if the file belongs to another program, before anything is made beside it.
+
+    A log that is being created by another process is not read: it is empty until its mark exists.
+    """
+    path = files.path
+    if path.exists() and path.stat().st_size and not files.beside(".mark").exists():
+        with suppress(_Damaged):
+            _examine(path, has_mark=False, thorough=False)
 
 
 def stop(files: Files, mark: Mark) -> None:
@@ -156,7 +170,7 @@ def _start(files: Files, mark: Mark) -> Started:
     kept_as = None
     file = _made(files.path)
     try:
-        version = _examine(files, mark, alone)
+        version = _examine(files.path, has_mark=mark.read() is not None, thorough=alone)
     except _Damaged as damage:
         if not alone:
             advice = "other processes use it; stop all of them, and the next start begins a new log"
@@ -176,9 +190,8 @@ class _Damaged(Exception):
     pass
 
 
-def _examine(files: Files, mark: Mark, alone: bool) -> int:
+def _examine(path: Path, has_mark: bool, thorough: bool) -> int:
     """The version of the database, 0 if there is none yet. Does not write: the file may belong to another program."""
-    path = files.path
     foreign = ConfigError(f"{path} is not a log of this server; set another --store")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         try:
@@ -193,11 +206,11 @@ def _examine(files: Files, mark: Mark, alone: bool) -> int:
                     f"the log {path} has format {version} of a newer pushcompat, this one knows up to {VERSION}; "
                     "install the newer one again, or set another --store"
                 )
-            if alone and (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            if thorough and (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise _Damaged(" ".join(found.split()))
         except sqlite3.DatabaseError as error:
             code = primary_code(error)
-            if code == sqlite3.SQLITE_NOTADB and mark.read() is None:
+            if code == sqlite3.SQLITE_NOTADB and not has_mark:
                 raise foreign from None
             if code in DAMAGE:
                 raise _Damaged(str(error)) from None
