@@ -8,6 +8,7 @@ one process do not depend on those of another.
   counted while the others see its beat move, and for ``LEASE_S`` after it stopped, by their own monotonic clocks.
 - **Whole notes.** Only the latest notes are kept. A process that is new, or has missed some, asks the others for all of
   their counts, and counts a process only after it has answered. So what dead processes left behind is never counted.
+  A whole note may have megabytes, so only the last one of each living process is kept.
 - **Names.** The board numbers the notes, so all processes agree to which of them a client came last.
 """
 
@@ -27,7 +28,7 @@ KEPT_NOTES = 256  # a few seconds of 16 processes
 
 class Exchanged(NamedTuple):
     """``number``: of the last note on the board; ``own``: of the note that was written (0: none); ``first``: of the
-    oldest note that is kept. ``notes``: number, process and text. ``beats``: of all processes.
+    oldest note that is kept. ``notes``: number, process and text, in any order. ``beats``: of all processes.
     """
 
     number: int
@@ -42,18 +43,19 @@ class Board(Protocol):
         """Raises nothing: a board that does not work yet is retried."""
 
     async def exchange(
-        self, process: str, note: bytes, after: int, gone: Mapping[str, int], marks: Mapping[str, str]
+        self, process: str, note: bytes, whole: bytes, after: int, gone: Mapping[str, int], marks: Mapping[str, str]
     ) -> Exchanged:
-        """Increments the process's beat, writes a note (empty: none), removes the processes in ``gone`` if their beats
-        are unchanged, sets the ``marks`` of channels (empty: removes them), and reads the notes after ``after``, its
-        own included. Raises StoreError.
+        """Increments the process's beat, writes a note (empty: none), and with it a whole note (empty: none) that
+        replaces the last one of the process, removes the processes in ``gone`` and their whole notes if their beats are
+        unchanged, sets the ``marks`` of channels (empty: removes them), and reads the notes after ``after``, its own
+        and whole ones included. Raises StoreError.
         """
 
     async def marks(self) -> Mapping[str, str]:
         """The marks of all channels: they outlive the processes. Raises StoreError."""
 
     async def close(self, process: str) -> None:
-        """Removes the process, if the board works."""
+        """Removes the process and its whole note, if the board works."""
 
 
 class Changes(NamedTuple):
@@ -139,13 +141,12 @@ class Peers:
             else:
                 own.pop(channel, None)
         whole = self._asked
-        counts = dict(own if whole else changes.counts)
-        note = _Note(counts, list(changes.came), list(changes.gone), whole, self._asks)
-        said = any((counts, note.came, note.gone, whole, note.asks))
+        counts = {} if whole else dict(changes.counts)
+        note = _Note(counts, list(changes.came), list(changes.gone), asks=self._asks)
+        said = any((whole, counts, note.came, note.gone, note.asks))
+        texts = _encode(note) if said else b"", _encode(_Note(own, whole=True)) if whole else b""
         dead, self._dead = self._dead, {}
-        found = await self._board.exchange(
-            self._process, _encode(note) if said else b"", self._after, dead, changes.marks
-        )
+        found = await self._board.exchange(self._process, *texts, self._after, dead, changes.marks)
         if whole:
             self._asked = False
         return await self._take(found)
@@ -154,7 +155,7 @@ class Peers:
         beat = found.beats.get(self._process, 0)
         self._asks = beat != self._beat + 1 or self._after < found.first - 1  # another board, or notes are missing
         # Notes from before this process may be of dead processes
-        notes = found.notes if self._beat else ()
+        notes = sorted(found.notes) if self._beat else ()
         self._after, self._beat = found.number, beat
         ended = self._look_at(found.beats)
         came: list[tuple[int, str, bytes]] = []

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pushcompat.limits import Retention
@@ -194,7 +195,7 @@ def test_counts_left_by_killed_processes_are_never_used(make_board: MakeBoard) -
             late.now += 1
             await late.say()
             assert late.others == {}
-        found = await late.board.exchange("look", b"", 0, {}, {})
+        found = await late.board.exchange("look", b"", b"", 0, {}, {})
         assert set(found.beats) == {"p1", "look"}
         await late.board.close("look")
         await late.board.open()
@@ -237,6 +238,47 @@ def test_ten_thousand_channels_fit(make_board: MakeBoard) -> None:
         await one.say(Changes(counts))
         await stage.settle()
         assert two.others == counts
+
+    play(make_board, scenario)
+
+
+def test_only_the_last_whole_note_of_each_process_is_kept(make_board: MakeBoard) -> None:
+    async def scenario(stage: Stage) -> None:
+        async def size() -> int:
+            found = await board.exchange("reader", b"", b"", 0, {}, {})
+            return sum(len(text) for _, _, text in found.notes)
+
+        one = await stage.start()
+        board = one.board
+        counts = {f"channel-{number}": 1 for number in range(5_000)}
+        await one.say(Changes(counts))
+        small, large = 2_000, len(msgspec.msgpack.encode(counts))
+        for _ in range(8):  # each asks for all counts
+            late = await stage.start()
+            await stage.settle(one, late)
+            assert late.others == counts
+            assert await size() < 2 * large + small  # the last, and the note with the counts as they came
+        for number in range(2 * KEPT_NOTES):
+            await one.say(Changes({"b": number}))
+        assert large < await size() < large + 20 * KEPT_NOTES
+        await board.close(one.name)
+        await board.open()
+        assert await size() < 20 * KEPT_NOTES
+
+    play(make_board, scenario)
+
+
+def test_the_whole_note_of_a_dead_process_is_removed_with_it(make_board: MakeBoard) -> None:
+    async def scenario(stage: Stage) -> None:
+        one, dead = [await stage.start() for _ in range(2)]
+        await dead.say(Changes({"channel": 1}))
+        await stage.settle()
+        for _ in range(int(LEASE_S) + 2):  # the lease ends, and that is written
+            one.now += 1
+            await one.say()
+        found = await one.board.exchange("reader", b"", b"", 0, {}, {})
+        assert dead.name not in found.beats
+        assert not [text for _, process, text in found.notes if process == dead.name and b"channel" in text]
 
     play(make_board, scenario)
 

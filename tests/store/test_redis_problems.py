@@ -106,7 +106,7 @@ def test_a_board_that_cannot_be_reached_is_reported_in_the_same_words() -> None:
     async def scenario() -> str:
         board = RedisBoard(Server(parse(f"redis://127.0.0.1:{free_port()}")))
         with pytest.raises(StoreError) as refused:
-            await board.exchange("p", b"", 0, {}, {})
+            await board.exchange("p", b"", b"", 0, {}, {})
         return str(refused.value)
 
     assert re.fullmatch(

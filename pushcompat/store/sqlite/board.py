@@ -21,6 +21,7 @@ from .worker import Worker
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS note (number INTEGER PRIMARY KEY AUTOINCREMENT, process TEXT NOT NULL, text BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS whole (process TEXT PRIMARY KEY, number INTEGER NOT NULL, text BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS beat (process TEXT PRIMARY KEY, beat INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mark (channel TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
 """
@@ -39,9 +40,9 @@ class SqliteBoard:
         self._worker = Worker("presence")  # a disk may stall
 
     async def exchange(
-        self, process: str, note: bytes, after: int, gone: Mapping[str, int], marks: Mapping[str, str]
+        self, process: str, note: bytes, whole: bytes, after: int, gone: Mapping[str, int], marks: Mapping[str, str]
     ) -> Exchanged:
-        return await self._ask(lambda connection: _exchange(connection, process, note, after, gone, marks))
+        return await self._ask(lambda connection: _exchange(connection, process, note, whole, after, gone, marks))
 
     async def marks(self) -> Mapping[str, str]:
         return await self._ask(lambda connection: dict(connection.execute("SELECT channel, text FROM mark").fetchall()))
@@ -91,7 +92,8 @@ class SqliteBoard:
 
     def _leave(self, process: str) -> None:
         if self._connection is not None:
-            self._connection.execute("DELETE FROM beat WHERE process = ?", (process,))
+            for table in ("beat", "whole"):
+                self._connection.execute(f"DELETE FROM {table} WHERE process = ?", (process,))
         self._hang_up()
 
 
@@ -99,6 +101,7 @@ def _exchange(
     connection: sqlite3.Connection,
     process: str,
     note: bytes,
+    whole: bytes,
     after: int,
     gone: Mapping[str, int],
     marks: Mapping[str, str],
@@ -109,6 +112,8 @@ def _exchange(
         execute("INSERT INTO beat VALUES (?, 1) ON CONFLICT DO UPDATE SET beat = beat + 1", (process,))
         for name_and_beat in gone.items():
             execute("DELETE FROM beat WHERE process = ? AND beat = ?", name_and_beat)
+        if gone:
+            execute("DELETE FROM whole WHERE process NOT IN (SELECT process FROM beat)")
         for channel, mark in marks.items():
             if mark:
                 execute("INSERT OR REPLACE INTO mark VALUES (?, ?)", (channel, mark))
@@ -117,8 +122,14 @@ def _exchange(
         if note:
             own = execute("INSERT INTO note (process, text) VALUES (?, ?)", (process, note)).lastrowid
             execute("DELETE FROM note WHERE number <= ?", ((own or 0) - KEPT_NOTES,))
+        if whole:
+            execute("INSERT OR REPLACE INTO whole VALUES (?, ?, ?)", (process, own, whole))
         (number,) = execute("SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'note'").fetchone()
         (first,) = execute("SELECT ifnull(min(number), ?) FROM note", (number + 1,)).fetchone()
         beats = dict(execute("SELECT process, beat FROM beat").fetchall())
-        notes = execute("SELECT number, process, text FROM note WHERE number > ? ORDER BY number", (after,)).fetchall()
+        notes = [
+            entry
+            for table in ("note", "whole")
+            for entry in execute(f"SELECT number, process, text FROM {table} WHERE number > ?", (after,))
+        ]
     return Exchanged(number, own or 0, first, beats, notes)
