@@ -15,6 +15,7 @@ from pushcompat.store.sqlite import store
 
 ROOT = Path(__file__).parents[1]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+SCALING = (ROOT / "docs" / "scaling.md").read_text()
 
 
 def section(heading: str) -> str:
@@ -47,3 +48,8 @@ def test_a_stop_takes_no_longer_than_documented() -> None:
     """Three waits of a drain, the presence, and the log, of which none is answered."""
     (allowed,) = re.findall(r"`--drain-timeout` and (\d+) s more to stop", OPERATIONS)
     assert int(allowed) >= 3 * hub._CLOSING_S + sharing._CLOSE_S + store._CLOSE_S
+
+
+def test_a_log_that_does_not_answer_is_reported_as_soon_as_documented() -> None:
+    said = f"has not been answered for {store._STANDSTILL_S:.0f} s"
+    assert all(said in " ".join(text.split()) for text in (OPERATIONS, SCALING))

@@ -405,6 +405,22 @@ def test_appends_are_synced_as_the_option_says(path: Path) -> None:
     play(work())
 
 
+def test_a_log_that_was_vacuumed_goes_on_under_its_epoch(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path, Retention(count=1)) as store:
+            epoch = store.epoch
+            await fill(store, "a", *("x" * 10_000 for _ in range(100)))
+            assert await trimmed(store, urgent=True) == 99
+        size = len(content(path))
+        edit(path, "VACUUM")
+        assert len(content(path)) < size / 10
+        async with opened(path, Retention(count=1)) as store:
+            assert store.epoch == epoch
+            assert await store.head() == (epoch, 100)
+
+    play(work())
+
+
 # Files that are not as they should be
 
 

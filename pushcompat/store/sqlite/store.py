@@ -208,7 +208,7 @@ class SqliteStore:
         if self._asked_at is None or self._clocks[1]() < self._asked_at + _STANDSTILL_S:
             return None
         return (
-            f"the log has not answered for {_STANDSTILL_S:.0f} s: its disk does not respond,  "
+            f"the log has not answered for {_STANDSTILL_S:.0f} s: its disk does not respond, "
             f"or a stopped process holds {self._files.beside('.lock')}"
         )
 
