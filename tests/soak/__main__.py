@@ -14,6 +14,8 @@ from .report import table
 from .scenarios import SCENARIOS
 from .world import Outcome, World
 
+_REPORT_MIN = 5  # minutes: a shorter run shows nothing
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
@@ -25,6 +27,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--report", type=Path, help="a Markdown file whose table is replaced")
     options = parser.parse_args()
+    if options.report is not None and (options.only or options.minutes < _REPORT_MIN):
+        parser.error(
+            f"--report replaces the table of {options.report}: omit --only, and use --minutes {_REPORT_MIN} or more"
+        )
     random.seed(options.seed)
     chosen = [scenario for scenario in SCENARIOS if not options.only or scenario.name in options.only]
     seconds = options.minutes * 60 / len(chosen)

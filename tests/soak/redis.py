@@ -1,4 +1,4 @@
-"""A Redis server that the nodes share, and what can be done to it."""
+"""A Redis or Valkey server that the nodes share, and what can be done to it."""
 
 from __future__ import annotations
 
@@ -63,9 +63,12 @@ class WithSentinel:
     one comes back as the replica.
     """
 
+    def __init__(self, program: str = "redis") -> None:
+        self._program = program
+
     async def start(self, folder: Path) -> None:
         (folder / "redis").mkdir()
-        self._servers = await asyncio.to_thread(Sentinels, folder / "redis")
+        self._servers = await asyncio.to_thread(Sentinels, folder / "redis", self._program)
         self._servers.sentinel.ask("SENTINEL", "SET", "main", "failover-timeout", "1000")  # it waits for twice that
         self._main, self._replica = self._servers.master, self._servers.replica
 

@@ -23,13 +23,20 @@ from ..machine import may_lack
 
 def program(engine: str) -> str:
     """The server's program. Skips the test where it may be lacking."""
+    package, _ = _PROGRAMS[engine]
+    found = installed(engine)
+    if found is None and (may_lack(package) or platform.machine() != "x86_64"):
+        pytest.skip(f"{package} is not installed")
+    assert found is not None, f"{package} is not installed"
+    return found
+
+
+def installed(engine: str) -> str | None:
+    """The server's program, if there is one."""
     package, pattern = _PROGRAMS[engine]
     found = shutil.which(pattern, path=f"{os.environ['PATH']}:/usr/sbin")
     if "/" in pattern and (spec := importlib.util.find_spec(package)) is not None and spec.origin is not None:
         found = next(map(str, Path(spec.origin).parent.glob(pattern)), None)
-    if found is None and (may_lack(package) or platform.machine() != "x86_64"):
-        pytest.skip(f"{package} is not installed")
-    assert found is not None, f"{package} is not installed"
     return found
 
 
