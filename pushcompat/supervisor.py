@@ -15,7 +15,8 @@ opened (SQLite does not support fork). The sockets are open from before the firs
 closing the last copy of a socket resets the connections in its queue.
 
 If a worker does not answer for 3 s, another one accepts in its place, as if it had ended; after 30 s it is killed and
-replaced, since its subscribers get nothing while it hangs.
+replaced, since its subscribers get nothing while it hangs. So is one that does not accept within 60 s of its start:
+while the server starts, this ends the server.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from .worker import Accept, Ask, Closed, Failed, Message, Ready, Report, Retire,
 _RETRY_S = (0.1, 5.0)
 _STEADY_S = 10.0  # a worker that lasted this long has started successfully
 _MAX_FAILURES = 3  # of one worker, before any has served requests
-_START_S = 60.0  # of a successor
+_START_S = 60.0  # until a new worker accepts
 _STOP_S = 10.0  # beyond the drain
 _ASK_S = 2.0  # between two checks of a worker
 _ABSENT_S = 3.0  # without an answer, until another worker accepts in its place
@@ -280,6 +281,7 @@ class Supervisor:
         except OSError as error:  # no memory, no descriptor, or no process may be added
             self._failed_to_start(slot, error)
             return None
+        worker.dies_at = worker.started + _START_S
         self._workers.add(worker)
         logs.event(Event.WORKER_STARTED, worker=worker.number, pid=worker.process.pid)
         return worker
@@ -362,8 +364,6 @@ class Supervisor:
                 self._successor = self._start(slot)
                 if self._successor is None:
                     self._to_roll.clear()
-                else:
-                    self._successor.dies_at = time.monotonic() + _START_S
                 return
 
     def _give_up_rolling(self, successor: _Worker) -> None:
@@ -452,6 +452,10 @@ class Supervisor:
     def _look_at(self, worker: _Worker, now: float) -> None:
         if worker.dies_at is not None:
             if worker.dies_at <= now:
+                if not worker.ready and not self._stopping:
+                    worker.failure = (
+                        worker.failure or f"the new worker did not accept connections within {_START_S:.0f} s"
+                    )
                 worker.process.kill()
         elif worker.ready and worker.silent_s >= _SILENCE_S:
             logs.event(Event.WORKER_STUCK, logging.ERROR, worker=worker.number, pid=worker.process.pid)

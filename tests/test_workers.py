@@ -398,6 +398,28 @@ def test_a_worker_that_stands_still_for_long_is_killed_and_replaced(tmp_path: Pa
         assert server.stop() == 0
 
 
+def test_a_new_worker_that_never_accepts_is_killed_and_keeps_no_rolling_restart_from_its_end(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.touch()
+    server = Impatient(tmp_path, "--config", str(config))
+    try:
+        before = server.pids()
+        config.unlink()
+        os.mkfifo(config)  # reading it waits
+        os.kill(before[1], signal.SIGKILL)
+        server.wait_for_pids(3)
+        server.process.send_signal(signal.SIGHUP)
+        failed = ' ERROR worker_failed worker={} detail="?the new worker did not accept connections within 3 s'
+        server.wait_for_log(failed.format(1))
+        server.wait_for_log(failed.format(2) + "; the worker continues unchanged")
+        config.unlink()
+        config.touch()
+        server.wait_for_metric("pushcompat_workers", 2)
+        assert alive(before[2])
+    finally:
+        assert server.stop() == 0
+
+
 # A rolling restart
 
 
