@@ -15,9 +15,9 @@ import pytest
 from pushcompat.hub import hub as module
 from pushcompat.hub.connection import State
 from pushcompat.limits import Limits, Retention
-from pushcompat.message import Message, format_cursor
+from pushcompat.message import Message, format_cursor, new_epoch
 from pushcompat.metrics import FAMILIES
-from pushcompat.store.base import Health, Lost, News
+from pushcompat.store.base import Health, Lost, News, Publish, Retained
 from pushcompat.store.memory import MemoryStore
 from pushcompat.wire import http
 
@@ -94,6 +94,34 @@ def test_a_log_that_is_lost_at_once_again_is_loaded_less_and_less_often(monkeypa
         assert (pauses[-1], max(pauses)) == (2.0, 2.0)
 
     monkeypatch.setattr(module.asyncio, "sleep", noted)
+    asyncio.run(scenario())
+
+
+def test_what_was_loaded_keeps_its_epoch_if_the_log_starts_another_one_meanwhile() -> None:
+    """Otherwise the hub would follow the new epoch without its messages."""
+
+    class Renewed(MemoryStore):
+        renewals = 0
+
+        async def retained(self) -> Retained:
+            found = await super().retained()
+            if self.renewals < 2:  # during the first load, and during the one that follows from it
+                self.renewals += 1
+                self._head = 0
+                self._log.clear()
+                self.epoch = new_epoch()
+                self.append([Publish([Message("a", b"%d" % self.renewals)])], lambda outcomes: None)
+            return found
+
+    async def scenario() -> None:
+        store = Renewed(Retention())
+        async with running_hub(store, Limits()) as hub:
+            async with asyncio.timeout(PATIENCE_S):
+                while not store._followers:
+                    await asyncio.sleep(0.01)
+            (message,) = hub.history.channel("a").after(0)
+            assert (hub.history.epoch, message.data) == (store.epoch, b"2")
+
     asyncio.run(scenario())
 
 
