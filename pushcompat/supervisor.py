@@ -26,11 +26,9 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -40,7 +38,8 @@ from .errors import ConfigError
 from .logs import Event
 from .metrics import Figures, counted, merged
 from .place import Place
-from .worker import Accept, Ask, Closed, Failed, Message, Ready, Report, Retire, Total, decoded, encoded, settled
+from .worker import Accept, Closed, Failed, Message, Ready, Report, Retire, Total, settled
+from .worker_process import WorkerProcess
 
 _RETRY_S = (0.1, 5.0)
 _STEADY_S = 10.0  # a worker that lasted this long has started successfully
@@ -53,102 +52,13 @@ _SILENCE_S = 30.0  # without an answer, until it is killed
 _FIGURES_S = 1.0  # how long to wait for workers that do not answer
 _READ_BYTES = 64 * 1024
 
-_Selector = selectors.DefaultSelector
-Heard = Callable[["_Worker", Message], None]
-
-
-class _Worker:
-    """A process, and the parent's end of the line to it."""
-
-    def __init__(self, number: int, place: Callable[[int], Place], selector: _Selector, heard: Heard) -> None:
-        self.number = number
-        self.started = time.monotonic()
-        self.ready = False
-        self.dies_at: float | None = None  # when it is killed, if it is still running
-        self.asked_at: float | None = None  # for figures that it has not sent yet; None: nothing pending
-        self.heard_at = self.started
-        self.figures: Figures = {}
-        self.failure: str | None = None
-        self._heard = heard
-        self._selector = selector
-        self._received = self._unsent = b""
-        self._line, line = socket.socketpair()
-        with line:
-            here = place(line.fileno())
-            self.process = subprocess.Popen(
-                [sys.executable, *sys.orig_argv[1:]],
-                env=here.environment(),
-                pass_fds=sorted({line.fileno(), *(fd for group in here.sockets for fd in group)}),
-                stdin=subprocess.DEVNULL,
-            )
-        self._line.setblocking(False)
-        selector.register(self._line, selectors.EVENT_READ, self._on_event)
-
-    def say(self, message: Message) -> None:
-        self._unsent += encoded(message)
-        self._send()
-
-    def ask(self) -> None:
-        if self.asked_at is None:
-            self.asked_at = time.monotonic()
-            self.say(Ask())
-
-    @property
-    def silent_s(self) -> float:
-        """Seconds without an answer."""
-        return 0.0 if self.asked_at is None else time.monotonic() - self.asked_at
-
-    def close(self) -> None:
-        """Reads its last messages."""
-        self._receive()
-        if self._line.fileno() != -1:
-            self._hang_up()
-
-    def _on_event(self, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
-            self._send()
-        if events & selectors.EVENT_READ:
-            self._receive()
-
-    def _send(self) -> None:
-        if self._line.fileno() == -1:
-            return
-        try:
-            self._unsent = self._unsent[self._line.send(self._unsent) :]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._unsent = b""  # it has ended
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
-        self._selector.modify(self._line, events, self._on_event)
-
-    def _receive(self) -> None:
-        while self._line.fileno() != -1:
-            try:
-                data = self._line.recv(_READ_BYTES)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-            if not data:
-                self._hang_up()
-            *lines, self._received = (self._received + data).split(b"\n")
-            for line in lines:
-                message = decoded(line)
-                if message is not None:
-                    self._heard(self, message)
-
-    def _hang_up(self) -> None:
-        self._selector.unregister(self._line)
-        self._line.close()
-
 
 class _Slot:
     """One worker's number: the worker that serves, or is being started."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.worker: _Worker | None = None
+        self.worker: WorkerProcess | None = None
         self.failures = 0
         self.start_at = 0.0
 
@@ -160,7 +70,7 @@ class _Slot:
 class _Question:
     """A worker's request for the figures of all workers."""
 
-    def __init__(self, asker: _Worker, waited_for: Iterable[_Worker]) -> None:
+    def __init__(self, asker: WorkerProcess, waited_for: Iterable[WorkerProcess]) -> None:
         self.asker = asker
         self.waited_for = set(waited_for)
         self.ends_at = time.monotonic() + _FIGURES_S
@@ -176,8 +86,8 @@ class Supervisor:
         self._sockets = [listening.adopt(given)] * config.workers if given else listening.bind(config)
         self._own_sockets = len({id(group) for group in self._sockets}) > 1  # each worker has its own
         self._slots = [_Slot(number) for number in range(1, config.workers + 1)]
-        self._workers: set[_Worker] = set()  # all that are running
-        self._selector = _Selector()
+        self._workers: set[WorkerProcess] = set()  # all that are running
+        self._selector = selectors.DefaultSelector()
         self._announced = False
         self._stopping = False
         self._closed: set[int] = set()  # numbers of workers that stopped accepting during shutdown
@@ -185,9 +95,9 @@ class Supervisor:
         self._refusal: ConfigError | None = None
         # A rolling restart
         self._to_roll: deque[_Slot] = deque()
-        self._successor: _Worker | None = None
-        self._leaving: _Worker | None = None
-        self._covering: dict[int, _Worker] = {}  # the worker that accepts for a number without one
+        self._successor: WorkerProcess | None = None
+        self._leaving: WorkerProcess | None = None
+        self._covering: dict[int, WorkerProcess] = {}  # the worker that accepts for a number without one
         # Figures
         self._questions: list[_Question] = []
         self._gone: Figures = {}  # of workers that have ended
@@ -243,11 +153,11 @@ class Supervisor:
         for worker in self._workers:
             self._end(worker)
 
-    def _end(self, worker: _Worker) -> None:
+    def _end(self, worker: WorkerProcess) -> None:
         worker.process.terminate()
         worker.dies_at = time.monotonic() + self._config.limits.drain_s + _STOP_S
 
-    def _close_sockets_of(self, worker: _Worker) -> None:
+    def _close_sockets_of(self, worker: WorkerProcess) -> None:
         """During shutdown new connections go to a worker that still accepts, or are refused, instead of waiting in a
         queue.
 
@@ -271,13 +181,13 @@ class Supervisor:
 
     # Workers start and end
 
-    def _start(self, slot: _Slot) -> _Worker | None:
+    def _start(self, slot: _Slot) -> WorkerProcess | None:
         def place(line: int) -> Place:
             sockets = [[sock.fileno() for sock in group] for group in self._sockets]
             return Place(slot.number, line, sockets, settled(self._config))
 
         try:
-            worker = _Worker(slot.number, place, self._selector, self._heard)
+            worker = WorkerProcess(slot.number, place, self._selector, self._heard)
         except OSError as error:  # no memory, no descriptor, or no process may be added
             self._failed_to_start(slot, error)
             return None
@@ -301,7 +211,7 @@ class Supervisor:
             self._gone = merged([self._gone, counted(worker.figures)])
             self._ended(worker)
 
-    def _ended(self, worker: _Worker) -> None:
+    def _ended(self, worker: WorkerProcess) -> None:
         slot = self._slots[worker.number - 1]
         code = worker.process.returncode
         planned = worker is self._leaving or self._stopping
@@ -321,7 +231,7 @@ class Supervisor:
         if self._stopping and worker.ready and code != 0:
             self._exit_code = 1
 
-    def _lost(self, slot: _Slot, worker: _Worker) -> None:
+    def _lost(self, slot: _Slot, worker: WorkerProcess) -> None:
         """A worker ended unexpectedly."""
         if self._stopping:
             return
@@ -366,7 +276,7 @@ class Supervisor:
                     self._to_roll.clear()
                 return
 
-    def _give_up_rolling(self, successor: _Worker) -> None:
+    def _give_up_rolling(self, successor: WorkerProcess) -> None:
         if self._stopping:
             return
         self._to_roll.clear()
@@ -380,7 +290,7 @@ class Supervisor:
 
     # Messages of workers
 
-    def _heard(self, worker: _Worker, message: Message) -> None:
+    def _heard(self, worker: WorkerProcess, message: Message) -> None:
         worker.heard_at = time.monotonic()
         match message:
             case Ready():
@@ -398,7 +308,7 @@ class Supervisor:
                 for question in self._questions:
                     question.waited_for.discard(worker)
 
-    def _take_over(self, worker: _Worker) -> None:
+    def _take_over(self, worker: WorkerProcess) -> None:
         slot = self._slots[worker.number - 1]
         worker.ready = True
         worker.dies_at = None
@@ -410,7 +320,7 @@ class Supervisor:
         if self._stopping:
             self._end(worker)
 
-    def _question(self, asker: _Worker) -> None:
+    def _question(self, asker: WorkerProcess) -> None:
         others = [worker for worker in self._workers if worker.ready and worker is not asker]
         for worker in others:
             worker.ask()
@@ -449,7 +359,7 @@ class Supervisor:
             self._systemd.alive()
             self._alive_at = now
 
-    def _look_at(self, worker: _Worker, now: float) -> None:
+    def _look_at(self, worker: WorkerProcess, now: float) -> None:
         if worker.dies_at is not None:
             if worker.dies_at <= now:
                 if not worker.ready and not self._stopping:

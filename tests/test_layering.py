@@ -55,10 +55,11 @@ USED: dict[str, set[str]] = {
     },
     "state": {"errors"},
     "store": {"errors", "limits", "logs", "message"},
-    "supervisor": {"config", "errors", "listening", "logs", "metrics", "place", "systemd", "worker"},
+    "supervisor": {"config", "errors", "listening", "logs", "metrics", "place", "systemd", "worker", "worker_process"},
     "web": {"", "access", "assets", "changes", "errors", "limits", "logs", "wire"},
     "wire": {"errors", "message"},
     "worker": {"config", "errors", "metrics", "place"},
+    "worker_process": {"metrics", "place", "worker"},
 }
 ONLY_STANDARD_LIBRARY = (
     "__init__",

@@ -8,7 +8,7 @@
     start      opens the file, checks it, decides whether its epoch is still valid
     files      paths, connections, the write lock, the mark
     bells      notifies followers in other processes
-    worker     a thread that executes calls in order
+    thread     a thread that executes calls in order
 
 Each file imports only files below it.
 """

@@ -17,7 +17,7 @@ from typing import TypeVar
 from ..base import StoreError
 from ..presence import KEPT_NOTES, Exchanged
 from .files import transaction
-from .worker import Worker
+from .thread import Thread
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS note (number INTEGER PRIMARY KEY AUTOINCREMENT, process TEXT NOT NULL, text BLOB NOT NULL);
@@ -37,7 +37,7 @@ class SqliteBoard:
         self._inode = 0
 
     async def open(self) -> None:
-        self._worker = Worker("presence")  # a disk may stall
+        self._thread = Thread("presence")  # a disk may stall
 
     async def exchange(
         self, process: str, note: bytes, whole: bytes, after: int, gone: Mapping[str, int], marks: Mapping[str, str]
@@ -49,14 +49,14 @@ class SqliteBoard:
 
     async def _ask(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         try:
-            return await self._worker.do(partial(self._do, work))
+            return await self._thread.do(partial(self._do, work))
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._path}: {error}") from error
 
     async def close(self, process: str) -> None:
         with suppress(sqlite3.Error, OSError):
-            await self._worker.do(partial(self._leave, process))
-        await self._worker.end()
+            await self._thread.do(partial(self._leave, process))
+        await self._thread.end()
 
     # In the thread
 

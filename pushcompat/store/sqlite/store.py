@@ -25,8 +25,8 @@ from .bells import Bells
 from .board import SqliteBoard
 from .files import Files, Mark, max_bytes, transaction
 from .follower import Follower, message_of
+from .thread import Thread
 from .trimmer import trim
-from .worker import Worker
 from .writer import Appended, Writer, unavailable
 
 FILE = "log.sqlite"  # in the state directory, if no other is named
@@ -84,7 +84,7 @@ class SqliteStore:
     async def open(self) -> None:
         # Threads wait at most this long for the interpreter's lock, instead of 5 ms for each step
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_S))
-        self._reads, self._writes, self._trims = Worker("log reads"), Worker("log writes"), Worker("log trims")
+        self._reads, self._writes, self._trims = Thread("log reads"), Thread("log writes"), Thread("log trims")
         started = await self._reads.do(partial(start.start, self._files))
         self._mark: Mark = started.mark
         self.epoch = started.epoch

@@ -14,7 +14,7 @@ from typing import TypeVar
 _Result = TypeVar("_Result")
 
 
-class Worker:
+class Thread:
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
