@@ -42,7 +42,8 @@ class Network:
     lets: tuple[str, ...] = TRANSPORTS  # what works in the end
     pause_s: float = 0  # of the publisher, so that polls are held for that long
     interrupts: bool = False  # the play stops updates for a while, and all of them come later
-    history_lost: bool = False  # it stops them, and some of them do not
+    stops_server: bool = False  # it stops the server, and with it publishing
+    history_lost: bool = False  # it stops updates, and some of them never come
     returns: bool = False  # needs a browser with a history
 
 
@@ -159,13 +160,13 @@ NETWORKS = (
     ),
     Network(
         "server restarted",
-        "`rotate`, reconnects; `reset`, since the log in memory is a new one",
-        play=_restart, options=("--drain-timeout", "2"), history_lost=True,
+        "`rotate`, reconnects, nothing lost",
+        play=_restart, options=("--drain-timeout", "2"), stops_server=True,
     ),
     Network(
         "server killed, down for 6 s",
-        "reconnects; `reset`, since the log in memory is a new one",
-        play=_crash, history_lost=True,
+        "reconnects, nothing lost",
+        play=_crash, stops_server=True,
     ),
     Network(
         "connections refused for 6 s",

@@ -69,7 +69,7 @@ async def _play(cell: Cell, stage: Stage) -> list[str]:
     assert await lab.until(
         lambda: stage.last_seen() >= goal and stage.transports()[-1] == cell.transport, PATIENCE_S
     ), f"{PATIENCE_S} s after the play: at {stage.last_seen()} of {goal}, on {stage.transports()[-1]}"
-    if network.interrupts or network.history_lost:
+    if network.interrupts or network.stops_server or network.history_lost:
         calm = stage.number
     goal = stage.number + LAST
     await lab.until(lambda: stage.last_seen() >= goal, LAST * INTERVAL_S + network.pause_s + DELAY_S)
