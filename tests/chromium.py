@@ -130,7 +130,8 @@ def browser(profile: Path) -> Iterator[Browser]:
     assert process.stderr is not None
     try:
         address = next(found[1] for line in process.stderr if (found := re.search(r"listening on (ws://\S+)", line)))
-        with connect(address, max_size=None) as socket:
+        # Without pings: a thread of the library draws them from ``random``, which makes tests of hypothesis fail.
+        with connect(address, max_size=None, ping_interval=None) as socket:
             driver = Browser(socket)
             yield driver
             driver.call("Browser.close")
