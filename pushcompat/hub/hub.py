@@ -34,7 +34,7 @@ from .fanout import Fanout
 from .listener import Listener
 from .listing import Listing
 from .loop import Loop
-from .occupancy import Occupancy, Teller
+from .occupancy import Notifier, Occupancy
 from .polls import Polls
 from .publishing import Publishing
 from .reasons import CloseReason
@@ -64,7 +64,7 @@ class Settings:
 class Hub:
     """``hand_over(socket, address, received)`` receives connections whose request is not under /channels.
     ``selector``: the event loop's, if it is a ``LoopSelector``. ``board``: exchanges subscriber counts between the
-    processes that share the log. ``teller``: reports to an application which channels are occupied.
+    processes that share the log. ``notifier``: reports to an application which channels are occupied.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class Hub:
         hand_over: HandOver,
         selector: LoopSelector | None = None,
         board: Board | None = None,
-        teller: Teller | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         access = Access(settings.publish_keys, settings.cors_origins, loopback=settings.loopback)
         context = Context(settings.limits, metrics, access, settings.prefix, selector)
         responses = Responses(context)
         fanout = Fanout(context, responses)
         ahead = Ahead(context, store, fanout)
-        occupancy = None if teller is None else Occupancy(context.history, settings.limits.presence_delay_s, teller)
+        occupancy = None if notifier is None else Occupancy(context.history, settings.limits.presence_delay_s, notifier)
         subscriptions = Subscriptions(context, ahead, board, occupancy)
         streams = Streams(context, subscriptions, fanout)
         polls = Polls(context, subscriptions, fanout, responses)

@@ -32,12 +32,12 @@ _MAX_PENDING = 10_000
 _SLICE = 1024  # channels that are checked before yielding to other tasks
 
 
-class Teller(Protocol):
-    """Sends changes to an application. ``on_told(change)`` is called for each that was accepted."""
+class Notifier(Protocol):
+    """Sends changes to an application. ``on_accepted(change)`` is called for each that was accepted."""
 
-    def start(self, on_told: Callable[[Change], None]) -> None: ...
+    def start(self, on_accepted: Callable[[Change], None]) -> None: ...
 
-    def tell(self, change: Change) -> None: ...
+    def notify(self, change: Change) -> None: ...
 
     def forget(self) -> None:
         """Drops changes that were not accepted yet: another process sends them."""
@@ -45,11 +45,11 @@ class Teller(Protocol):
 
 class Occupancy:
     def __init__(
-        self, history: History, settle_s: float, teller: Teller, clock: Callable[[], float] = time.monotonic
+        self, history: History, settle_s: float, notifier: Notifier, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._history = history
         self._settle_s = settle_s
-        self._teller = teller
+        self._notifier = notifier
         self._clock = clock
         self._marks: dict[str, str] = {}
         self._due: OrderedDict[str, float] = (
@@ -62,7 +62,7 @@ class Occupancy:
         self.leading = False
 
     def start(self) -> None:
-        self._teller.start(self._told)
+        self._notifier.start(self._accepted)
 
     # The reporting process
 
@@ -85,7 +85,7 @@ class Occupancy:
             id, _, count = rest.partition(" ")
             if id:
                 self._pending.add(channel)
-                self._teller.tell(Change(id, kind, channel, int(count)))
+                self._notifier.notify(Change(id, kind, channel, int(count)))
         names = list({*marks, *self._history.names, *self._history.others})
         for start in range(0, len(names), _SLICE):
             self.look(names[start : start + _SLICE])
@@ -96,7 +96,7 @@ class Occupancy:
         self._first_since = None
         if self.leading:
             self.leading = False
-            self._teller.forget()
+            self._notifier.forget()
             for kept in (self._marks, self._due, self._unsaved, self._starting, self._pending):
                 kept.clear()
 
@@ -134,13 +134,13 @@ class Occupancy:
     def saved(self) -> None:
         starting, self._starting = self._starting, {}
         for change in starting.values():
-            self._teller.tell(change)
+            self._notifier.notify(change)
 
     def failed(self, marks: Mapping[str, str]) -> None:
         if self.leading:
             self._unsaved = {**marks, **self._unsaved}
 
-    def _told(self, change: Change) -> None:
+    def _accepted(self, change: Change) -> None:
         channel = change.channel
         if self._marks.get(channel) != _in_flight(change):
             return
@@ -160,5 +160,5 @@ class Occupancy:
 
 
 def _in_flight(change: Change) -> str:
-    """The mark of a channel while the change is being told."""
+    """The mark of a channel while the change is being sent."""
     return f"{change.kind} {change.id} {change.subscribers}"

@@ -70,11 +70,11 @@ class Webhook:
         self._tasks: list[asyncio.Task[None]] = []
         self._client = AsyncHTTPClient(force_instance=True, max_clients=_AT_ONCE, max_body_size=_ANSWER_BYTES)
 
-    def start(self, on_told: Callable[[Change], None]) -> None:
-        self._on_told = on_told
+    def start(self, on_accepted: Callable[[Change], None]) -> None:
+        self._on_accepted = on_accepted
         self._tasks = [asyncio.create_task(self._work()) for _ in range(_AT_ONCE)]
 
-    def tell(self, change: Change) -> None:
+    def notify(self, change: Change) -> None:
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock()))
         self._queue.put_nowait((self._round, change, when))
 
@@ -97,7 +97,7 @@ class Webhook:
                 wait_s = await self._send(change, when, attempts)
                 if wait_s is None:
                     if number == self._round:
-                        self._on_told(change)
+                        self._on_accepted(change)
                     break
                 attempts += 1
                 await asyncio.sleep(wait_s)

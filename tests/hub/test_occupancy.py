@@ -51,10 +51,10 @@ class Sender:
         self.hears = True  # that a change was taken
         self.waiting: list[Change] = []
 
-    def start(self, on_told: Callable[[Change], None]) -> None:
-        self._on_told = on_told
+    def start(self, on_accepted: Callable[[Change], None]) -> None:
+        self._on_accepted = on_accepted
 
-    def tell(self, change: Change) -> None:
+    def notify(self, change: Change) -> None:
         self.waiting.append(change)
         self.go_on()
 
@@ -63,7 +63,7 @@ class Sender:
             change = self.waiting.pop(0)
             self._application.received.append(change)
             if self.hears:
-                self._on_told(change)
+                self._on_accepted(change)
 
     def forget(self) -> None:
         self.waiting.clear()

@@ -63,7 +63,7 @@ def test_a_secret_that_is_none_is_refused_with_how_to_make_one(secret: str) -> N
 
 def test_a_change_is_sent_once_with_all_that_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(sending: Sending, receiver: Receiver) -> None:
-        sending.webhook.tell(OCCUPIED)
+        sending.webhook.notify(OCCUPIED)
         await sending.until_told("msg_1")
         one = receiver.next()
         assert (one.id, one.kind, one.channel, one.subscribers) == ("msg_1", "occupied", "chat", 2)
@@ -84,7 +84,7 @@ def test_a_change_that_is_not_accepted_is_sent_again_with_the_same_id(
 ) -> None:
     async def scenario(sending: Sending, receiver: Receiver) -> None:
         receiver.statuses = [status] * 3
-        sending.webhook.tell(OCCUPIED)
+        sending.webhook.notify(OCCUPIED)
         await sending.until_told("msg_1")
         assert [(one.status, one.id) for one in (receiver.next() for _ in range(4))] == [
             *([(status, "msg_1")] * 3), (204, "msg_1"),
@@ -97,7 +97,7 @@ def test_a_change_that_is_not_accepted_is_sent_again_with_the_same_id(
 def test_a_receiver_that_wants_no_more_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(sending: Sending, receiver: Receiver) -> None:
         receiver.statuses = [410]
-        sending.webhook.tell(OCCUPIED)
+        sending.webhook.notify(OCCUPIED)
         await sending.until_told("msg_1")
         assert receiver.next().status == 410
         assert receiver.received.empty()
@@ -109,7 +109,7 @@ def test_a_receiver_that_is_not_there_yet_gets_it_later(monkeypatch: pytest.Monk
     async def played() -> None:
         port = free_port()
         sending = Sending(f"http://127.0.0.1:{port}/hooks")
-        sending.webhook.tell(OCCUPIED)
+        sending.webhook.notify(OCCUPIED)
         async with asyncio.timeout(PATIENCE_S):
             while sending.metrics.webhook_failures < 3:
                 await asyncio.sleep(0.001)
@@ -135,7 +135,7 @@ def test_an_answer_that_is_none_is_a_failure_like_others(answer: bytes, monkeypa
     async def played() -> None:
         async with await asyncio.start_server(answered, "127.0.0.1", 0) as server:
             sending = Sending(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
-            sending.webhook.tell(OCCUPIED)
+            sending.webhook.notify(OCCUPIED)
             async with asyncio.timeout(PATIENCE_S):
                 while sending.metrics.webhook_failures < 3:
                     await asyncio.sleep(0.001)
@@ -160,7 +160,7 @@ def test_backoff_doubles_to_five_minutes_and_retry_after_is_heard(monkeypatch: p
         sending = Sending(receiver.url)
         receiver.statuses = [500] * 12
         monkeypatch.setattr(module.asyncio, "sleep", noted)
-        sending.webhook.tell(OCCUPIED)
+        sending.webhook.notify(OCCUPIED)
         async with asyncio.timeout(PATIENCE_S):
             while not sending.told:
                 await sleep(0.001)
@@ -168,7 +168,7 @@ def test_backoff_doubles_to_five_minutes_and_retry_after_is_heard(monkeypatch: p
         assert 150 <= waits[-1] <= 300
         waits.clear()
         receiver.statuses, receiver.answer_headers = [429, 503], {"Retry-After": "77"}
-        sending.webhook.tell(Change("msg_2", "vacated", "chat", 0))
+        sending.webhook.notify(Change("msg_2", "vacated", "chat", 0))
         async with asyncio.timeout(PATIENCE_S):
             while len(sending.told) < 2:
                 await sleep(0.001)
@@ -184,13 +184,13 @@ def test_changes_that_another_process_reports_are_no_longer_sent(monkeypatch: py
     async def scenario(sending: Sending, receiver: Receiver) -> None:
         receiver.statuses = [500] * 1000
         for number in range(10):
-            sending.webhook.tell(Change(f"msg_{number}", "occupied", f"c{number}", 1))
+            sending.webhook.notify(Change(f"msg_{number}", "occupied", f"c{number}", 1))
         async with asyncio.timeout(PATIENCE_S):
             while not sending.metrics.webhook_failures:
                 await asyncio.sleep(0.001)
         sending.webhook.forget()
         receiver.statuses = []
-        sending.webhook.tell(Change("msg_new", "occupied", "new", 1))
+        sending.webhook.notify(Change("msg_new", "occupied", "new", 1))
         await sending.until_told("msg_new")
 
     play(scenario, monkeypatch)
