@@ -23,6 +23,7 @@ import msgspec
 
 LEASE_S = 5.0
 _SLICE = 1024  # channels that are counted before yielding to other tasks
+_NO_NOTES = 2**53 - 1  # is after all of them; Lua has no larger integers
 KEPT_NOTES = 256  # a few seconds of 16 processes
 
 
@@ -146,7 +147,9 @@ class Peers:
         said = any((whole, counts, note.came, note.gone, note.asks))
         texts = _encode(note) if said else b"", _encode(_Note(own, whole=True)) if whole else b""
         dead, self._dead = self._dead, {}
-        found = await self._board.exchange(self._process, *texts, self._after, dead, changes.marks)
+        # Notes from before this process may be of dead processes, and have many megabytes
+        after = self._after if self._beat else _NO_NOTES
+        found = await self._board.exchange(self._process, *texts, after, dead, changes.marks)
         if whole:
             self._asked = False
         return await self._take(found)
@@ -154,13 +157,11 @@ class Peers:
     async def _take(self, found: Exchanged) -> News:
         beat = found.beats.get(self._process, 0)
         self._asks = beat != self._beat + 1 or self._after < found.first - 1  # another board, or notes are missing
-        # Notes from before this process may be of dead processes
-        notes = sorted(found.notes) if self._beat else ()
         self._after, self._beat = found.number, beat
         ended = self._look_at(found.beats)
         came: list[tuple[int, str, bytes]] = []
         gone: list[tuple[str, bytes]] = []
-        for number, process, text in notes:
+        for number, process, text in sorted(found.notes):
             if process == self._process or process not in found.beats:
                 continue
             try:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from pushcompat.limits import Retention
 from pushcompat.store import board_of
 from pushcompat.store.base import StoreError
 from pushcompat.store.memory import MemoryStore
-from pushcompat.store.presence import KEPT_NOTES, LEASE_S, Board, Changes, News, Peers
+from pushcompat.store.presence import KEPT_NOTES, LEASE_S, Board, Changes, Exchanged, News, Peers
 from pushcompat.store.sqlite import SqliteStore
 
 from .board import LocalBoard
@@ -137,6 +138,29 @@ def test_a_process_that_starts_later_gets_the_counts_of_the_others(make_board: M
         late = await stage.start()
         await stage.settle()
         assert late.others == {"a": 2, "b": 2 * KEPT_NOTES}
+
+    play(make_board, scenario)
+
+
+def test_a_process_that_starts_reads_no_notes_from_before_it(make_board: MakeBoard) -> None:
+    class Recording:
+        def __init__(self, board: Board) -> None:
+            self.board = board
+            self.found: list[Exchanged] = []
+
+        async def exchange(self, *rest: Any) -> Exchanged:
+            self.found.append(await self.board.exchange(*rest))
+            return self.found[-1]
+
+    async def scenario(stage: Stage) -> None:
+        one, late = [await stage.start() for _ in range(2)]
+        await one.say(Changes({"a": 1}))
+        recording = Recording(late.board)
+        late.peers = Peers(recording, late.name, lambda: late.now)  # type: ignore[arg-type]
+        await late.say()
+        assert list(recording.found[0].notes) == []
+        await stage.settle()
+        assert late.others == {"a": 1}
 
     play(make_board, scenario)
 
