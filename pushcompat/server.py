@@ -23,7 +23,7 @@ from .hub import Hub, LoopSelector, Settings
 from .limits import Limits
 from .logs import Event
 from .metrics import Figures, Metrics, exposition, figures
-from .store import board_of, open_store
+from .store import open_store, registry_of
 from .supervisor import Supervisor
 from .web import demo
 from .web.app import Views, make_application
@@ -73,7 +73,7 @@ class Server:
         views = Views(__version__, config.prefix, self._expose, lambda: hub.not_ready, config.demo)
         handover = Handover(make_application(views, *pages), limits)
         self._hub = hub = Hub(
-            store, settings, self._metrics, handover.hand_over, self._selector, board_of(store), webhook
+            store, settings, self._metrics, handover.hand_over, self._selector, registry_of(store), webhook
         )
         handover.take_back = hub.take_back
         await hub.start()

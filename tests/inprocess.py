@@ -12,15 +12,15 @@ from pushcompat.hub.requests import HandOver
 from pushcompat.limits import Limits
 from pushcompat.metrics import Metrics
 from pushcompat.store.base import Store
-from pushcompat.store.presence import Board
+from pushcompat.store.presence import Registry
 
 from .harness import KEY, PATIENCE_S
 
 
 class LocalHub(Hub):
-    def __init__(self, store: Store, limits: Limits, hand_over: HandOver, board: Board | None = None) -> None:
+    def __init__(self, store: Store, limits: Limits, hand_over: HandOver, registry: Registry | None = None) -> None:
         self.metrics = Metrics()
-        super().__init__(store, Settings(limits, [KEY.encode()]), self.metrics, hand_over, board=board)
+        super().__init__(store, Settings(limits, [KEY.encode()]), self.metrics, hand_over, registry=registry)
         self.port = 0
         self.history = self._context.history
         self.sockets = self._context.sockets
@@ -73,9 +73,9 @@ class LocalHub(Hub):
 
 @asynccontextmanager
 async def running_hub(
-    store: Store, limits: Limits, hand_over: HandOver | None = None, board: Board | None = None
+    store: Store, limits: Limits, hand_over: HandOver | None = None, registry: Registry | None = None
 ) -> AsyncIterator[LocalHub]:
-    hub = LocalHub(store, limits, hand_over or _nobody, board)
+    hub = LocalHub(store, limits, hand_over or _nobody, registry)
     listener = socket.create_server(("127.0.0.1", 0))
     hub.port = listener.getsockname()[1]
     await hub.start()

@@ -25,7 +25,7 @@ from ..logs import Event
 from ..message import Message
 from ..metrics import Metrics
 from ..store.base import Lost, Store, StoreError
-from ..store.presence import Board
+from ..store.presence import Registry
 from ..wire import http
 from .ahead import Ahead
 from .connection import Connection, State
@@ -63,7 +63,7 @@ class Settings:
 
 class Hub:
     """``hand_over(socket, address, received)`` receives connections whose request is not under /channels.
-    ``selector``: the event loop's, if it is a ``LoopSelector``. ``board``: exchanges subscriber counts between the
+    ``selector``: the event loop's, if it is a ``LoopSelector``. ``registry``: exchanges subscriber counts between the
     processes that share the log. ``notifier``: reports to an application which channels are occupied.
     """
 
@@ -74,7 +74,7 @@ class Hub:
         metrics: Metrics,
         hand_over: HandOver,
         selector: LoopSelector | None = None,
-        board: Board | None = None,
+        registry: Registry | None = None,
         notifier: Notifier | None = None,
     ) -> None:
         access = Access(settings.publish_keys, settings.cors_origins, loopback=settings.loopback)
@@ -83,7 +83,7 @@ class Hub:
         fanout = Fanout(context, responses)
         ahead = Ahead(context, store, fanout)
         occupancy = None if notifier is None else Occupancy(context.history, settings.limits.presence_delay_s, notifier)
-        subscriptions = Subscriptions(context, ahead, board, occupancy)
+        subscriptions = Subscriptions(context, ahead, registry, occupancy)
         streams = Streams(context, subscriptions, fanout)
         polls = Polls(context, subscriptions, fanout, responses)
         publishing = Publishing(context, store, fanout, responses)

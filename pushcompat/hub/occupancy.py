@@ -2,7 +2,7 @@
 
 A change is reported after it has lasted for ``settle_s``: reloading a page or restarting the server reports nothing.
 One of all processes that share the log reports: the first by name, once it has been the first for the duration of a
-lease. The reported state is kept on the board, as a *mark* of the channel, so that the next process continues where
+lease. The reported state is kept in the registry, as a *mark* of the channel, so that the next process continues where
 this one died:
 
     (none)            reported as vacated, or never reported
@@ -67,7 +67,7 @@ class Occupancy:
     # The reporting process
 
     def may_lead(self, *, first: bool, alone: bool = False) -> bool:
-        """Whether this process must take over now. ``first``: by name; ``alone``: there is no board."""
+        """Whether this process must take over now. ``first``: by name; ``alone``: there is no registry."""
         if not first:
             self.drop()
             return False

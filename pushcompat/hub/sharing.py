@@ -1,6 +1,6 @@
 """Presence over all processes that share the log.
 
-Changes are collected, and exchanged through the board twice a second, so a single subscription causes no exchange.
+Changes are collected, and exchanged through the registry twice a second, so a single subscription causes no exchange.
 Named clients are exchanged as hashes of their id and channels. A client counts in the process to which it came last.
 When it leaves that process (a transport that lost a race), or the process dies, it counts again where it still has a
 connection. If it has a stream here and came to another process later, the stream may be a ghost.
@@ -20,7 +20,7 @@ from hashlib import blake2b
 from .. import logs
 from ..logs import Event
 from ..store.base import StoreError
-from ..store.presence import Board, Changes, News, Peers
+from ..store.presence import Changes, News, Peers, Registry
 from .channel import Channel
 from .connection import Connection
 from .context import Context
@@ -65,7 +65,7 @@ class Sharing:
         context: Context,
         presence: Presence,
         ghosts: Ghosts,
-        board: Board | None,
+        registry: Registry | None,
         occupancy: Occupancy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -75,7 +75,7 @@ class Sharing:
         self._presence = presence
         self._ghosts = ghosts
         self._context = context
-        self._board = board
+        self._registry = registry
         self._occupancy = occupancy
         self.process = secrets.token_hex(8)
         self._clients: dict[bytes, _Client] = {}
@@ -85,12 +85,12 @@ class Sharing:
         self._changed: set[str] = set()
         self._failures = 0  # of exchanges, in a row
         self.peers: Peers | None = None
-        if board is not None:
-            self.peers = Peers(board, self.process, clock)
+        if registry is not None:
+            self.peers = Peers(registry, self.process, clock)
             context.history.others = self.peers.others
             ghosts.on_alive(self._claim)
         if self.needed:
-            presence.share(self._changed, None if board is None else self)
+            presence.share(self._changed, None if registry is None else self)
 
     @property
     def needed(self) -> bool:
@@ -167,8 +167,8 @@ class Sharing:
     # The exchange
 
     async def run(self) -> None:
-        if self._board is not None:
-            await self._board.open()
+        if self._registry is not None:
+            await self._registry.open()
         if self._occupancy is not None:
             self._occupancy.start()
         try:
@@ -181,10 +181,10 @@ class Sharing:
                     self._changed.update(self._history.names)
                     await asyncio.sleep(_AFTER_BUG_S)
         finally:
-            if self._board is not None:
+            if self._registry is not None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_CLOSE_S):
-                        await self._board.close(self.process)
+                        await self._registry.close(self.process)
 
     async def exchange(self) -> None:
         """One exchange with the other processes, and the webhooks that follow from it."""
@@ -200,7 +200,7 @@ class Sharing:
         first = not self._context.draining and (self.peers is None or self.peers.first)
         if self._occupancy.may_lead(first=first, alone=self.peers is None):
             try:
-                await self._occupancy.lead({} if self._board is None else await self._board.marks())
+                await self._occupancy.lead({} if self._registry is None else await self._registry.marks())
             except StoreError:
                 pass  # in the next round
 
@@ -210,7 +210,7 @@ class Sharing:
         return changed
 
     async def _exchange(self, marks: Mapping[str, str]) -> set[str] | None:
-        """Returns the channels whose number of subscribers has changed. None: the board does not work."""
+        """Returns the channels whose number of subscribers has changed. None: the registry does not work."""
         assert self.peers is not None
         find, local = self._history.find, self._history.subscribers
         changed, came, gone = self._take_changed(), self._came, self._gone

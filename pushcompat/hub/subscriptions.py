@@ -18,7 +18,7 @@ from .. import logs
 from ..errors import Unavailable
 from ..logs import Event
 from ..message import EARLIEST, parse_cursor
-from ..store.presence import Board
+from ..store.presence import Registry
 from ..wire.encoding import Encoding
 from ..wire.request import Request
 from .ahead import Ahead
@@ -38,7 +38,7 @@ _FULL_RETRY_S = 5  # the usual duration of a wave of reconnections
 
 class Subscriptions:
     def __init__(
-        self, context: Context, ahead: Ahead, board: Board | None = None, occupancy: Occupancy | None = None
+        self, context: Context, ahead: Ahead, registry: Registry | None = None, occupancy: Occupancy | None = None
     ) -> None:
         self._context = context
         self._ahead = ahead
@@ -47,7 +47,7 @@ class Subscriptions:
         self._metrics = context.metrics
         self._presence = Presence(context)
         self.ghosts = Ghosts(context)
-        self.sharing = Sharing(context, self._presence, self.ghosts, board, occupancy)
+        self.sharing = Sharing(context, self._presence, self.ghosts, registry, occupancy)
         context.sockets.on_end(self._ended)
 
     def join(

@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..limits import Retention
 from .base import Store
 from .memory import MemoryStore
-from .presence import Board
+from .presence import Registry
 from .redis.urls import without_password
 from .sqlite import SqliteStore
 
@@ -31,12 +31,12 @@ def open_store(url: str, retention: Retention, state_dir: Path) -> Store:
 
 @runtime_checkable
 class _Shared(Protocol):
-    def board(self) -> Board: ...
+    def registry(self) -> Registry: ...
 
 
-def board_of(store: Store) -> Board | None:
-    """The board for exchanging subscriber counts between the processes of the log. None: the log cannot be shared."""
-    return store.board() if isinstance(store, _Shared) else None
+def registry_of(store: Store) -> Registry | None:
+    """Where the processes of the log exchange subscriber counts. None: the log cannot be shared."""
+    return store.registry() if isinstance(store, _Shared) else None
 
 
 def _memory(url: str, retention: Retention, _state_dir: Path) -> Store:

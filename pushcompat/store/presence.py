@@ -1,6 +1,6 @@
 """Subscribers in other processes: counts by channel, and names of clients, kept by leases.
 
-Processes that share a log also share a ``Board``. Each leaves notes there of what has changed in it, at most two a
+Processes that share a log also share a ``Registry``. Each leaves notes there of what has changed in it, at most two a
 second, and reads the notes of the others. A note has the absolute counts of the channels that changed, so the counts of
 one process do not depend on those of another.
 
@@ -9,7 +9,7 @@ one process do not depend on those of another.
 - **Whole notes.** Only the latest notes are kept. A process that is new, or has missed some, asks the others for all of
   their counts, and counts a process only after it has answered. So what dead processes left behind is never counted.
   A whole note may have megabytes, so only the last one of each living process is kept.
-- **Names.** The board numbers the notes, so all processes agree to which of them a client came last.
+- **Names.** The registry numbers the notes, so all processes agree to which of them a client came last.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KEPT_NOTES = 256  # a few seconds of 16 processes
 
 
 class Exchanged(NamedTuple):
-    """``number``: of the last note on the board; ``own``: of the note that was written (0: none); ``first``: of the
+    """``number``: of the last note in the registry; ``own``: of the note that was written (0: none); ``first``: of the
     oldest note that is kept. ``notes``: number, process and text, in any order. ``beats``: of all processes.
     """
 
@@ -39,9 +39,9 @@ class Exchanged(NamedTuple):
     notes: Sequence[tuple[int, str, bytes]]
 
 
-class Board(Protocol):
+class Registry(Protocol):
     async def open(self) -> None:
-        """Raises nothing: a board that does not work yet is retried."""
+        """Raises nothing: a registry that does not work yet is retried."""
 
     async def exchange(
         self, process: str, note: bytes, whole: bytes, after: int, gone: Mapping[str, int], marks: Mapping[str, str]
@@ -56,12 +56,12 @@ class Board(Protocol):
         """The marks of all channels: they outlive the processes. Raises StoreError."""
 
     async def close(self, process: str) -> None:
-        """Removes the process and its whole note, if the board works."""
+        """Removes the process and its whole note, if the registry works."""
 
 
 class Changes(NamedTuple):
     """``counts``: channels whose number of subscribers has changed, and the number. ``came`` and ``gone``: the names
-    (hashes) of clients that are now here, and that no longer are. ``marks``: see ``Board``.
+    (hashes) of clients that are now here, and that no longer are. ``marks``: see ``Registry``.
     """
 
     counts: Mapping[str, int] = {}
@@ -104,9 +104,9 @@ _encode = msgspec.msgpack.Encoder().encode
 class Peers:
     """The state of the other processes. ``others``: their total subscribers by channel."""
 
-    def __init__(self, board: Board, process: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, registry: Registry, process: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.others: dict[str, int] = {}
-        self._board = board
+        self._registry = registry
         self._process = process
         self._clock = clock
         self._peers: dict[str, _Peer] = {}
@@ -149,14 +149,14 @@ class Peers:
         dead, self._dead = self._dead, {}
         # Notes from before this process may be of dead processes, and have many megabytes
         after = self._after if self._beat else _NO_NOTES
-        found = await self._board.exchange(self._process, *texts, after, dead, changes.marks)
+        found = await self._registry.exchange(self._process, *texts, after, dead, changes.marks)
         if whole:
             self._asked = False
         return await self._take(found)
 
     async def _take(self, found: Exchanged) -> News:
         beat = found.beats.get(self._process, 0)
-        self._asks = beat != self._beat + 1 or self._after < found.first - 1  # another board, or notes are missing
+        self._asks = beat != self._beat + 1 or self._after < found.first - 1  # another registry, or notes are missing
         self._after, self._beat = found.number, beat
         ended = self._look_at(found.beats)
         came: list[tuple[int, str, bytes]] = []

@@ -20,7 +20,7 @@ from pushcompat.limits import Limits
 from pushcompat.message import Message
 from pushcompat.metrics import Metrics
 from pushcompat.store.memory import MemoryStore
-from pushcompat.store.presence import Board
+from pushcompat.store.presence import Registry
 from pushcompat.wire.encoding import Encoding
 
 EPOCH = "aaaaaaaa"
@@ -65,7 +65,9 @@ class Answer(Lines):
 
 
 class Rig:
-    def __init__(self, limits: Limits, board: Board | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limits: Limits, registry: Registry | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.now = 0.0
         self.metrics = Metrics()
         self.context = Context(limits, self.metrics)
@@ -77,7 +79,7 @@ class Rig:
         self.responses = Responses(self.context)
         self.fanout = Fanout(self.context, self.responses)
         self.subscriptions = Subscriptions(
-            self.context, Ahead(self.context, MemoryStore(limits.retention), self.fanout), board
+            self.context, Ahead(self.context, MemoryStore(limits.retention), self.fanout), registry
         )
         if self.subscriptions.sharing.peers is not None:
             self.subscriptions.sharing.peers._clock = clock

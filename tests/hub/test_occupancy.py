@@ -16,7 +16,7 @@ from pushcompat.limits import Retention
 from pushcompat.store.base import StoreError
 from pushcompat.store.presence import LEASE_S, Changes, Peers
 
-from ..store.board import LocalBoard
+from ..store.registry import LocalRegistry
 
 SETTLE_S = 5.0
 
@@ -72,16 +72,16 @@ class Sender:
 class Node:
     """One process: its subscribers, and what sharing does with them."""
 
-    def __init__(self, application: Application, board: LocalBoard | None = None, name: str = "p") -> None:
+    def __init__(self, application: Application, registry: LocalRegistry | None = None, name: str = "p") -> None:
         self.now = 0.0
-        self.board = board
+        self.registry = registry
         self.name = name
         self.history = History(Retention())
         self.sender = Sender(application)
         self.occupancy = Occupancy(self.history, SETTLE_S, self.sender, lambda: self.now)
         self.occupancy.start()
         self.changed: set[str] = set()
-        self.peers = None if board is None else Peers(board, name, lambda: self.now)
+        self.peers = None if registry is None else Peers(registry, name, lambda: self.now)
         if self.peers is not None:
             self.history.others = self.peers.others
 
@@ -103,7 +103,7 @@ class Node:
         self.occupancy.saved()
         self.occupancy.look(changed)
         if self.occupancy.may_lead(first=self.peers is None or self.peers.first, alone=self.peers is None):
-            await self.occupancy.lead({} if self.board is None else await self.board.marks())
+            await self.occupancy.lead({} if self.registry is None else await self.registry.marks())
 
 
 async def let_pass(seconds: float, *nodes: Node) -> None:
@@ -196,8 +196,8 @@ def test_only_so_many_changes_are_under_way(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_one_of_several_processes_reports_changes() -> None:
     async def scenario(application: Application) -> None:
-        board = LocalBoard()
-        nodes = [Node(application, board, f"p{number}") for number in range(3)]
+        registry = LocalRegistry()
+        nodes = [Node(application, registry, f"p{number}") for number in range(3)]
         nodes[1].has("a", 1)
         nodes[2].has("a", 1)
         await let_pass(20, *nodes)
@@ -214,13 +214,13 @@ def test_one_of_several_processes_reports_changes() -> None:
 
 def test_a_process_reports_nothing_before_it_knows_that_it_is_the_first() -> None:
     async def scenario(application: Application) -> None:
-        board = LocalBoard()
-        one = Node(application, board, "p1")
+        registry = LocalRegistry()
+        one = Node(application, registry, "p1")
         application.takes = False
         one.has("b", 1)
         await let_pass(60, one)
         assert len(one.sender.waiting) == 1
-        zero = Node(application, board, "p0")  # from now on this one is the first
+        zero = Node(application, registry, "p0")  # from now on this one is the first
         one.has("a", 1)
         await let_pass(LEASE_S - 1, zero, one)
         assert (zero.occupancy.leading, one.occupancy.leading) == (False, False)
@@ -236,32 +236,32 @@ def test_a_process_reports_nothing_before_it_knows_that_it_is_the_first() -> Non
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_change_that_a_dying_process_was_reporting_is_reported_by_the_next_with_the_same_id(taken: bool) -> None:
     async def scenario(application: Application) -> None:
-        board = LocalBoard()
-        first, second = Node(application, board, "p0"), Node(application, board, "p1")
+        registry = LocalRegistry()
+        first, second = Node(application, registry, "p0"), Node(application, registry, "p1")
         first.has("a", 3)
         second.has("a", 1)
         application.takes, first.sender.hears = taken, False
         await let_pass(20, first, second)
-        kind, id, count = (await board.marks())["a"].split()
+        kind, id, count = (await registry.marks())["a"].split()
         assert [change.id for change in application.received] == ([id] if taken else [])
         application.takes = True  # and the first is dead
         await let_pass(30, second)
         assert set(application.received) == {Change(id, kind, "a", int(count))} == {Change(id, "occupied", "a", 4)}
-        assert await board.marks() == {"a": "occupied"}
+        assert await registry.marks() == {"a": "occupied"}
 
     play(scenario)
 
 
 def test_a_restart_of_all_makes_no_noise_but_tells_of_those_that_did_not_come_back() -> None:
     async def scenario(application: Application) -> None:
-        board = LocalBoard()
-        before = Node(application, board, "p0")
+        registry = LocalRegistry()
+        before = Node(application, registry, "p0")
         for channel in "ab":
             before.has(channel, 1)
         await let_pass(20, before)
         assert sorted(application.heard) == [("occupied", "a", 1), ("occupied", "b", 1)]
-        await board.close("p0")
-        after = Node(application, board, "p1")
+        await registry.close("p0")
+        after = Node(application, registry, "p1")
         await let_pass(2, after)
         after.has("a", 1)
         await let_pass(30, after)
@@ -272,17 +272,17 @@ def test_a_restart_of_all_makes_no_noise_but_tells_of_those_that_did_not_come_ba
 
 def test_nothing_is_sent_that_the_next_could_not_know_of() -> None:
     async def scenario(application: Application) -> None:
-        board = LocalBoard()
-        node = Node(application, board)
+        registry = LocalRegistry()
+        node = Node(application, registry)
         await let_pass(10, node)
-        board.works = False
+        registry.works = False
         node.has("a", 1)
         await let_pass(10, node)
         assert application.heard == []
-        board.works = True
+        registry.works = True
         await let_pass(10, node)
         assert application.heard == [("occupied", "a", 1)]
-        assert await board.marks() == {"a": "occupied"}
+        assert await registry.marks() == {"a": "occupied"}
 
     play(scenario)
 
@@ -290,29 +290,29 @@ def test_nothing_is_sent_that_the_next_could_not_know_of() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_in_the_end_the_application_believes_what_is_whoever_died(seed: int) -> None:
     async def scenario(application: Application) -> None:
-        chance, board = random.Random(seed), LocalBoard()
-        nodes = [Node(application, board, f"p{number}") for number in range(3)]
+        chance, registry = random.Random(seed), LocalRegistry()
+        nodes = [Node(application, registry, f"p{number}") for number in range(3)]
         born = len(nodes)
         for _ in range(60):
-            act = chance.choice(["has", "has", "has", "die", "born", "board", "takes", "pass", "pass"])
+            act = chance.choice(["has", "has", "has", "die", "born", "registry", "takes", "pass", "pass"])
             if act == "has":
                 chance.choice(nodes).has(chance.choice("abc"), chance.randrange(2))
             elif act == "die" and len(nodes) > 1:
                 dead = nodes.pop(chance.randrange(len(nodes)))
                 if chance.random() < 0.5:
-                    await board.close(dead.name)
+                    await registry.close(dead.name)
             elif act == "born" and len(nodes) < 4:
-                nodes.append(Node(application, board, f"{chance.choice('oqp')}{born}"))
+                nodes.append(Node(application, registry, f"{chance.choice('oqp')}{born}"))
                 born += 1
-            elif act == "board":
-                board.works = chance.random() < 0.8
+            elif act == "registry":
+                registry.works = chance.random() < 0.8
             elif act == "takes":
                 application.takes = chance.random() < 0.7
             await let_pass(chance.choice([0.5, 2, 8]), *nodes)
-        board.works = application.takes = True
+        registry.works = application.takes = True
         await let_pass(60, *nodes)
         occupied = {name for node in nodes for name in node.history.names if node.history.channel(name).beyond}
         assert application.believes == occupied
-        assert await board.marks() == dict.fromkeys(occupied, "occupied")
+        assert await registry.marks() == dict.fromkeys(occupied, "occupied")
 
     play(scenario)

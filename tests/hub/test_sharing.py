@@ -1,4 +1,4 @@
-"""Presence over several processes: hubs that share a log and a board, in one event loop."""
+"""Presence over several processes: hubs that share a log and a registry, in one event loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pushcompat.store.presence import LEASE_S, Exchanged
 
 from ..inprocess import LocalHub, running_hub
 from ..parity.lossy import LossyStore
-from ..store.board import LocalBoard
+from ..store.registry import LocalRegistry
 from .rig import Answer, Lines, Rig
 from .stage import LocalClient
 from .test_ghosts import RACE_S, ended, pong
@@ -52,9 +52,9 @@ class Node:
 
 
 class Cluster:
-    def __init__(self, nodes: list[Node], board: LocalBoard) -> None:
+    def __init__(self, nodes: list[Node], registry: LocalRegistry) -> None:
         self.nodes = nodes
-        self.board = board
+        self.registry = registry
 
     async def exchange(self, rounds: int = 3) -> None:
         for _ in range(rounds):
@@ -78,8 +78,8 @@ class Cluster:
 
 @asynccontextmanager
 async def started(number: int, limits: Limits) -> AsyncIterator[Cluster]:
-    board, store, nodes = LocalBoard(), LossyStore(limits.retention), list[Node]()
-    runs = [running_hub(store, limits, board=board) for _ in range(number)]
+    registry, store, nodes = LocalRegistry(), LossyStore(limits.retention), list[Node]()
+    runs = [running_hub(store, limits, registry=registry) for _ in range(number)]
     try:
         for run in runs:
             hub = await run.__aenter__()
@@ -89,7 +89,7 @@ async def started(number: int, limits: Limits) -> AsyncIterator[Cluster]:
             await hub.stop_clock()
             await hub.let_pass(5)
             nodes.append(Node(hub, store))
-        yield Cluster(nodes, board)
+        yield Cluster(nodes, registry)
     finally:
         for node in nodes:
             for client in node.clients:
@@ -184,7 +184,7 @@ def test_a_client_counts_again_where_it_still_is_when_the_process_that_it_came_t
         await two.subscribed("websocket-json", "a", client="tab")
         await cluster.exchange()
         assert one.hub.history.subscribers(one.hub.history.find("a")) == 0
-        await cluster.board.close(two.hub._subscriptions.sharing.process)
+        await cluster.registry.close(two.hub._subscriptions.sharing.process)
         await one.hub._subscriptions.sharing.exchange()
         assert one.count("a") == 1
 
@@ -239,12 +239,12 @@ def test_a_poller_that_stays_here_ends_the_stream_that_it_has_left_elsewhere() -
     play(scenario)
 
 
-def test_changes_during_a_failure_of_the_board_are_sent_later() -> None:
+def test_changes_during_a_failure_of_the_registry_are_sent_later() -> None:
     async def scenario(cluster: Cluster) -> None:
         one, two = cluster.nodes
         stays = await one.subscribed("websocket-json", "a", client="tab")
         await cluster.exchange()
-        cluster.board.works = False
+        cluster.registry.works = False
         await two.subscribed("websocket-json", "a,b", client="other")
         goes = await one.subscribed("websocket-json", "b", client="third")
         await cluster.exchange()
@@ -252,14 +252,14 @@ def test_changes_during_a_failure_of_the_board_are_sent_later() -> None:
         goes.socket.close()
         await cluster.until(lambda: one.hub.subscribers == 0)
         await cluster.exchange()
-        cluster.board.works = True
+        cluster.registry.works = True
         await cluster.exchange()
         assert [node.count(name) for node in cluster.nodes for name in "ab"] == [1, 1, 1, 1]
 
     play(scenario)
 
 
-def test_a_board_that_does_not_work_is_logged_once_and_when_it_works_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_does_not_work_is_logged_once_and_when_it_works_again(monkeypatch: pytest.MonkeyPatch) -> None:
     entries: list[str] = []
     monkeypatch.setattr(logs, "_level", logging.INFO)
     monkeypatch.setattr(logs, "_write", lambda entry: entries.append(entry[2]))
@@ -267,7 +267,7 @@ def test_a_board_that_does_not_work_is_logged_once_and_when_it_works_again(monke
     async def scenario(cluster: Cluster) -> None:
         cluster.nodes.pop()
         for works, rounds in ((False, 2), (True, 1), (False, 10), (True, 3)):
-            cluster.board.works = works
+            cluster.registry.works = works
             await cluster.exchange(rounds)
         assert [name for name in entries if name.startswith("presence")] == ["presence_trouble", "presence_works"]
 
@@ -277,7 +277,7 @@ def test_a_board_that_does_not_work_is_logged_once_and_when_it_works_again(monke
 def test_a_bug_in_the_exchange_does_not_end_the_server(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Broken(LocalBoard):
+    class Broken(LocalRegistry):
         broken = True
 
         async def exchange(self, *rest: Any) -> Exchanged:
@@ -287,8 +287,8 @@ def test_a_bug_in_the_exchange_does_not_end_the_server(
             return await super().exchange(*rest)
 
     async def scenario() -> None:
-        board, store = Broken(), LossyStore(Limits().retention)
-        async with running_hub(store, Limits(), board=board) as hub:
+        registry, store = Broken(), LossyStore(Limits().retention)
+        async with running_hub(store, Limits(), registry=registry) as hub:
             async with asyncio.timeout(10):
                 while not hub._subscriptions.sharing.peers or not hub._subscriptions.sharing.peers._beat:
                     await asyncio.sleep(0.01)
@@ -301,8 +301,8 @@ def test_a_bug_in_the_exchange_does_not_end_the_server(
 
 def test_a_client_that_leaves_while_the_others_are_told_of_it_counts_where_it_still_is() -> None:
     async def scenario() -> None:
-        board = LocalBoard()
-        rigs = [Rig(Limits(), board) for _ in range(2)]
+        registry = LocalRegistry()
+        rigs = [Rig(Limits(), registry) for _ in range(2)]
         try:
             for _ in range(3):
                 for rig in rigs:
@@ -330,8 +330,8 @@ def test_a_client_that_leaves_while_the_others_are_told_of_it_counts_where_it_st
 def test_each_client_counts_once_in_all_processes_whatever_clients_do(seed: int) -> None:
     async def scenario() -> None:
         chance = random.Random(seed)
-        board, now = LocalBoard(), [0.0]
-        rigs = [Rig(replace(Limits(), poll_grace_s=3.0), board, lambda: now[0]) for _ in range(3)]
+        registry, now = LocalRegistry(), [0.0]
+        rigs = [Rig(replace(Limits(), poll_grace_s=3.0), registry, lambda: now[0]) for _ in range(3)]
         try:
             await act(chance, rigs, now)
         finally:

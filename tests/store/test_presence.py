@@ -1,4 +1,4 @@
-"""Numbers and names of subscribers in other processes, on every kind of board."""
+"""Numbers and names of subscribers in other processes, on every kind of registry."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import msgspec
 import pytest
 
 from pushcompat.limits import Retention
-from pushcompat.store import board_of
+from pushcompat.store import registry_of
 from pushcompat.store.base import StoreError
 from pushcompat.store.memory import MemoryStore
-from pushcompat.store.presence import KEPT_NOTES, LEASE_S, Board, Changes, Exchanged, News, Peers
+from pushcompat.store.presence import KEPT_NOTES, LEASE_S, Changes, Exchanged, News, Peers, Registry
 from pushcompat.store.sqlite import SqliteStore
 
-from .board import LocalBoard
 from .engines import ENGINES, Engine, running
+from .registry import LocalRegistry
 
 PREFIXES = map("presence{}".format, count())
 NOTHING = Changes()
 
-MakeBoard = Callable[[], Board]
+MakeRegistry = Callable[[], Registry]
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +47,26 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
 
 @pytest.fixture(params=["local", "sqlite", *ENGINES])
-def make_board(request: pytest.FixtureRequest, tmp_path: Path, engines: Callable[[str], Engine]) -> MakeBoard:
-    """Each call: the board of another process that shares the log."""
+def make_registry(request: pytest.FixtureRequest, tmp_path: Path, engines: Callable[[str], Engine]) -> MakeRegistry:
+    """Each call: the registry of another process that shares the log."""
     if request.param == "local":
-        local = LocalBoard()
+        local = LocalRegistry()
         return lambda: local
     if request.param == "sqlite":
-        return lambda: SqliteStore(tmp_path / "log", Retention()).board()
+        return lambda: SqliteStore(tmp_path / "log", Retention()).registry()
     pytest.importorskip("redis")
     from pushcompat.store.redis.store import RedisStore
 
     url = engines(request.param).url(next(PREFIXES))
-    return lambda: RedisStore(url, Retention()).board()
+    return lambda: RedisStore(url, Retention()).registry()
 
 
 class Process:
-    def __init__(self, board: Board, name: str) -> None:
+    def __init__(self, registry: Registry, name: str) -> None:
         self.now = 1000.0
-        self.board = board
+        self.registry = registry
         self.name = name
-        self.peers = Peers(board, name, lambda: self.now)
+        self.peers = Peers(registry, name, lambda: self.now)
 
     async def say(self, changes: Changes = NOTHING) -> News:
         return await self.peers.exchange(changes)
@@ -77,14 +77,14 @@ class Process:
 
 
 class Stage:
-    def __init__(self, make_board: MakeBoard) -> None:
-        self._make_board = make_board
+    def __init__(self, make_registry: MakeRegistry) -> None:
+        self._make_registry = make_registry
         self.processes: list[Process] = []
 
     async def start(self) -> Process:
-        board = self._make_board()
-        await board.open()
-        self.processes.append(Process(board, f"p{len(self.processes)}"))
+        registry = self._make_registry()
+        await registry.open()
+        self.processes.append(Process(registry, f"p{len(self.processes)}"))
         return self.processes[-1]
 
     async def settle(self, *processes: Process) -> None:
@@ -94,23 +94,23 @@ class Stage:
                 await process.say()
 
 
-def play(make_board: MakeBoard, scenario: Callable[[Stage], Awaitable[None]]) -> None:
+def play(make_registry: MakeRegistry, scenario: Callable[[Stage], Awaitable[None]]) -> None:
     async def played() -> None:
-        stage = Stage(make_board)
+        stage = Stage(make_registry)
         try:
             await scenario(stage)
         finally:
             for process in stage.processes:
-                await process.board.close(process.name)
+                await process.registry.close(process.name)
 
     asyncio.run(played())
 
 
 def test_a_log_in_memory_is_shared_with_nobody() -> None:
-    assert board_of(MemoryStore(Retention())) is None
+    assert registry_of(MemoryStore(Retention())) is None
 
 
-def test_numbers_of_all_other_processes_are_added_up(make_board: MakeBoard) -> None:
+def test_numbers_of_all_other_processes_are_added_up(make_registry: MakeRegistry) -> None:
     async def scenario(stage: Stage) -> None:
         one, two, three = [await stage.start() for _ in range(3)]
         await one.say(Changes({"a": 2, "b": 1}))
@@ -126,10 +126,10 @@ def test_numbers_of_all_other_processes_are_added_up(make_board: MakeBoard) -> N
         assert [len(process.peers) for process in stage.processes] == [3, 3, 3]
         assert [process.peers.first for process in stage.processes] == [True, False, False]
 
-    play(make_board, scenario)
+    play(make_registry, scenario)
 
 
-def test_a_process_that_starts_later_gets_the_counts_of_the_others(make_board: MakeBoard) -> None:
+def test_a_process_that_starts_later_gets_the_counts_of_the_others(make_registry: MakeRegistry) -> None:
     async def scenario(stage: Stage) -> None:
         one = await stage.start()
         await one.say(Changes({"a": 2}))
@@ -139,33 +139,33 @@ def test_a_process_that_starts_later_gets_the_counts_of_the_others(make_board: M
         await stage.settle()
         assert late.others == {"a": 2, "b": 2 * KEPT_NOTES}
 
-    play(make_board, scenario)
+    play(make_registry, scenario)
 
 
-def test_a_process_that_starts_reads_no_notes_from_before_it(make_board: MakeBoard) -> None:
+def test_a_process_that_starts_reads_no_notes_from_before_it(make_registry: MakeRegistry) -> None:
     class Recording:
-        def __init__(self, board: Board) -> None:
-            self.board = board
+        def __init__(self, registry: Registry) -> None:
+            self.registry = registry
             self.found: list[Exchanged] = []
 
         async def exchange(self, *rest: Any) -> Exchanged:
-            self.found.append(await self.board.exchange(*rest))
+            self.found.append(await self.registry.exchange(*rest))
             return self.found[-1]
 
     async def scenario(stage: Stage) -> None:
         one, late = [await stage.start() for _ in range(2)]
         await one.say(Changes({"a": 1}))
-        recording = Recording(late.board)
+        recording = Recording(late.registry)
         late.peers = Peers(recording, late.name, lambda: late.now)  # type: ignore[arg-type]
         await late.say()
         assert list(recording.found[0].notes) == []
         await stage.settle()
         assert late.others == {"a": 1}
 
-    play(make_board, scenario)
+    play(make_registry, scenario)
 
 
-def test_a_process_that_has_missed_notes_requests_all_counts(make_board: MakeBoard) -> None:
+def test_a_process_that_has_missed_notes_requests_all_counts(make_registry: MakeRegistry) -> None:
     async def scenario(stage: Stage) -> None:
         one, two = [await stage.start() for _ in range(2)]
         await stage.settle()
@@ -175,10 +175,10 @@ def test_a_process_that_has_missed_notes_requests_all_counts(make_board: MakeBoa
         await stage.settle()
         assert two.others == {"a": 1, "b": KEPT_NOTES + 9}
 
-    play(make_board, scenario)
+    play(make_registry, scenario)
 
 
-def test_the_counts_of_a_dead_process_are_removed_after_its_lease(make_board: MakeBoard) -> None:
+def test_the_counts_of_a_dead_process_are_removed_after_its_lease(make_registry: MakeRegistry) -> None:
     async def scenario(stage: Stage) -> None:
         one, two, dead = [await stage.start() for _ in range(3)]
         await dead.say(Changes({"a": 2}))
@@ -195,10 +195,10 @@ def test_the_counts_of_a_dead_process_are_removed_after_its_lease(make_board: Ma
         await stage.settle()
         assert one.others == two.others == {"a": 3}
 
-    play(make_board, scenario)
+    play(make_registry, scenario)
 
 
-def test_a_process_that_was_suspended_does_not_consider_the_others_dead(make_board: MakeBoard) -> None:
+def test_a_process_that_was_suspended_does_not_consider_the_others_dead(make_registry: MakeRegistry) -> None:
     async def scenario(stage: Stage) -> None:
         one, two = [await stage.start() for _ in range(2)]
         await one.say(Changes({"a": 1}))
@@ -207,10 +207,10 @@ def test_a_process_that_was_suspended_does_not_consider_the_others_dead(make_boa
         await two.say()
         assert two.others == {"a": 1}
 
-    play(make_board, scenario)
+    play(make_registry, scenario)
 
 
-def test_counts_left_by_killed_processes_are_never_used(make_board: MakeBoard) -> None:
+def test_counts_left_by_killed_processes_are_never_used(make_registry: MakeRegistry) -> None:
     async def scenario(stage: Stage) -> None:
         dead = await stage.start()
         await dead.say(Changes({"a": 2}))
@@ -219,28 +219,28 @@ def test_counts_left_by_killed_processes_are_never_used(make_board: MakeBoard) -
             late.now += 1
             await late.say()
             assert late.others == {}
-        found = await late.board.exchange("look", b"", b"", 0, {}, {})
+        found = await late.registry.exchange("look", b"", b"", 0, {}, {})
         assert set(found.beats) == {"p1", "look"}
-        await late.board.close("look")
-        await late.board.open()
+        await late.registry.close("look")
+        await late.registry.open()
 
-    play(make_board, scenario)
+    play(make_registry, scenario)
 
 
-def test_a_process_that_ends_in_order_is_gone_at_once(make_board: MakeBoard) -> None:
+def test_a_process_that_ends_in_order_is_gone_at_once(make_registry: MakeRegistry) -> None:
     async def scenario(stage: Stage) -> None:
         one, two = [await stage.start() for _ in range(2)]
         await two.say(Changes({"a": 2}))
         await stage.settle()
-        await two.board.close(two.name)
+        await two.registry.close(two.name)
         assert (await one.say()).ended == ["p1"]
         assert one.others == {}
-        await two.board.open()
+        await two.registry.open()
 
-    play(make_board, scenario)
+    play(make_registry, scenario)
 
 
-def test_two_processes_of_a_client_agree_which_was_later(make_board: MakeBoard) -> None:
+def test_two_processes_of_a_client_agree_which_was_later(make_registry: MakeRegistry) -> None:
     async def scenario(stage: Stage) -> None:
         one, two = [await stage.start() for _ in range(2)]
         await stage.settle()
@@ -252,10 +252,10 @@ def test_two_processes_of_a_client_agree_which_was_later(make_board: MakeBoard) 
         assert heard.came == [(second.own, "p1", b"client")]
         assert (await two.say()).gone == [("p0", b"client")]
 
-    play(make_board, scenario)
+    play(make_registry, scenario)
 
 
-def test_ten_thousand_channels_fit(make_board: MakeBoard) -> None:
+def test_ten_thousand_channels_fit(make_registry: MakeRegistry) -> None:
     async def scenario(stage: Stage) -> None:
         one, two = [await stage.start() for _ in range(2)]
         counts = {f"channel-{number}": number + 1 for number in range(10_000)}
@@ -263,17 +263,17 @@ def test_ten_thousand_channels_fit(make_board: MakeBoard) -> None:
         await stage.settle()
         assert two.others == counts
 
-    play(make_board, scenario)
+    play(make_registry, scenario)
 
 
-def test_only_the_last_whole_note_of_each_process_is_kept(make_board: MakeBoard) -> None:
+def test_only_the_last_whole_note_of_each_process_is_kept(make_registry: MakeRegistry) -> None:
     async def scenario(stage: Stage) -> None:
         async def size() -> int:
-            found = await board.exchange("reader", b"", b"", 0, {}, {})
+            found = await registry.exchange("reader", b"", b"", 0, {}, {})
             return sum(len(text) for _, _, text in found.notes)
 
         one = await stage.start()
-        board = one.board
+        registry = one.registry
         counts = {f"channel-{number}": 1 for number in range(5_000)}
         await one.say(Changes(counts))
         small, large = 2_000, len(msgspec.msgpack.encode(counts))
@@ -285,14 +285,14 @@ def test_only_the_last_whole_note_of_each_process_is_kept(make_board: MakeBoard)
         for number in range(2 * KEPT_NOTES):
             await one.say(Changes({"b": number}))
         assert large < await size() < large + 20 * KEPT_NOTES
-        await board.close(one.name)
-        await board.open()
+        await registry.close(one.name)
+        await registry.open()
         assert await size() < 20 * KEPT_NOTES
 
-    play(make_board, scenario)
+    play(make_registry, scenario)
 
 
-def test_the_whole_note_of_a_dead_process_is_removed_with_it(make_board: MakeBoard) -> None:
+def test_the_whole_note_of_a_dead_process_is_removed_with_it(make_registry: MakeRegistry) -> None:
     async def scenario(stage: Stage) -> None:
         one, dead = [await stage.start() for _ in range(2)]
         await dead.say(Changes({"channel": 1}))
@@ -300,15 +300,15 @@ def test_the_whole_note_of_a_dead_process_is_removed_with_it(make_board: MakeBoa
         for _ in range(int(LEASE_S) + 2):  # the lease ends, and that is written
             one.now += 1
             await one.say()
-        found = await one.board.exchange("reader", b"", b"", 0, {}, {})
+        found = await one.registry.exchange("reader", b"", b"", 0, {}, {})
         assert dead.name not in found.beats
         assert not [text for _, process, text in found.notes if process == dead.name and b"channel" in text]
 
-    play(make_board, scenario)
+    play(make_registry, scenario)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_sums_are_right_whatever_happens(make_board: MakeBoard, seed: int) -> None:
+def test_sums_are_right_whatever_happens(make_registry: MakeRegistry, seed: int) -> None:
     async def scenario(stage: Stage) -> None:
         chance = random.Random(seed)
         has: dict[Process, dict[str, int]] = {}
@@ -325,8 +325,8 @@ def test_sums_are_right_whatever_happens(make_board: MakeBoard, seed: int) -> No
                 gone = chance.choice(list(has))
                 del has[gone]
                 if chance.random() < 0.5:
-                    await gone.board.close(gone.name)
-                    await gone.board.open()
+                    await gone.registry.close(gone.name)
+                    await gone.registry.open()
             elif act == "pass":
                 for process in stage.processes:
                     process.now += chance.random() * 3
@@ -341,56 +341,56 @@ def test_sums_are_right_whatever_happens(make_board: MakeBoard, seed: int) -> No
                     sums.update(has[other])
             assert process.others == +sums
 
-    play(make_board, scenario)
+    play(make_registry, scenario)
 
 
-def test_marks_of_channels_outlive_the_processes(make_board: MakeBoard) -> None:
+def test_marks_of_channels_outlive_the_processes(make_registry: MakeRegistry) -> None:
     async def scenario(stage: Stage) -> None:
         one = await stage.start()
         await one.say(Changes(marks={"a": "occupied", "b": "vacated msg_1", "c": "x"}))
         await one.say(Changes(marks={"c": "", "d": ""}))
-        await one.board.close(one.name)
+        await one.registry.close(one.name)
         late = await stage.start()
-        assert await late.board.marks() == {"a": "occupied", "b": "vacated msg_1"}
-        await one.board.open()
+        assert await late.registry.marks() == {"a": "occupied", "b": "vacated msg_1"}
+        await one.registry.open()
 
-    play(make_board, scenario)
-
-
-# Boards that fail
+    play(make_registry, scenario)
 
 
-def test_a_board_that_was_lost_is_filled_again() -> None:
-    board = LocalBoard()
+# Registries that fail
+
+
+def test_a_registry_that_was_lost_is_filled_again() -> None:
+    registry = LocalRegistry()
 
     async def scenario(stage: Stage) -> None:
         one, two = [await stage.start() for _ in range(2)]
         await one.say(Changes({"a": 1}))
         await stage.settle()
-        board.lose()
+        registry.lose()
         for number in range(5):
             await one.say(Changes({"b": number}))
         await stage.settle()
         assert two.others == {"a": 1, "b": 4}
 
-    play(lambda: board, scenario)
+    play(lambda: registry, scenario)
 
 
 def test_changes_that_could_not_be_sent_can_be_sent_again() -> None:
-    board = LocalBoard()
+    registry = LocalRegistry()
 
     async def scenario(stage: Stage) -> None:
         one, two = [await stage.start() for _ in range(2)]
         await stage.settle()
-        board.works = False
+        registry.works = False
         with pytest.raises(StoreError):
             await one.say(Changes({"a": 1}))
-        board.works = True
+        registry.works = True
         await one.say(Changes({"a": 1}))
         await two.say()
         assert two.others == {"a": 1}
 
-    play(lambda: board, scenario)
+    play(lambda: registry, scenario)
 
 
 @pytest.mark.parametrize("harm", ["replaced", "damaged", "gone"])
@@ -415,7 +415,7 @@ def test_a_file_that_is_damaged_or_gone_begins_anew(tmp_path: Path, harm: str) -
         await stage.settle()
         assert two.others == {"a": 2}
 
-    play(lambda: SqliteStore(tmp_path / "log", Retention()).board(), scenario)
+    play(lambda: SqliteStore(tmp_path / "log", Retention()).registry(), scenario)
 
 
 def test_an_engine_that_is_restarted_is_filled_again(tmp_path: Path) -> None:
@@ -441,4 +441,4 @@ def test_an_engine_that_is_restarted_is_filled_again(tmp_path: Path) -> None:
             await stage.settle()
             assert two.others == {"a": 2}
 
-        play(lambda: RedisStore(engine.url(), Retention()).board(), scenario)
+        play(lambda: RedisStore(engine.url(), Retention()).registry(), scenario)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pushcompat.store.base import StoreError
-from pushcompat.store.redis.board import RedisBoard
 from pushcompat.store.redis.link import AWAY, Server
 from pushcompat.store.redis.problems import Problems, sentence
+from pushcompat.store.redis.registry import RedisRegistry
 from pushcompat.store.redis.urls import parse
 
 from .engines import Engine, free_port, running
@@ -102,11 +102,11 @@ def test_a_refused_command_is_reported_with_the_setting_to_check(
     assert not RAW.search(problem)
 
 
-def test_a_board_that_cannot_be_reached_is_reported_in_the_same_words() -> None:
+def test_a_registry_that_cannot_be_reached_is_reported_in_the_same_words() -> None:
     async def scenario() -> str:
-        board = RedisBoard(Server(parse(f"redis://127.0.0.1:{free_port()}")))
+        registry = RedisRegistry(Server(parse(f"redis://127.0.0.1:{free_port()}")))
         with pytest.raises(StoreError) as refused:
-            await board.exchange("p", b"", b"", 0, {}, {})
+            await registry.exchange("p", b"", b"", 0, {}, {})
         return str(refused.value)
 
     assert re.fullmatch(

@@ -16,11 +16,11 @@ from ...limits import Retention
 from ...logs import Event
 from ..base import Done, Health, News, Publish, Retained, StoreError
 from . import snapshot
-from .board import RedisBoard
 from .entries import Place
 from .follower import Follower
 from .link import AWAY, Link, NotUsable, Server, State, state_from
 from .problems import Problems, sentence
+from .registry import RedisRegistry
 from .urls import parse
 from .writer import Writer
 
@@ -160,8 +160,8 @@ class RedisStore:
             place = self._loaded[2]
         await Follower(self._server, self._problems, self._look, epoch, news).run(after, place)
 
-    def board(self) -> RedisBoard:
-        return RedisBoard(self._server)
+    def registry(self) -> RedisRegistry:
+        return RedisRegistry(self._server)
 
     async def _connected(self) -> Link:
         if self._link is None:

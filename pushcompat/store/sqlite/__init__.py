@@ -1,7 +1,7 @@
 """The log in a SQLite file: it survives restarts, and any number of processes of one machine share it.
 
     store      the store: its part in the event loop, and its threads
-    board      exchanges subscriber counts; a separate file
+    registry      exchanges subscriber counts; a separate file
     trimmer    deletes messages that need not be retained
     follower   reads committed messages
     writer     appends a group

@@ -5,7 +5,7 @@
     log.sqlite.mark    the end of the log when the last publish was acknowledged; held (flock, shared) by every
                        process that has the log open
     log.sqlite.bells/  a FIFO for each follower; held (flock) by the process that trims
-    log.sqlite.presence    subscribers by process (``board``)
+    log.sqlite.presence    subscribers by process (``registry``)
 
 SQLite's busy handler is not a queue: with four processes one of them got a tenth of the others' share, and the WAL grew
 to ten times its size. ``flock`` wakes the waiting process, and the kernel releases it when a process dies.

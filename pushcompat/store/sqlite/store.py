@@ -22,9 +22,9 @@ from ...message import Message
 from ..base import Done, Health, News, Publish, Retained, StoreError, retain
 from . import start
 from .bells import Bells
-from .board import SqliteBoard
 from .files import Files, Mark, max_bytes, transaction
 from .follower import Follower, message_of
+from .registry import SqliteRegistry
 from .thread import Thread
 from .trimmer import trim
 from .writer import Appended, Writer, unavailable
@@ -228,8 +228,8 @@ class SqliteStore:
         kept = retain(messages, self._retention, int(self._clocks[0]() * 1000), floor, floors, evicted)
         return Retained(kept.messages, kept.floor, head, epoch, kept.floors)
 
-    def board(self) -> SqliteBoard:
-        return SqliteBoard(self._files.beside(".presence"))
+    def registry(self) -> SqliteRegistry:
+        return SqliteRegistry(self._files.beside(".presence"))
 
     # Trimming
 

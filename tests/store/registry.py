@@ -1,4 +1,4 @@
-"""A board in this process, which tests can lose."""
+"""A registry in this process, which tests can lose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pushcompat.store.base import StoreError
 from pushcompat.store.presence import KEPT_NOTES, Exchanged
 
 
-class LocalBoard:
+class LocalRegistry:
     def __init__(self) -> None:
         self.works = True
         self.lose()
@@ -31,7 +31,7 @@ class LocalBoard:
         self, process: str, note: bytes, whole: bytes, after: int, gone: Mapping[str, int], marks: Mapping[str, str]
     ) -> Exchanged:
         if not self.works:
-            raise StoreError("the board does not work")
+            raise StoreError("the registry does not work")
         self._beats[process] = self._beats.get(process, 0) + 1
         for name, beat in gone.items():
             if self._beats.get(name) == beat:

@@ -1,4 +1,4 @@
-"""The board of processes that share a log on a Redis or Valkey server: one script for each exchange."""
+"""The registry of processes that share a log on a Redis or Valkey server: one script for each exchange."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _NAMES = "notes", "beats", "number", "wholes", "wholes:numbers", "marks"
 _LIVES_S = 86400
 
 
-class RedisBoard:
+class RedisRegistry:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._link: Link | None = None

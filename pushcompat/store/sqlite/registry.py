@@ -1,7 +1,7 @@
-"""The board of the processes that share a log on one machine: a separate SQLite file beside the log.
+"""The registry of the processes that share a log on one machine: a separate SQLite file beside the log.
 
-It is separate so that the board and the log never wait for each other's lock. It is never synced, and is created again
-if it is damaged or deleted: counts are soon exchanged again, and only the marks of channels are lost.
+It is separate so that the registry and the log never wait for each other's lock. It is never synced, and is created
+again if it is damaged or deleted: counts are soon exchanged again, and only the marks of channels are lost.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BUSY_S = 1.0
 _Result = TypeVar("_Result")
 
 
-class SqliteBoard:
+class SqliteRegistry:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
