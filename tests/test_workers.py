@@ -235,22 +235,12 @@ def test_all_workers_drain_at_a_stop(tmp_path: Path) -> None:
         assert not any(alive(pid) for pid in server.pids().values())
 
 
-def test_ctrl_c_reaches_all_processes_and_is_one_stop(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "a group's SIGTERM"])
+def test_a_signal_that_all_processes_get_is_one_stop(tmp_path: Path, number: int) -> None:
     server = InTerminal(tmp_path)
     with ExitStack() as stack:
         clients = server.subscribe(stack, "chat", 20)
-        os.killpg(server.process.pid, signal.SIGINT)
-        for client in clients:
-            told_of_the_stop(client)
-        assert server.process.wait(PATIENCE_S) == 0
-        server.stop()
-
-
-def test_all_processes_get_sigterm_from_some_and_it_is_one_stop(tmp_path: Path) -> None:
-    server = InTerminal(tmp_path)
-    with ExitStack() as stack:
-        clients = server.subscribe(stack, "chat", 20)
-        os.killpg(server.process.pid, signal.SIGTERM)
+        os.killpg(server.process.pid, number)
         for client in clients:
             told_of_the_stop(client)
         assert server.process.wait(PATIENCE_S) == 0
