@@ -177,6 +177,7 @@ class Observer:
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux to take descriptors from another process")
+@pytest.mark.options("--store", "memory:")  # a log on disk opens and closes files meanwhile
 def test_without_file_descriptors_those_outside_are_refused_and_everyone_inside_is_served(server: Server) -> None:
     process = server.process.pid
     with server.connect() as stream, server.connect() as publisher, server.connect() as metrics:
