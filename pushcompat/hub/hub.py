@@ -24,7 +24,7 @@ from ..limits import Limits
 from ..logs import Event
 from ..message import Message
 from ..metrics import Metrics
-from ..store.base import Lost, Store, StoreError
+from ..store.base import Idempotency, Lost, Receipt, Store, StoreError
 from ..store.presence import Registry
 from ..wire import http
 from .ahead import Ahead
@@ -36,6 +36,7 @@ from .listing import Listing
 from .loop import Loop
 from .occupancy import Notifier, Occupancy
 from .polls import Polls
+from .publisher import publish
 from .publishing import Publishing
 from .reasons import CloseReason
 from .requests import HandOver, Requests
@@ -254,6 +255,10 @@ class Hub:
         self._context.stop()
 
     # The log
+
+    async def publish(self, drafts: Sequence[Message], idempotency: Idempotency | None = None) -> Receipt:
+        """Publishes for the server itself. Raises RequestError, with what a publisher would be answered."""
+        return await publish(self._publishing, drafts, idempotency)
 
     async def _load(self) -> None:
         self._context.history.load(await self._store.retained(), time.time())

@@ -5,22 +5,25 @@ They are in a separate file because mypyc cannot compile msgspec's structs (setu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from ..access import Grant
-from ..store.base import Publish, Receipt
+from ..store.base import Outcome, Publish, Receipt
 from .connection import Connection
 
 
 class Pending(Publish, eq=False, kw_only=True):
-    """A publish without a response yet, and the connection that waits for it."""
+    """A publish without a response yet, and the connection that waits for it; None: the server itself publishes, and
+    ``answer`` is called with the outcome.
+    """
 
-    connection: Connection
+    connection: Connection | None
     names: Sequence[str]
     grant: Grant
     keep_alive: bool
+    answer: Callable[[Outcome], None] | None = None
     receipt: Receipt | None = None  # it is in the log
     given_up: bool = False  # its response was sent before the log confirmed it
 

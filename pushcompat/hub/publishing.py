@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
 from .. import logs
@@ -53,19 +53,17 @@ class Publishing:
         self._limits = limits
         self._store = store
         self._responses = responses
-        self._wait_s = int(min(limits.publish_s, limits.stream_s or limits.publish_s))
+        self.wait_s = int(min(limits.publish_s, limits.stream_s or limits.publish_s))
         self._plain_line = re.compile(
             rb"POST %b/(%b) HTTP/1\.1\r\n" % (re.escape(context.base.encode()), NAME.pattern.encode())
         )
         self._templates: dict[bytes, Template] = {}  # by the header fields, keys cut out
         self.queue: list[Pending] = []  # for ``commit``
         self._storing: list[Pending] = []  # the group that the log is storing
-        self._waiting: dict[Connection, Pending] = {}  # for a pass
+        self._waiting: set[Pending] = set()  # for a pass
         self._waiting_for: dict[Channel, deque[Pending]] = {}
         self._stored: deque[Pending] = deque()  # in the log, but not received from ``follow`` yet
-        self._late: dict[
-            Connection, Pending
-        ] = {}  # not answered in the turn that read them: passed to the log, or in ``queue``
+        self._late: dict[Connection, Pending] = {}  # not answered in the turn that read them
         self._schedule_turn = context.schedule_turn
         fanout.on_pass_end(self._pass_ended)
         context.sockets.on_end(self._cancel)
@@ -109,6 +107,18 @@ class Publishing:
             keep_alive=request.keep_alive,
         )  # fmt: skip
         self._enqueue(pending)
+
+    def submit_own(
+        self, drafts: Sequence[Message], idempotency: Idempotency | None, answer: Callable[[Outcome], None]
+    ) -> Pending:
+        """Publishes for the server itself. ``answer`` is called once, with what a publisher would get."""
+        names = tuple(dict.fromkeys([draft.channel for draft in drafts]))
+        pending = Pending(
+            drafts, idempotency=idempotency, connection=None, names=names, grant=_OWN, keep_alive=False, answer=answer
+        )
+        self._enqueue(pending)
+        self._schedule_turn()
+        return pending
 
     def learn(self, request: Request, head: bytes, grant: Grant | None) -> None:
         """Checks the head, and caches what its fields determine. Raises UnsupportedMedia."""
@@ -185,31 +195,31 @@ class Publishing:
     # Waiting for a pass
 
     def _wait(self, pending: Pending, channel: Channel) -> None:
-        connection = pending.connection
-        if connection.state is not _PUBLISHING:
-            connection.move(_PUBLISHING)
         self._metrics.publish_throttled += 1
-        self._waiting[connection] = pending
-        self._timers.set(connection, connection.request_started + self._wait_s)
+        self._waiting.add(pending)
         self._waiting_for.setdefault(channel, deque()).append(pending)
+        if pending.connection is not None:
+            self._await_answer(pending, pending.connection)
 
     def _pass_ended(self, channel: Channel) -> None:
         for pending in self._waiting_for.pop(channel, ()):
-            if self._waiting.pop(pending.connection, None) is not None:
+            if pending in self._waiting:
+                self._waiting.discard(pending)
                 self._enqueue(pending)
 
     def on_timer(self, connection: Connection) -> None:
-        """Answers a publish that can wait no longer: for a pass, for the log, or for ``follow``."""
-        pending = self._waiting.pop(connection, None)
-        if pending is not None:
-            names = ",".join(pending.names)
-            overload = Unavailable(f"{names}: messages are published faster than they can be delivered; retry later")
-            self._fail(pending, overload)
-            return
         pending = self._late.pop(connection, None)
-        if pending is None:
-            return
-        if pending.receipt is not None:
+        if pending is not None:
+            self.expire(pending)
+
+    def expire(self, pending: Pending) -> None:
+        """Answers a publish that can wait no longer: for a pass, for the log, or for ``follow``."""
+        if pending in self._waiting:
+            self._waiting.discard(pending)
+            names = ",".join(pending.names)
+            overload = f"{names}: messages are published faster than they can be delivered; retry later"
+            self._fail(pending, Unavailable(overload))
+        elif pending.receipt is not None:
             self._succeed(pending, pending.receipt)
         elif pending in self.queue:
             self.queue.remove(pending)
@@ -220,14 +230,15 @@ class Publishing:
 
     def give_up(self) -> None:
         """At the end of a drain: answers all publishes now, and their connections end."""
-        for connection, pending in (*self._waiting.items(), *self._late.items()):
+        for connection, pending in tuple(self._late.items()):
             pending.keep_alive = False
             self.on_timer(connection)
 
     def _cancel(self, connection: Connection, _reason: object) -> None:
         """The publisher has disconnected. A waiting publish is dropped; one passed to the log is not cancelled."""
-        self._waiting.pop(connection, None)
-        self._late.pop(connection, None)
+        pending = self._late.pop(connection, None)
+        if pending is not None:
+            self._waiting.discard(pending)
 
     # The log
 
@@ -243,15 +254,16 @@ class Publishing:
                 self._stored_group([refused] * len(self._storing))
         for group in (self._storing, self.queue, self._stored):
             for pending in group:
-                if pending.connection.state in _READING:
-                    self._await_answer(pending)
+                connection = pending.connection
+                if connection is not None and connection.state in _READING:
+                    self._await_answer(pending, connection)
 
-    def _await_answer(self, pending: Pending) -> None:
+    def _await_answer(self, pending: Pending, connection: Connection) -> None:
         """The outcome is not known yet: the next request is not handled before it is."""
-        connection = pending.connection
-        connection.move(_PUBLISHING)
+        if connection.state is not _PUBLISHING:
+            connection.move(_PUBLISHING)
         self._late[connection] = pending
-        self._timers.set(connection, connection.request_started + self._wait_s)
+        self._timers.set(connection, connection.request_started + self.wait_s)
 
     def _stored_group(self, outcomes: Sequence[Outcome]) -> None:
         group, self._storing = self._storing, []
@@ -270,6 +282,8 @@ class Publishing:
                 else:
                     self._succeed(pending, outcome)
             except Exception:
+                if pending.connection is None:
+                    raise
                 self._sockets.log_bug_and_abort(pending.connection)
         self._schedule_turn()  # to send the responses, and for the next group
 
@@ -288,20 +302,25 @@ class Publishing:
 
     # Answers
 
-    def _waits(self, pending: Pending) -> bool:
+    def _waits(self, pending: Pending, connection: Connection) -> bool:
         """Whether its response is still pending."""
         if self._late:
-            self._late.pop(pending.connection, None)
-        return pending.connection.state in _WAITING and not pending.given_up
+            self._late.pop(connection, None)
+        return connection.state in _WAITING and not pending.given_up
 
     def _fail(self, pending: Pending, refused: RequestError) -> None:
-        if self._waits(pending):
+        connection = pending.connection
+        if connection is None:
+            _answer(pending, refused)
+        elif self._waits(pending, connection):
             keep_alive = pending.keep_alive and not self._context.replaced
-            self._responses.fail(pending.connection, refused, keep_alive, pending.grant.cors)
+            self._responses.fail(connection, refused, keep_alive, pending.grant.cors)
 
     def _succeed(self, pending: Pending, receipt: Receipt) -> None:
         connection = pending.connection
-        if self._waits(pending):
+        if connection is None:
+            _answer(pending, receipt)
+        elif self._waits(pending, connection):
             keep_alive = pending.keep_alive and not self._context.replaced
             response = http.published(
                 receipt.epoch, receipt.sequence, receipt.subscribers,
@@ -311,6 +330,7 @@ class Publishing:
             self._responses.sent(connection, keep_alive)
 
 
+_OWN = Grant()
 _PUBLISHING = State.PUBLISHING
 _READING = (State.READING_HEAD, State.READING_BODY)
 _WAITING = (*_READING, State.PUBLISHING)  # for an answer
@@ -322,6 +342,11 @@ _UNKNOWN = (
     "the log has not answered in time, so it is not known whether this publish was stored; repeat it with the same"
     " Idempotency-Key, which prevents storing it twice"
 )
+
+
+def _answer(pending: Pending, outcome: Outcome) -> None:
+    if pending.answer is not None and not pending.given_up:
+        pending.answer(outcome)
 
 
 def _log_group(group: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
