@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .access.rules import Rules
 from .errors import ConfigError
 from .limits import LONGEST_S, Limits
 from .logs import FORMATS, LEVELS
@@ -42,6 +43,7 @@ class Config:
     unix_socket: Path | None = None
     workers: int = 1
     prefix: str = ""
+    rules: Rules = field(default_factory=Rules)
     cors_origins: tuple[str, ...] = ()
     state_dir: Path = field(default_factory=default_state_dir)
     store: str = "sqlite:"

@@ -21,7 +21,7 @@ USED: dict[str, set[str]] = {
     "build": {""},
     "cli": {"build", "client", "config", "errors", "logs", "options", "place", "server", "state"},
     "client": {"errors", "state"},
-    "config": {"errors", "limits", "logs", "state"},
+    "config": {"access", "errors", "limits", "logs", "state"},
     "hub": {
         "access",
         "changes",

@@ -1,0 +1,78 @@
+"""Rules by channel: who may publish and subscribe, and what applies to the channel's messages.
+
+The first rule whose pattern matches a channel applies; for all other channels, the default rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from .patterns import Pattern
+
+_REMEMBERED = 4096  # names, of at most 128 characters
+
+
+class Subscribe(Enum):
+    """Who may subscribe."""
+
+    OPEN = "open"  # anyone
+    TOKEN = "token"  # those whose token names the channel
+    ASK = "ask"  # those whom the application allows
+    NOBODY = "nobody"
+
+
+ANY_KEY = ("keys",)
+ANYONE = ("open",)
+NO_ONE: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """``publish``: the names of the keys that may publish; ANY_KEY, ANYONE, or NO_ONE. The limits: None is the
+    server's own. ``refetch_rate``: refetches a second; ``inf`` for no spread. ``line``: in the configuration file; 0
+    for the default rule.
+    """
+
+    pattern: Pattern
+    publish: tuple[str, ...] = ANY_KEY
+    subscribe: Subscribe = Subscribe.OPEN
+    history: int | None = None
+    history_age_s: float | None = None
+    message_bytes: int | None = None
+    refetch_rate: float | None = None
+    ttl_s: float | None = None
+    line: int = 0
+
+    @property
+    def changes_messages(self) -> bool:
+        """It has limits or defaults for messages of its own."""
+        return any(own is not None for own in (self.message_bytes, self.refetch_rate, self.ttl_s))
+
+
+class Rules:
+    """The rules in their order, and the default rule."""
+
+    def __init__(self, rules: Sequence[Rule] = (), default: Rule | None = None) -> None:
+        self.rules = tuple(rules)
+        self.default = default or Rule(Pattern("*"))
+        self.change_messages = any(rule.changes_messages for rule in self.rules)
+        self._remembered: dict[str, Rule] = {}
+
+    def of(self, name: str) -> Rule:
+        """The rule of a channel. 0.1 µs for a channel that was asked for lately."""
+        if not self.rules:
+            return self.default
+        rule = self._remembered.get(name)
+        if rule is None:
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            rule = self._remembered[name] = self._find(name)
+        return rule
+
+    def _find(self, name: str) -> Rule:
+        for rule in self.rules:
+            if rule.pattern.matches(name):
+                return rule
+        return self.default
