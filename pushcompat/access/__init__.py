@@ -1,6 +1,4 @@
-"""Authorisation. ``Access.admit`` is called before anything else is done with a request; other code uses its grant."""
+"""Authorisation. ``Access.admit`` is called before anything else is done with a request; other code uses its grant.
 
-from .access import Access
-from .grant import Grant
-
-__all__ = ["Access", "Grant"]
+Imports nothing: the configuration has rules, and the command line starts without the parser of requests.
+"""

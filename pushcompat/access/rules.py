@@ -5,8 +5,7 @@ The first rule whose pattern matches a channel applies; for all other channels, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from .patterns import Pattern
@@ -51,14 +50,17 @@ class Rule:
         return any(own is not None for own in (self.message_bytes, self.refetch_rate, self.ttl_s))
 
 
+@dataclass(frozen=True, slots=True)
 class Rules:
     """The rules in their order, and the default rule."""
 
-    def __init__(self, rules: Sequence[Rule] = (), default: Rule | None = None) -> None:
-        self.rules = tuple(rules)
-        self.default = default or Rule(Pattern("*"))
-        self.change_messages = any(rule.changes_messages for rule in self.rules)
-        self._remembered: dict[str, Rule] = {}
+    rules: tuple[Rule, ...] = ()
+    default: Rule = Rule(Pattern("*"))
+    _remembered: dict[str, Rule] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def change_messages(self) -> bool:
+        return any(rule.changes_messages for rule in self.rules)
 
     def of(self, name: str) -> Rule:
         """The rule of a channel. 0.1 µs for a channel that was asked for lately."""

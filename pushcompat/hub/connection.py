@@ -13,7 +13,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 
-from ..access import Grant
+from ..access.grant import Grant
 from ..wire.encoding import Encoding
 from ..wire.polls import PollTemplate
 from ..wire.request import Request

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from ..access import Access
+from ..access.access import Access
 from ..limits import Limits
 from ..metrics import Metrics
 from .connection import Connection

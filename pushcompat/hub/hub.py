@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from .. import logs
-from ..access import Access
+from ..access.access import Access
 from ..limits import Limits
 from ..logs import Event
 from ..message import Message

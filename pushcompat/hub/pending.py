@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ..access import Grant
+from ..access.grant import Grant
 from ..store.base import Outcome, Publish, Receipt
 from .connection import Connection
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
 from .. import logs
-from ..access import Grant
+from ..access.grant import Grant
 from ..errors import BadRequest, RequestError, Unavailable
 from ..logs import Event
 from ..message import Message, format_cursor

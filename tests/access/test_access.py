@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pushcompat.access import Access, Grant
+from pushcompat.access.access import Access
+from pushcompat.access.grant import Grant
 from pushcompat.errors import Forbidden, Unauthorized
 from pushcompat.wire.request import Request, parse_head
 

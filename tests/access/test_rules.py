@@ -11,7 +11,13 @@ def rule(text: str, **fields: object) -> Rule:
 
 
 def test_the_first_rule_that_matches_applies() -> None:
-    rules = Rules([rule("orders.vip.*"), rule("orders.*"), rule("*.7")])
+    rules = Rules(
+        (
+            rule("orders.vip.*"),
+            rule("orders.*"),
+            rule("*.7"),
+        )
+    )
     assert rules.of("orders.vip.7").pattern.text == "orders.vip.*"
     assert rules.of("orders.7").pattern.text == "orders.*"
     assert rules.of("users.7").pattern.text == "*.7"
@@ -19,7 +25,7 @@ def test_the_first_rule_that_matches_applies() -> None:
 
 def test_the_default_rule_applies_to_all_other_channels() -> None:
     default = Rule(Pattern("*"), subscribe=Subscribe.TOKEN)
-    assert Rules([rule("orders.*")], default).of("users").subscribe is Subscribe.TOKEN
+    assert Rules((rule("orders.*"),), default).of("users").subscribe is Subscribe.TOKEN
     assert Rules((), default).of("users") is default
 
 
@@ -30,7 +36,7 @@ def test_without_rules_any_key_publishes_and_anyone_subscribes() -> None:
 
 
 def test_a_client_that_makes_up_names_fills_no_memory() -> None:
-    rules = Rules([rule("orders.*")])
+    rules = Rules((rule("orders.*"),))
     for number in range(10_000):
         assert rules.of(f"orders.{number}").pattern.text == "orders.*"
     assert len(rules._remembered) <= 4096
@@ -49,4 +55,12 @@ def test_a_client_that_makes_up_names_fills_no_memory() -> None:
 def test_rules_that_leave_messages_as_they_are_need_not_be_asked_for_each(
     fields: dict[str, object], expected: bool
 ) -> None:
-    assert Rules([rule("a"), rule("b", **fields)]).change_messages is expected
+    assert (
+        Rules(
+            (
+                rule("a"),
+                rule("b", **fields),
+            )
+        ).change_messages
+        is expected
+    )

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pushcompat.access import Grant
+from pushcompat.access.grant import Grant
 from pushcompat.hub.connection import State
 from pushcompat.hub.publishing import Publishing
 from pushcompat.hub.reasons import CloseReason

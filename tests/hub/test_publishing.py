@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pushcompat import logs
-from pushcompat.access import Grant
+from pushcompat.access.grant import Grant
 from pushcompat.hub.connection import Connection, State
 from pushcompat.hub.publishing import Publishing
 from pushcompat.limits import Retention

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pushcompat.access import Grant
+from pushcompat.access.grant import Grant
 from pushcompat.errors import BadRequest, PayloadTooLarge, RequestError, Unavailable, UpgradeRequired
 from pushcompat.hub.connection import Connection, State
 from pushcompat.hub.reasons import CloseReason
