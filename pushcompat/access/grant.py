@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-FOREVER = float("inf")
-REVOKED = float("-inf")
+FOREVER = 1 << 60
+REVOKED = -1
 
 
 class Grant:
     """``publisher`` is the name under which a publisher's idempotency keys are kept, empty for a subscriber.
-    ``cors`` are the response header lines that allow the requesting page to read the response. ``until``: monotonic
-    seconds.
+    ``cors`` are the response header lines that allow the requesting page to read the response. ``until``: the tick
+    (whole monotonic second) from which it is no longer valid.
 
-    A grant may be cached for the next request with the same header fields, if ``until`` is checked each time: it ends
-    with the key or token that it depends on (revoked, or expired).
+    ``sub`` and ``jti`` are the subscriber's name and the id of its token; empty if it has none. ``issued_at``: Unix
+    seconds at which its token was issued, or the application allowed it; None: unknown.
+
+    A grant may be cached for the next request with the same bytes, if ``until`` is checked each time: it ends with the
+    key or token that it depends on (revoked, or expired).
     """
 
-    __slots__ = ("cors", "publisher", "until")
+    __slots__ = ("cors", "issued_at", "jti", "publisher", "sub", "until")
 
-    def __init__(self, publisher: str = "", cors: bytes = b"", until: float = FOREVER) -> None:
+    def __init__(
+        self,
+        publisher: str = "",
+        cors: bytes = b"",
+        until: int = FOREVER,
+        *,
+        sub: str = "",
+        jti: str = "",
+        issued_at: float | None = None,
+    ) -> None:
         self.publisher = publisher
         self.cors = cors
         self.until = until
+        self.sub = sub
+        self.jti = jti
+        self.issued_at = issued_at
 
     def revoke(self) -> None:
         self.until = REVOKED

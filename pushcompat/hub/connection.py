@@ -1,7 +1,7 @@
 """A connection: a socket, the state of its request, and a cursor over the log.
 
 Who writes what: ``deadline`` and ``bucket`` are the timer wheel's; ``unsent`` and ``last_write`` are written by
-``sockets``; ``channels``, ``client`` and ``subscribed_at`` by ``subscribe`` and ``unsubscribe``; ``cursor`` by
+``sockets``; ``channels``, ``client``, ``subscriber`` and ``subscribed_at`` by ``subscribe`` and ``unsubscribe``; ``cursor`` by
 ``fanout``, once ``start_at`` has set it. The rest belongs to the current request.
 
 Memory: there may be a hundred thousand of these, so the class has slots and no dict, and only fields that differ
@@ -29,7 +29,7 @@ class Connection:
     __slots__ = (
         "bucket", "channels", "client", "cursor", "deadline", "encoding", "expires_at", "grant", "heard",
         "ignored_floors", "input", "last_write", "pending_input", "pinged", "poll_template", "request",
-        "request_started", "socket", "state", "subscribed_at", "unsent",
+        "request_started", "socket", "state", "subscribed_at", "subscriber", "unsent",
     )  # fmt: skip
 
     def __init__(self, sock: socket.SocketType, now: int) -> None:
@@ -48,6 +48,7 @@ class Connection:
         self.channels: tuple[Channel, ...] = ()
         self.encoding: Encoding | None = None
         self.client = ""
+        self.subscriber: Grant | None = None  # of the request that subscribed; ``grant`` may be a later request's
         self.subscribed_at = now
         self.cursor = 0
         self.ignored_floors: Mapping[Channel, int] | None = None  # of a subscription that started with ``earliest``
@@ -66,10 +67,12 @@ class Connection:
         self.channels = channels
         self.encoding = encoding
         self.client = client
+        self.subscriber = self.grant
         self.subscribed_at = now
 
     def unsubscribe(self) -> None:
         self.channels = ()
+        self.subscriber = None
         self.poll_template = None
 
     def start_at(self, cursor: int, ignored_floors: Mapping[Channel, int] | None = None) -> None:

@@ -200,6 +200,20 @@ class Hub:
             self._streams.rotate(connection, CloseReason.SHUTDOWN, self._context.retry_ms())
         self._context.schedule_turn()
 
+    def end_expired(self, connection: Connection) -> None:
+        """Ends the subscription of a connection whose grant is over, before its next request: a stream, a held poll, or
+        a client between two polls.
+        """
+        if connection.state is State.STREAMING:
+            self._streams.expire(connection)
+        elif connection.state is State.POLLING:
+            self._polls.window_ends(connection)
+        if connection.channels and connection.state is State.READING_HEAD:
+            self._subscriptions.leave(connection, CloseReason.EXPIRED)
+            if not connection.pending_input:  # otherwise it waits for the rest of a head
+                self._requests.wait(connection)
+        self._context.schedule_turn()
+
     def _closing(self) -> bool:
         connections = self._context.sockets.connections()
         return any(c.state is State.CLOSING or c.unsent is not None for c in connections)

@@ -52,12 +52,13 @@ class Polls:
 
         Parsing a poll costs 8 µs more than comparing it (bench: long-poll).
         """
-        poll, grant = connection.poll_template, connection.grant
+        poll, grant = connection.poll_template, connection.subscriber
         if poll is None or grant is None or not poll.match(data):
             return False
         now = self._timers.now
-        if self._context.draining or grant.until < now:
+        if self._context.draining or grant.until <= now:
             return False
+        connection.grant = grant
         connection.request_started = now
         self._subscriptions.resume(connection, poll.cursor)
         connection.move(_POLLING)
@@ -65,7 +66,9 @@ class Polls:
         return True
 
     def _hold(self, connection: Connection, ticks: int) -> None:
-        """Answers now if there are messages, otherwise when there are, at the latest after ``ticks``."""
+        """Answers now if there are messages, otherwise when there are, at the latest after ``ticks``, or when the grant
+        ends: then the next poll is refused.
+        """
         if self._context.draining:
             self.rotate(connection)
             return
@@ -79,7 +82,8 @@ class Polls:
         if ticks < 1:
             self.window_ends(connection)
             return
-        connection.expires_at = connection.request_started + ticks
+        assert connection.grant is not None
+        connection.expires_at = min(connection.request_started + ticks, connection.grant.until)
         self._timers.set(connection, connection.expires_at)
 
     def window_ends(self, connection: Connection) -> None:

@@ -155,7 +155,7 @@ class Publishing:
         line = self._plain_line.match(data)
         body = data[end + 4 :]
         grant = template.grant
-        if line is None or len(body) != template.length or grant.until < self._timers.now:
+        if line is None or len(body) != template.length or grant.until <= self._timers.now:
             return False
         is_json = template.media_type == _JSON
         try:

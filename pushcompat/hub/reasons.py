@@ -13,6 +13,7 @@ class CloseReason(StrEnum):
     PING_TIMEOUT = "ping_timeout"  # a WebSocket client that used to answer pings has answered none for 2 heartbeats
     RESPONSE_SENT = "response_sent"  # a poll was answered on a connection that is not kept alive
     ROTATED = "rotated"  # the stream reached the request cap
+    EXPIRED = "expired"  # its token has expired or was revoked
     SHUTDOWN = "shutdown"  # the server is stopping
     SERVER_CLOSED = "server_closed"  # the server stopped before the client had left
     CLIENT_CLOSED = "client_closed"  # the client closed the connection, or sent a Close frame

@@ -1,4 +1,4 @@
-"""Streams: WebSockets and event streams, from their opening to their end; heartbeats, rotation, input."""
+"""Streams: WebSockets and event streams, from their opening to their end; heartbeats, rotation, expiry, input."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .context import Context
 from .fanout import Fanout
 from .reasons import CloseReason
 from .subscriptions import Subscriptions
+from .timers import NEVER
 
 _STREAMING = State.STREAMING
 _LEAST_ANSWER_S = 20.0  # minimum time to answer a ping, whatever the heartbeat
@@ -41,6 +42,8 @@ class Streams:
     def start(self, connection: Connection, request: Request, names: Sequence[str], transport: str) -> None:
         """Opens a stream. Raises RequestError."""
         params = request.params
+        grant = connection.grant
+        assert grant is not None
         encoding = stream_encoding(
             transport,
             text_format(params, "text"),
@@ -48,14 +51,15 @@ class Streams:
             heartbeat_s(params, self._heartbeat),
             controls(params),
         )
-        head = encoding.head(request, b"" if connection.grant is None else connection.grant.cors)
+        head = encoding.head(request, grant.cors)
         cursor = requested_cursor(request, self._context.history.epoch)
         self._subscriptions.join(connection, request, names, encoding, cursor)
         connection.move(_STREAMING)
         life_s = self._limits.stream_s
         if life_s is not None:
             life_s = max(1.0, life_s * random.uniform(0.8, 1.0))
-            connection.expires_at = connection.request_started + int(life_s)
+        life = NEVER if life_s is None else connection.request_started + int(life_s)
+        connection.expires_at = min(life, grant.until)
         opening = encoding.open(
             self._subscriptions.cursor(connection),
             self._heartbeat_s(connection),
@@ -88,9 +92,12 @@ class Streams:
         self._timers.set(connection, min(connection.last_write + interval, connection.expires_at))
 
     def on_timer(self, connection: Connection) -> None:
-        """Sends a heartbeat, rotates, or closes the connection of a client that reads nothing."""
+        """Sends a heartbeat, ends the stream, or closes the connection of a client that reads nothing."""
         now = self._timers.now
         if now >= connection.expires_at:
+            if connection.grant is not None and connection.grant.until <= now:
+                self.expire(connection)
+                return
             self.rotate(connection, CloseReason.ROTATED, self._context.retry_ms() // 10)
             return
         idle = now - connection.last_write
@@ -126,16 +133,26 @@ class Streams:
 
     def rotate(self, connection: Connection, reason: CloseReason, retry_ms: int) -> None:
         """Sends ``rotate`` and closes the stream; with unsent bytes it is closed without."""
+        encoding = connection.encoding
+        assert encoding is not None
+        control = encoding.rotate(self._subscriptions.cursor(connection), retry_ms)
+        self._end(connection, control, CloseCode.SERVICE_RESTART, reason)
+
+    def expire(self, connection: Connection) -> None:
+        """Sends ``expired`` and closes the stream: the client needs another token; as ``rotate``."""
+        control = cast(StreamEncoding, connection.encoding).expired(self._subscriptions.cursor(connection))
+        self._end(connection, control, CloseCode.UNAUTHORIZED, CloseReason.EXPIRED)
+
+    def _end(self, connection: Connection, control: bytes, code: CloseCode, reason: CloseReason) -> None:
         if connection.unsent is not None:
             self._sockets.abort(connection, reason)
             return
-        encoding = connection.encoding
+        encoding, data = connection.encoding, control
         assert encoding is not None
-        data = encoding.rotate(self._subscriptions.cursor(connection), retry_ms)
         if encoding.reads_input:
             if connection.input is None:
                 connection.input = websocket.Input(self._limits.websocket_message_bytes)
-            connection.input.close(CloseCode.SERVICE_RESTART, reason)
+            connection.input.close(code, reason)
             data += connection.input.replies()
         data += encoding.end
         self._sockets.write_later(connection, data)

@@ -44,7 +44,7 @@ class Encoding(Protocol):
 
     @property
     def end(self) -> bytes:
-        """Bytes after ``rotate`` at a planned end, so that the client can distinguish it from a lost connection."""
+        """Bytes after ``rotate`` or ``expired`` at a planned end, so that the client can distinguish it from a lost connection."""
 
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         """``messages`` in order; ``head`` is the sequence number of the client's position after the last one."""
@@ -75,3 +75,6 @@ class StreamEncoding(Encoding, Protocol):
 
     def open(self, cursor: str, heartbeat_s: float, lifetime_s: float | None, retry_ms: int) -> bytes:
         """The first bytes of the stream, after the head: the client's position, heartbeat and lifetime."""
+
+    def expired(self, cursor: str) -> bytes:
+        """The client's token is no longer valid; the stream ends."""

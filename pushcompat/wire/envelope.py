@@ -1,7 +1,7 @@
 """The JSON that every transport carries: a message's envelope, and control messages.
 
     {"id": "<cursor>", "channel": "chat", "data": …, "time": 1764000000000, "type"?: …, "key"?: …, "spread"?: ms}
-    {"control": "open" | "ping" | "reset" | "rotate", "cursor": "<cursor>", …}
+    {"control": "open" | "ping" | "reset" | "rotate" | "expired", "cursor": "<cursor>", …}
 
 Published JSON was validated on receipt and is embedded verbatim, so numbers and the order of members survive. Names,
 keys and types have an alphabet that JSON does not escape.
@@ -54,3 +54,7 @@ def reset(cursor: str, channels: Sequence[str], spread_ms: int | None) -> bytes:
 
 def rotate(cursor: str, retry_ms: int) -> bytes:
     return b'{"control":"rotate","cursor":"%b","retry":%d}' % (cursor.encode(), retry_ms)
+
+
+def expired(cursor: str) -> bytes:
+    return b'{"control":"expired","cursor":"%b"}' % cursor.encode()

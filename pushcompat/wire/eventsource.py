@@ -71,6 +71,9 @@ class _Events:
             return b"retry: %d\n%b" % (retry_ms, _position(cursor))
         return b"retry: %d\n%b" % (retry_ms, event(cursor, envelope.rotate(cursor, retry_ms), "control"))
 
+    def expired(self, cursor: str) -> bytes:
+        return event(cursor, envelope.expired(cursor), "control") if self._controls else _position(cursor)
+
 
 # In a storm of reconnections most clients have the same position and get the same bytes.
 @lru_cache(64)
@@ -142,3 +145,6 @@ class Chunked:
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
         return chunk(self._events.rotate(cursor, retry_ms))
+
+    def expired(self, cursor: str) -> bytes:
+        return chunk(self._events.expired(cursor))

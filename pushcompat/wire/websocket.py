@@ -105,6 +105,9 @@ class JsonFrames:
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
         return text_frame(envelope.rotate(cursor, retry_ms))
 
+    def expired(self, cursor: str) -> bytes:
+        return text_frame(envelope.expired(cursor))
+
 
 @lru_cache(64)  # in a storm of reconnections most clients have the same position
 def _opened(cursor: str, heartbeat_s: float, lifetime_s: float | None) -> bytes:
@@ -145,6 +148,9 @@ class TextFrames:
         return text_frame(b"UPDATED")
 
     def rotate(self, cursor: str, retry_ms: int) -> bytes:
+        return b""
+
+    def expired(self, cursor: str) -> bytes:
         return b""
 
 

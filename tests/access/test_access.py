@@ -66,7 +66,7 @@ def test_a_verdict_dies_when_its_time_is_over() -> None:
     access = Access([KEY], clock=lambda: now)
     grant = access.admit(publish())
     assert grant is not None
-    grant.until = 20.0
+    grant.until = 20
     assert access.admit(publish()) is grant
     now = 20.0
     assert access.admit(publish()) is not grant

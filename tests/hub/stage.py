@@ -40,6 +40,12 @@ class LocalClient:
             )
         return self._events.popleft()
 
+    async def ended(self) -> Event:
+        """The end of the connection; nothing may come before it."""
+        data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.socket, 1 << 16), PATIENCE_S)
+        assert not data
+        return self._wire.end()
+
     async def until(self, kind: str) -> Event:
         while (event := await self.event()).kind != kind:
             pass

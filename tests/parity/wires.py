@@ -17,7 +17,7 @@ from ..harness import Chunks
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``kind`` is open, message, reset, ping, rotate or closed; the rest is what came with it."""
+    """``kind`` is open, message, reset, ping, rotate, expired or closed; the rest is what came with it."""
 
     kind: str
     cursor: str | None = None
@@ -204,7 +204,7 @@ class EventSource(Wire):
         if self._name != "control":
             return self.payload(self._id, self._name, data)
         said = control(json.loads(data), self._retry)
-        self._rotated = said.kind == "rotate"
+        self._rotated = said.kind in ("rotate", "expired")
         assert said.cursor == self._id
         return said
 

@@ -67,6 +67,7 @@ def test_control_messages_are_json_with_a_cursor() -> None:
     assert json.loads(envelope.opened(CURSOR, 2.5, 24))["lifetime"] == 24
     assert json.loads(envelope.ping(CURSOR)) == {"control": "ping", "cursor": CURSOR}
     assert json.loads(envelope.rotate(CURSOR, 900)) == {"control": "rotate", "cursor": CURSOR, "retry": 900}
+    assert json.loads(envelope.expired(CURSOR)) == {"control": "expired", "cursor": CURSOR}
     assert json.loads(envelope.reset(CURSOR, ["a", "b"], None)) == {
         "control": "reset", "cursor": CURSOR, "channels": ["a", "b"],
     }  # fmt: skip

@@ -85,6 +85,7 @@ def test_each_send_is_one_chunk_of_the_same_events(plain: StreamEncoding) -> Non
             encoding.ping(CURSOR),
             encoding.reset(CURSOR, ["chat"], 40),
             encoding.rotate(CURSOR, 900),
+            encoding.expired(CURSOR),
         ]
 
     for sent, events in zip(sends(Chunked(plain)), sends(plain), strict=True):
@@ -157,6 +158,7 @@ def test_all_control_messages_are_events_with_an_id() -> None:
         "ping": encoding.ping(CURSOR),
         "reset": encoding.reset(CURSOR, ["chat"], None),
         "rotate": encoding.rotate(CURSOR, 900),
+        "expired": encoding.expired(CURSOR),
     }
     for name, stream in said.items():
         first = read(stream)[0]
