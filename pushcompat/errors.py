@@ -12,6 +12,7 @@
     ├── KeyReused           422  the Idempotency-Key was used with another body
     ├── UpgradeRequired     426  a WebSocket handshake without an Upgrade header
     ├── UnknownVersion      426  a WebSocket handshake for another version than 13
+    ├── TooManyRequests     429  a limit of this client or key is reached: try again after ``retry_s`` (close 4129)
     ├── HeadTooLarge        431
     ├── NotImplementedMethod 501 a method that HTTP does not have
     ├── HttpVersion         505
@@ -24,9 +25,12 @@ A WebSocket whose handshake is refused is closed with a ``CloseCode``.
 
 from __future__ import annotations
 
+import math
 import re
 from enum import IntEnum
 from http import HTTPStatus
+
+LONGEST_RETRY_S = 3600.0  # clients wait for an hour at most
 
 
 class CloseCode(IntEnum):
@@ -44,6 +48,7 @@ class CloseCode(IntEnum):
     INTERNAL_ERROR = 1011, "a bug of the server"
     SERVICE_RESTART = 1012, "rotation or shutdown"
     UNAVAILABLE = 4100, "the server cannot serve this now"
+    TOO_MANY_REQUESTS = 4129, "a limit of this client's address is reached"
     BAD_REQUEST = 4400, "a malformed name or parameter, or too many channels"
     UNAUTHORIZED = 4401, "token missing, wrong or expired (reserved)"
     FORBIDDEN = 4403, "pages of this origin may not connect"
@@ -129,6 +134,17 @@ class UpgradeRequired(RequestError):
 class UnknownVersion(RequestError):
     status = HTTPStatus.UPGRADE_REQUIRED
     headers = (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"))  # RFC 6455 §4.2.2
+
+
+class TooManyRequests(RequestError):
+    """``retry_s`` is rounded up to whole seconds, at least 1."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    close_code = CloseCode.TOO_MANY_REQUESTS
+
+    def __init__(self, detail: str, retry_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.headers = (("Retry-After", str(max(1, math.ceil(min(retry_s, LONGEST_RETRY_S))))),)
 
 
 class HeadTooLarge(RequestError):

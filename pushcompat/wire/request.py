@@ -24,6 +24,7 @@ from urllib.parse import unquote_to_bytes
 import httptools
 
 from ..errors import BadRequest, HeadTooLarge, HttpVersion, NotImplementedMethod, PayloadTooLarge
+from .forwarded import Reports
 
 HEAD_END = b"\r\n\r\n"
 MAX_FIELD_LINES = 100  # Apache's limit; browsers send about 20
@@ -91,11 +92,12 @@ class Request:
     """One request: its head, and its body once that is complete.
 
     ``path`` is percent-decoded; ``params`` are those of the query; the last of a repeated name is used.
-    ``idempotency_key`` and ``websocket_key`` are the fields of these names, empty if missing.
+    ``idempotency_key`` and ``websocket_key`` are the fields of these names, empty if missing. ``proxied``: it came
+    from a trusted proxy, whose forwarding header fields count.
     """
 
     __slots__ = (
-        "_chunks", "body", "complete", "fields", "idempotency_key", "method", "params", "path", "target",
+        "_chunks", "body", "complete", "fields", "idempotency_key", "method", "params", "path", "proxied", "target",
         "websocket_key",
     )  # fmt: skip
 
@@ -108,10 +110,18 @@ class Request:
         self.websocket_key = fields.headers.get(b"sec-websocket-key", b"")
         self.body: bytes | bytearray = b""
         self.complete = False  # the end of the body was seen
+        self.proxied = False
         self._chunks: Any = None  # the parser of a chunked body
 
     def header(self, name: bytes) -> str:
         return self.fields.headers.get(name, b"").decode("latin-1")
+
+    @property
+    def reports(self) -> Reports:
+        header = self.header
+        return Reports(
+            header(b"forwarded"), header(b"x-forwarded-for"), header(b"x-forwarded-host"), header(b"x-forwarded-proto")
+        )
 
     @property
     def keep_alive(self) -> bool:
