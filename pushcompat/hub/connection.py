@@ -1,8 +1,8 @@
 """A connection: a socket, the state of its request, and a cursor over the log.
 
 Who writes what: ``deadline`` and ``bucket`` are the timer wheel's; ``unsent`` and ``last_write`` are written by
-``sockets``; ``channels``, ``client``, ``subscriber`` and ``subscribed_at`` by ``subscribe`` and ``unsubscribe``; ``cursor`` by
-``fanout``, once ``start_at`` has set it. The rest belongs to the current request.
+``sockets``; ``channels``, ``client``, ``subscriber`` and ``subscribed_at`` by ``subscribe`` and ``unsubscribe``;
+``cursor`` by ``fanout``, once ``start_at`` has set it. The rest belongs to the current request.
 
 Memory: there may be a hundred thousand of these, so the class has slots and no dict, and only fields that differ
 between connections.

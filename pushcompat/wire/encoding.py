@@ -44,7 +44,7 @@ class Encoding(Protocol):
 
     @property
     def end(self) -> bytes:
-        """Bytes after ``rotate`` or ``expired`` at a planned end, so that the client can distinguish it from a lost connection."""
+        """Bytes after ``rotate`` or ``expired``, so that the client can tell a planned end from a lost connection."""
 
     def messages(self, messages: Sequence[Message], epoch: str, head: int) -> bytes:
         """``messages`` in order; ``head`` is the sequence number of the client's position after the last one."""

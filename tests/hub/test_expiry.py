@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from pushcompat.access import Grant
+from pushcompat.access.grant import Grant
 from pushcompat.hub.connection import Connection, State
 from pushcompat.limits import Limits
 
