@@ -23,9 +23,10 @@ from .build import VERSION
 from .client.dial import Endpoint
 from .config import Config
 from .errors import ConfigError
-from .options import LISTEN, PUBLISH, SERVER, Groups, ignored_variables, limits_from
+from .options import LISTEN, PUBLISH, SERVER, Groups, Setting, ignored_variables, limits_from
 from .state import KEY_FILE, default_state_dir, load_or_create_key, read_key
 
+_ARGUMENTS = "pushcompat.arguments"  # key in click's context for a command's arguments
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -77,6 +78,10 @@ class Grouped(click.Command):
         self.params = [*self.params, *(setting for settings in groups.values() for setting in settings)]
         self.groups = groups
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for heading, settings in self.groups.items():
             with formatter.section(heading):
@@ -102,16 +107,32 @@ def serve(ctx: click.Context, /, **values: Any) -> None:
     logs.configure(values["log_format"], values["log_level"], worker=None if worker is None else worker.number)
     for name in ignored_variables(ctx):
         logs.event(logs.Event.VARIABLE_IGNORED, logging.WARNING, name=name)
-    values["limits"] = limits_from(values)
-    values["state_dir"] = values["state_dir"] or default_state_dir()
-    values["publish_key"], values["publish_key_file"] = _named_key(ctx) or load_or_create_key(values["state_dir"])
-    config = Config(**values)
+    config = _configuration(ctx)
     from .server import run
 
     try:
-        run(config)
+        run(config, lambda: _configured_again(ctx))
     finally:
         logs.close()
+
+
+def _configuration(ctx: click.Context) -> Config:
+    values = dict(ctx.params)
+    values["limits"] = limits_from(values)
+    values["state_dir"] = values["state_dir"] or default_state_dir()
+    values["publish_key"], values["publish_key_file"] = _named_key(ctx) or load_or_create_key(values["state_dir"])
+    return Config(**values)
+
+
+def _configured_again(ctx: click.Context) -> tuple[Config, set[str]]:
+    """The configuration of the same arguments, with the files as they are now, and the options that have changed."""
+    try:
+        now = ctx.command.make_context(ctx.info_name, list(ctx.meta[_ARGUMENTS]), parent=ctx.parent)
+    except click.ClickException as error:
+        raise ConfigError(error.format_message().rstrip(".")) from error
+    known = [option for option in ctx.command.params if isinstance(option, Setting) and option.name in ctx.params]
+    changed = {option.flag for option in known if now.params[option.name] != ctx.params[option.name]}
+    return _configuration(now), changed
 
 
 @pushcompat.command(cls=Grouped, groups=PUBLISH)

@@ -11,14 +11,16 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tornado.routing import URLSpec
 
 from . import __version__, listening, logs, place, systemd, worker
+from .access.policy import Policy
 from .config import Config
 from .descriptors import connections_within, raise_limit
+from .errors import ConfigError
 from .hub import Hub, LoopSelector, Settings
 from .limits import Limits
 from .logs import Event
@@ -30,16 +32,23 @@ from .web.app import Views, make_application
 from .web.handover import Handover
 from .web.webhook import Webhook, signing_key
 
+Configure = Callable[[], tuple[Config, set[str]]]
 
-def run(config: Config) -> None:
-    """Serves until SIGINT or SIGTERM. Raises ConfigError if it cannot start."""
+# What SIGHUP replaces in a single process; all other options take effect at the next start.
+_RELOADED = {"publish-key", "publish-key-file", "cors-origin"}
+
+
+def run(config: Config, configure: Configure) -> None:
+    """Serves until SIGINT or SIGTERM. ``configure`` reads the configuration again, and returns it with the options
+    that have changed since the start. Raises ConfigError if the server cannot start.
+    """
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # sent for log rotation, and by a closed terminal
         signal.signal(number, signal.SIG_IGN)
     here = place.find()
     if here is None and config.workers > 1:
         sys.exit(Supervisor(config).run())
     selector = LoopSelector()
-    server = Server(config, selector) if here is None else Worker(config, selector, here)
+    server = Server(config, configure, selector) if here is None else Worker(config, configure, selector, here)
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
         runner.run(server.serve())
 
@@ -47,10 +56,12 @@ def run(config: Config) -> None:
 class Server:
     """A server that is one process."""
 
-    def __init__(self, config: Config, selector: LoopSelector) -> None:
+    def __init__(self, config: Config, configure: Configure, selector: LoopSelector) -> None:
         self._config = config
+        self._configure = configure
         self._selector = selector
         self._stop = asyncio.Event()
+        self._reloads: set[asyncio.Task[None]] = set()
         self._metrics = Metrics()
         self._systemd = systemd.Notifier()
         self._given = False  # by systemd: it has bound the sockets
@@ -60,15 +71,9 @@ class Server:
         config = self._config
         store = open_store(config.store, config.limits.retention, config.state_dir)
         self._sockets = self._bind()
-        pages = _demo_pages(config, self._sockets[0])
+        pages = _demo_pages(config, self._sockets[0], lambda: self._config.publish_key)
         limits = _within_descriptors(self._own_limits())
-        settings = Settings(
-            limits,
-            [config.publish_key.encode()],
-            config.cors_origins,
-            config.prefix,
-            listening.on_loopback(self._sockets),
-        )
+        settings = Settings(limits, self._policy(config), config.prefix)
         webhook = _webhook(config, self._metrics)
         views = Views(__version__, config.prefix, self._expose, lambda: hub.not_ready, config.demo)
         handover = Handover(make_application(views, *pages), limits)
@@ -94,6 +99,24 @@ class Server:
         if hub.failed.is_set():
             sys.exit(1)
 
+    def _policy(self, config: Config) -> Policy:
+        return Policy([config.publish_key.encode()], config.cors_origins, listening.on_loopback(self._sockets))
+
+    async def _reload(self) -> None:
+        """Reads the configuration again, and applies what can change. If it is invalid, nothing changes."""
+        try:
+            config, changed = self._configure()
+            policy = self._policy(config)
+        except ConfigError as error:
+            logs.event(Event.RELOAD, logging.ERROR, detail=f"{error}; the server continues unchanged")
+            return
+        await self._hub.reconfigure(policy)
+        self._config = config
+        for option in sorted(changed - _RELOADED):
+            detail = f"--{option} takes effect when the server is restarted"
+            logs.event(Event.RELOAD, logging.WARNING, detail=detail)
+        logs.event(Event.RELOAD, detail="keys and origins are those of the configuration now")
+
     async def _expose(self) -> bytes:
         return exposition(await self._all_figures())
 
@@ -106,7 +129,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop_or_exit, number)
-        loop.add_signal_handler(signal.SIGHUP, _reload)
+        loop.add_signal_handler(signal.SIGHUP, self._start_reload)
 
     def _bind(self) -> listening.Sockets:
         descriptors = systemd.take_sockets()
@@ -135,6 +158,11 @@ class Server:
         if self._config.unix_socket is not None and not self._given:
             self._config.unix_socket.unlink(missing_ok=True)
 
+    def _start_reload(self) -> None:
+        task = asyncio.create_task(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
     def _stop_or_exit(self, number: int) -> None:
         if self._stop.is_set():
             os._exit(128 + number)  # the second signal: exit at once
@@ -149,8 +177,8 @@ class Server:
 class Worker(Server):
     """One of several processes. Its parent has bound the sockets, and stops it."""
 
-    def __init__(self, config: Config, selector: LoopSelector, here: place.Place) -> None:
-        super().__init__(config, selector)
+    def __init__(self, config: Config, configure: Configure, selector: LoopSelector, here: place.Place) -> None:
+        super().__init__(config, configure, selector)
         self._place = here
         self._line = worker.Line(here, self._told)
         self._replaced = False
@@ -221,13 +249,6 @@ class Worker(Server):
             listener.listen(self._accepting[number])
 
 
-def _reload() -> None:
-    logs.event(
-        Event.RELOAD,
-        detail="a single process cannot be replaced while it runs; start the server with --workers 2 or more",
-    )
-
-
 def _within_descriptors(limits: Limits) -> Limits:
     """Raises the limit of open files, and sets ``max_connections`` to the number that it allows."""
     descriptors = raise_limit()
@@ -242,11 +263,11 @@ def _webhook(config: Config, metrics: Metrics) -> Webhook | None:
     return Webhook(config.presence_webhook, signing_key(config.presence_secret or ""), metrics)
 
 
-def _demo_pages(config: Config, listener: socket.socket) -> list[URLSpec]:
+def _demo_pages(config: Config, listener: socket.socket, publish_key: Callable[[], str]) -> list[URLSpec]:
     if not config.demo:
         return []
     comments = demo.Comments(config.state_dir / "demo.sqlite")
-    return demo.routes(demo.Chat(comments, config.prefix, listening.own_url(config, listener), config.publish_key))
+    return demo.routes(demo.Chat(comments, config.prefix, listening.own_url(config, listener), publish_key))
 
 
 def _settle_down() -> None:

@@ -28,13 +28,13 @@ class Server:
     wrapper: tuple[str, ...] = ()  # a command that runs the one behind it in its place, like ``env`` does
 
     def __init__(self, state_dir: Path, *options: str, env: dict[str, str] | None = None) -> None:
-        command = [*self.wrapper, sys.executable, "-m", self.module, "--port", "0", "--publish-key", KEY]
+        command = [*self.wrapper, sys.executable, "-m", self.module, "--port", "0"]
         command += ["--state-dir", str(state_dir), *options]
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={"PUSHCOMPAT_LOG_LEVEL": "debug", **os.environ, **(env or {})},
+            env={"PUSHCOMPAT_LOG_LEVEL": "debug", "PUSHCOMPAT_PUBLISH_KEY": KEY, **os.environ, **(env or {})},
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from pushcompat.access.policy import Policy
 from pushcompat.hub import Hub, Settings
 from pushcompat.hub.requests import HandOver
 from pushcompat.limits import Limits
@@ -20,7 +21,7 @@ from .harness import KEY, PATIENCE_S
 class LocalHub(Hub):
     def __init__(self, store: Store, limits: Limits, hand_over: HandOver, registry: Registry | None = None) -> None:
         self.metrics = Metrics()
-        super().__init__(store, Settings(limits, [KEY.encode()]), self.metrics, hand_over, registry=registry)
+        super().__init__(store, Settings(limits, Policy([KEY.encode()])), self.metrics, hand_over, registry=registry)
         self.port = 0
         self.history = self._context.history
         self.sockets = self._context.sockets

@@ -44,7 +44,7 @@ class Command:
         self.started: list[Config] = []
         self._monkeypatch = monkeypatch
         self._capsys = capsys
-        monkeypatch.setattr("pushcompat.server.run", self.started.append)
+        monkeypatch.setattr("pushcompat.server.run", lambda config, configure: self.started.append(config))
 
     def __call__(self, *words: str) -> tuple[int, str, str]:
         self._monkeypatch.setattr(sys, "argv", ["pushcompat", *words])

@@ -39,8 +39,10 @@ USED: dict[str, set[str]] = {
     "platforms": {"limits"},
     "server": {
         "",
+        "access",
         "config",
         "descriptors",
+        "errors",
         "hub",
         "limits",
         "listening",

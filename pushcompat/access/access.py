@@ -8,13 +8,14 @@ grant's ``until`` ensure that, wherever it is cached.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import RequestError
 from ..wire.request import Fields, Request
 from .grant import Grant
 from .keys import PublishKeys
 from .origins import Origins
+from .policy import Policy
 
 _REMEMBERED = 256
 
@@ -29,19 +30,35 @@ class Access:
 
     def __init__(
         self,
-        publish_keys: Iterable[bytes],
-        origins: Sequence[str] = (),
+        policy: Policy,
         *,
-        loopback: bool = False,
         signatures: Sequence[Verifier] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keys = PublishKeys(publish_keys)
-        self._origins = Origins(origins, loopback)
         self._signatures = signatures
         self._clock = clock
         self._publishers: dict[Fields, Grant] = {}
         self._subscribers: dict[Fields, Grant] = {}
+        self._apply(policy)
+
+    def reconfigure(self, policy: Policy) -> None:
+        """Replaces the policy. Cached grants are forgotten; ask ``renew`` about those that are in use."""
+        self._publishers.clear()
+        self._subscribers.clear()
+        self._apply(policy)
+
+    def _apply(self, policy: Policy) -> None:
+        """Creates all that depends on the policy."""
+        self._keys = PublishKeys(policy.publish_keys)
+        self._origins = Origins(policy.origins, policy.loopback)
+
+    def renew(self, grant: Grant, names: Sequence[str]) -> bool:
+        """Whether the policy, as it is now, still allows the subscription to these channels. Updates the grant."""
+        if grant.page:
+            if not self._origins.names(grant.page):
+                return False
+            grant.cors = self._origins.cors_of(grant.page)
+        return True
 
     @property
     def cross_origin(self) -> bool:
@@ -60,9 +77,9 @@ class Access:
             return grant
         cors = self._origins.cors(request)
         try:
-            self._origins.check(request)
+            page = self._origins.check(request)
             if not publishes:
-                grant = Grant(cors=cors)
+                grant = Grant(cors=cors, page=page)
             elif self._signatures and b"authorization" not in request.fields.headers:
                 return None
             else:

@@ -8,8 +8,9 @@ REVOKED = -1
 
 class Grant:
     """``publisher`` is the name under which a publisher's idempotency keys are kept, empty for a subscriber.
-    ``cors`` are the response header lines that allow the requesting page to read the response. ``until``: the tick
-    (whole monotonic second) from which it is no longer valid.
+    ``cors`` are the response header lines that allow the requesting page to read the response. ``page`` is the page's
+    origin, if it was admitted by its name. ``until``: the tick (whole monotonic second) from which it is no longer
+    valid.
 
     ``sub`` and ``jti`` are the subscriber's name and the id of its token; empty if it has none. ``issued_at``: Unix
     seconds at which its token was issued, or the application allowed it; None: unknown.
@@ -18,7 +19,7 @@ class Grant:
     key or token that it depends on (revoked, or expired).
     """
 
-    __slots__ = ("cors", "issued_at", "jti", "publisher", "sub", "until")
+    __slots__ = ("cors", "issued_at", "jti", "page", "publisher", "sub", "until")
 
     def __init__(
         self,
@@ -26,12 +27,14 @@ class Grant:
         cors: bytes = b"",
         until: int = FOREVER,
         *,
+        page: str = "",
         sub: str = "",
         jti: str = "",
         issued_at: float | None = None,
     ) -> None:
         self.publisher = publisher
         self.cors = cors
+        self.page = page
         self.until = until
         self.sub = sub
         self.jti = jti

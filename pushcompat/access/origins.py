@@ -36,28 +36,40 @@ class Origins:
         """Pages of other origins may use this server."""
         return bool(self._allowed) or self._loopback
 
-    def check(self, request: Request) -> None:
-        """Rejects pages of other origins: they could read what only this network may read. Raises Forbidden."""
+    def check(self, request: Request) -> str:
+        """Rejects pages of other origins: they could read what only this network may read. Raises Forbidden.
+
+        Returns the page's origin if only ``names`` admits it, otherwise nothing.
+        """
         if b"origin" not in request.fields.headers:
-            return
+            return ""
         origin = request.header(b"origin")
-        if not origin or self._any or self._names(origin) or _from_this_server(request, origin):
-            return
+        if not origin or _from_this_server(request, origin):
+            return ""
+        if self.names(origin):
+            return origin
         raise Forbidden(f"origin {shown(origin)} is not allowed; start the server with --cors-origin {origin[:100]}")
 
     def cors(self, request: Request) -> bytes:
         """The header lines that allow the page to read the response."""
         if self._any:
             return _ANY if b"origin" in request.fields.headers else b""
-        if not self.open:
-            return b""
-        origin = request.header(b"origin")
-        if self._names(origin):
+        return self.cors_of(request.header(b"origin")) if self.open else b""
+
+    def cors_of(self, origin: str) -> bytes:
+        """The same, for a page of this origin."""
+        if self._any:
+            return _ANY
+        if self._is_listed(origin):
             line = b"Access-Control-Allow-Origin: %b\r\n" % origin.encode("latin-1")
             return line + _CREDENTIALS + _EXPOSED + _OTHERS
         return _OTHERS if self._allowed else b""
 
-    def _names(self, origin: str) -> bool:
+    def names(self, origin: str) -> bool:
+        """Whether pages of this origin may use the server, wherever it is."""
+        return self._any or self._is_listed(origin)
+
+    def _is_listed(self, origin: str) -> bool:
         return origin in self._allowed or (self._loopback and _LOOPBACK.fullmatch(origin) is not None)
 
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ..access.access import Access
+from ..access.policy import Policy
 from ..limits import Limits
 from ..metrics import Metrics
 from .connection import Connection
@@ -34,7 +35,7 @@ class Context:
         selector: LoopSelector | None = None,
     ) -> None:
         self.limits = limits
-        self.access = access or Access(())
+        self.access = access or Access(Policy())
         self.base = f"{prefix}/channels"
         self.metrics = metrics
         self.timers: TimerWheel[Connection] = TimerWheel(int(time.monotonic()))

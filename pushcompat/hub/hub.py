@@ -15,11 +15,12 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import logs
 from ..access.access import Access
+from ..access.policy import Policy
 from ..limits import Limits
 from ..logs import Event
 from ..message import Message
@@ -48,18 +49,17 @@ from .subscriptions import Subscriptions
 _ROTATIONS_PER_S = 200  # few subscribers need less than the drain time
 _POLL_INTERVAL_S = 0.01
 _CLOSING_S = 1.0  # for the client's half of a closing handshake, during shutdown
+_RENEWED_AT_ONCE = 256  # connections; 1 ms
 _LOST_RETRY_S = (0.05, 2.0)  # between two loads of a log that is lost again immediately
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Publish keys, allowed origins, path prefix and limits. ``loopback``: only this machine can reach the server."""
+    """Limits, who may do what, and the path prefix."""
 
     limits: Limits
-    publish_keys: Collection[bytes]
-    cors_origins: Sequence[str] = ()
+    policy: Policy
     prefix: str = ""
-    loopback: bool = False
 
 
 class Hub:
@@ -78,7 +78,7 @@ class Hub:
         registry: Registry | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        access = Access(settings.publish_keys, settings.cors_origins, loopback=settings.loopback)
+        access = Access(settings.policy)
         context = Context(settings.limits, metrics, access, settings.prefix, selector)
         responses = Responses(context)
         fanout = Fanout(context, responses)
@@ -217,6 +217,21 @@ class Hub:
     def _closing(self) -> bool:
         connections = self._context.sockets.connections()
         return any(c.state is State.CLOSING or c.unsent is not None for c in connections)
+
+    async def reconfigure(self, policy: Policy) -> None:
+        """Replaces the policy. Subscriptions that it does not allow end, and no other connection notices."""
+        self.access.reconfigure(policy)
+        self._publishing.forget_templates()
+        for number, connection in enumerate(list(self._context.sockets.connections())):
+            self._renew(connection)
+            if number % _RENEWED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    def _renew(self, connection: Connection) -> None:
+        grant, channels = connection.subscriber, connection.channels
+        connection.poll_template = None  # the next poll is admitted like the first
+        if grant is not None and not self.access.renew(grant, [channel.name for channel in channels]):
+            self.end_expired(connection)
 
     @property
     def draining(self) -> bool:

@@ -137,6 +137,10 @@ class Publishing:
             self._templates.clear()
         self._templates[text] = Template(length, media_type, grant)
 
+    def forget_templates(self) -> None:
+        """The grants in them may be void: the next publishes are admitted like the first."""
+        self._templates.clear()
+
     def repeat(self, connection: Connection, data: bytes) -> bool:
         """Handles a publish that differs from an earlier one only in its channel, body and key. False: parse it."""
         end = data.find(HEAD_END)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,12 +84,12 @@ class Comments:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """What the handlers need: the database, and the push server to publish to."""
+    """What the handlers need: the database, and the push server to publish to, with its key as it is now."""
 
     comments: Comments
     prefix: str
     push_url: str
-    publish_key: str
+    publish_key: Callable[[], str]
 
 
 class _ChatHandler(Handler):
@@ -123,7 +123,7 @@ class _ChatHandler(Handler):
         await asyncio.to_thread(self.chat.comments.add, name or "anonymous", text)
         self.set_cookie("name", url_escape(name), path=f"{self.chat.prefix}/demo", httponly=True, samesite="Lax")
         try:
-            await publish_async(CHANNEL, url=self.chat.push_url, key=self.chat.publish_key)
+            await publish_async(CHANNEL, url=self.chat.push_url, key=self.chat.publish_key())
         except PublishError as error:  # pages get the comment with the next signal
             log.warning("comment saved, but publishing failed: %s", error)
 

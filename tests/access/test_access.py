@@ -6,6 +6,7 @@ import pytest
 
 from pushcompat.access.access import Access
 from pushcompat.access.grant import Grant
+from pushcompat.access.policy import Policy
 from pushcompat.errors import Forbidden, Unauthorized
 from pushcompat.wire.request import Request, parse_head
 
@@ -21,7 +22,7 @@ def publish(*lines: str) -> Request:
 
 
 def test_a_publisher_is_admitted_with_a_key_and_a_subscriber_without() -> None:
-    access = Access([KEY])
+    access = Access(Policy([KEY]))
     publisher, subscriber = access.admit(publish()), access.admit(head("GET"))
     assert publisher is not None
     assert subscriber is not None
@@ -31,27 +32,27 @@ def test_a_publisher_is_admitted_with_a_key_and_a_subscriber_without() -> None:
 
 
 def test_a_verdict_on_the_same_header_fields_is_remembered() -> None:
-    access = Access([KEY])
+    access = Access(Policy([KEY]))
     assert access.admit(publish()) is access.admit(publish())
     assert access.admit(publish()) is not access.admit(publish("Authorization: Bearer the-key", "X: other"))
 
 
 def test_verdicts_of_several_publishers_are_remembered_side_by_side() -> None:
-    access = Access([KEY])
+    access = Access(Policy([KEY]))
     all_lines = [("Authorization: Bearer the-key", f"X: {number}") for number in range(100)]
     grants = [access.admit(publish(*lines)) for lines in all_lines]
     assert all(access.admit(publish(*lines)) is grant for lines, grant in zip(all_lines, grants, strict=True))
 
 
 def test_a_subscribers_verdict_is_not_a_publishers() -> None:
-    access = Access([KEY])
+    access = Access(Policy([KEY]))
     access.admit(head("GET", "X: same"))
     with pytest.raises(Unauthorized):
         access.admit(head("POST", "X: same"))
 
 
 def test_a_verdict_dies_with_its_key_wherever_it_is_remembered() -> None:
-    access = Access([KEY, b"another"])
+    access = Access(Policy([KEY, b"another"]))
     grant = access.admit(publish())
     assert grant is not None
     access.revoke_key(KEY)
@@ -63,7 +64,7 @@ def test_a_verdict_dies_with_its_key_wherever_it_is_remembered() -> None:
 
 def test_a_verdict_dies_when_its_time_is_over() -> None:
     now = 10.0
-    access = Access([KEY], clock=lambda: now)
+    access = Access(Policy([KEY]), clock=lambda: now)
     grant = access.admit(publish())
     assert grant is not None
     grant.until = 20
@@ -73,14 +74,14 @@ def test_a_verdict_dies_when_its_time_is_over() -> None:
 
 
 def test_the_number_of_cached_grants_is_bounded() -> None:
-    access = Access([KEY])
+    access = Access(Policy([KEY]))
     for number in range(1000):
         access.admit(publish("Authorization: Bearer the-key", f"X: {number}"))
     assert len(access._publishers) <= 256
 
 
 def test_a_refusal_carries_the_lines_that_let_the_page_read_it() -> None:
-    access = Access([KEY], ["https://page.example"])
+    access = Access(Policy([KEY], ["https://page.example"]))
     with pytest.raises(Unauthorized) as refused:
         access.admit(publish("Origin: https://page.example"))
     assert b"Access-Control-Allow-Origin: https://page.example" in refused.value.cors
@@ -97,7 +98,7 @@ def test_a_signed_request_is_not_admitted_before_its_body() -> None:
             raise Unauthorized("the signature is wrong")
         return Grant("signer")
 
-    access = Access([KEY], signatures=[verify])
+    access = Access(Policy([KEY]), signatures=[verify])
     signed = publish("Signature: olleh", "Content-Length: 5")
     assert access.admit(signed) is None
     signed.feed(b"hello")

@@ -41,7 +41,7 @@ def comments(tmp_path: Path) -> Comments:
 @pytest.fixture
 def app(comments: Comments, prefix: str) -> Application:
     views = Views("1.2.3", prefix, exposed, lambda: False, demo=True)
-    return make_application(views, *demo.routes(Chat(comments, prefix, "http://push.example", "a key")))
+    return make_application(views, *demo.routes(Chat(comments, prefix, "http://push.example", lambda: "a key")))
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     published: list[str] = []
 
     async def publish(channel: str, *, url: str, key: str) -> None:
-        assert (url, key) == ("http://push.example", "a key")
+        assert (url, key) == ("http://push.example", lambda: "a key")
         published.append(channel)
 
     monkeypatch.setattr(demo, "publish_async", publish)

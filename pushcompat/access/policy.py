@@ -1,0 +1,17 @@
+"""What the configuration says about access. It can be replaced while the server runs: ``Access.reconfigure``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """``publish_keys``: keys that allow everything. ``origins``: origins whose pages may use the server, or ``*``.
+    ``loopback``: only this machine can reach the server.
+    """
+
+    publish_keys: Sequence[bytes] = ()
+    origins: Sequence[str] = ()
+    loopback: bool = False

@@ -1,0 +1,146 @@
+"""SIGHUP to a single process: it reads its configuration again, and loses no connection."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import KEY, Client, Server, running
+
+PAGE, OTHER = "https://page.example", "https://other.example"
+DONE = r" INFO reload detail="
+
+
+class Reloading:
+    """A server and its configuration file."""
+
+    def __init__(self, server: Server, file: Path) -> None:
+        self.server = server
+        self.file = file
+
+    def write(self, text: str) -> None:
+        self.file.write_text(text)
+
+    def reload(self, pattern: str = DONE) -> str:
+        """The log line that says how it went."""
+        self.server.log.clear()
+        self.server.process.send_signal(signal.SIGHUP)
+        return self.server.wait_for_log(pattern)
+
+
+@pytest.fixture
+def reloading(tmp_path: Path) -> Iterator[Reloading]:
+    file = tmp_path / "push.toml"
+    file.write_text(f'cors-origin = ["{PAGE}"]\n')
+    for server in running(tmp_path / "state", "--config", str(file)):
+        yield Reloading(server, file)
+
+
+def stream(client: Client, origin: str) -> None:
+    client.request("GET", "/channels/chat", Accept="text/event-stream", Origin=origin)
+    assert client.head()[0] == 200
+    client.event()
+
+
+def status(server: Server, origin: str) -> int:
+    with server.connect() as client:
+        client.request("GET", "/channels/chat?wait=0", Origin=origin)
+        return client.response()[0]
+
+
+def test_a_page_whose_origin_is_still_allowed_keeps_its_stream(reloading: Reloading) -> None:
+    with reloading.server.connect() as client:
+        stream(client, PAGE)
+        reloading.write(f'cors-origin = ["{OTHER}", "{PAGE}"]\n')
+        reloading.reload()
+        assert status(reloading.server, OTHER) == 200
+        reloading.server.publish("chat", "after")
+        while client.event().get("data") != "after":
+            pass
+
+
+def test_the_stream_of_a_page_whose_origin_is_no_longer_allowed_ends(reloading: Reloading) -> None:
+    with reloading.server.connect() as client, reloading.server.connect() as own:
+        stream(client, PAGE)
+        own.request("GET", "/channels/chat", Accept="text/event-stream")
+        own.head()
+        own.event()
+        reloading.write("")
+        reloading.reload()
+        client.to_end()
+        assert status(reloading.server, PAGE) == 403
+        reloading.server.publish("chat", "after")
+        while own.event().get("data") != "after":
+            pass
+
+
+def test_a_poll_that_was_admitted_before_is_checked_again(reloading: Reloading) -> None:
+    with reloading.server.connect() as client:
+        cursor = client.poll("chat")["cursor"]
+        poll = f"/channels/chat?cursor={cursor}&wait=0"
+        for _ in range(3):  # the second one is compared with the first
+            client.request("GET", poll, Origin=PAGE)
+            assert client.response()[0] == 200
+        reloading.write(f'cors-origin = ["{OTHER}"]\n')
+        reloading.reload()
+        client.request("GET", poll, Origin=PAGE)
+        assert client.problem()[0] == 403
+
+
+def test_a_held_poll_of_a_page_that_is_no_longer_allowed_is_answered(reloading: Reloading) -> None:
+    with reloading.server.connect() as client:
+        client.request("GET", "/channels/chat?wait=20", Origin=PAGE)
+        reloading.server.wait_for_metric('pushcompat_subscriptions{transport="longpoll"}', 1)
+        reloading.write("")
+        reloading.reload()
+        assert client.response()[0] == 200
+
+
+def test_a_broken_configuration_changes_nothing_and_is_explained(reloading: Reloading) -> None:
+    for text, why in [
+        ("cors-origin = [", "is not valid TOML"),
+        ("zzz = 1", "unknown option 'zzz'"),
+        ('cors-origin = ["x"]', "an origin is scheme://host"),
+        ('heartbeat = "x"', "is not a valid duration"),
+    ]:
+        reloading.write(text)
+        told = reloading.reload(r" ERROR reload detail=")
+        assert why in told
+        assert "continues unchanged" in told
+        assert status(reloading.server, PAGE) == 200
+    reloading.server.log.clear()  # the errors were meant
+
+
+def test_an_option_that_cannot_change_is_named(reloading: Reloading) -> None:
+    reloading.write(f'cors-origin = ["{OTHER}"]\nheartbeat = 7\n')
+    assert "--heartbeat takes effect when the server is restarted" in reloading.reload(r" WARNING reload detail=")
+    assert status(reloading.server, OTHER) == 200
+
+
+def test_the_publish_key_is_replaced_also_for_a_publisher_that_stays_connected(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    for server in running(tmp_path / "state", "--publish-key-file", str(file)):
+        with server.connect() as client:
+            for _ in range(3):
+                client.publish("chat", b"x")
+                assert client.response()[0] == 200
+            file.write_text("another-key")
+            Reloading(server, file).reload()
+            client.publish("chat", b"x")
+            assert client.problem()[0] == 401
+        with server.connect() as client:
+            client.publish("chat", b"x", Authorization="Bearer another-key")
+            assert client.response()[0] == 200
+
+
+def test_many_signals_at_once_end_with_the_last_configuration(reloading: Reloading) -> None:
+    for number in range(20):
+        reloading.write(f'cors-origin = ["https://page-{number}.example"]\n')
+        reloading.server.process.send_signal(signal.SIGHUP)
+    reloading.reload()
+    assert status(reloading.server, "https://page-19.example") == 200
+    assert status(reloading.server, "https://page-18.example") == 403
