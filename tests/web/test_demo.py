@@ -50,7 +50,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     published: list[str] = []
 
     async def publish(channel: str, *, url: str, key: str) -> None:
-        assert (url, key) == ("http://push.example", lambda: "a key")
+        assert (url, key) == ("http://push.example", "a key")
         published.append(channel)
 
     monkeypatch.setattr(demo, "publish_async", publish)
