@@ -20,10 +20,11 @@ from click.core import ParameterSource
 
 from . import logs, place
 from .build import VERSION
+from .channel_tables import default_rule, rules_from
 from .client.dial import Endpoint
 from .config import Config
 from .errors import ConfigError
-from .options import LISTEN, PUBLISH, SERVER, Groups, Setting, ignored_variables, limits_from
+from .options import LISTEN, PUBLISH, SERVER, Groups, Setting, ignored_variables, limits_from, tables
 from .state import KEY_FILE, default_state_dir, load_or_create_key, read_key
 
 _ARGUMENTS = "pushcompat.arguments"  # key in click's context for a command's arguments
@@ -119,6 +120,7 @@ def serve(ctx: click.Context, /, **values: Any) -> None:
 def _configuration(ctx: click.Context) -> Config:
     values = dict(ctx.params)
     values["limits"] = limits_from(values)
+    values["rules"] = rules_from(tables(ctx, "channel"), default_rule(values.pop("publish"), values.pop("subscribe")))
     values["state_dir"] = values["state_dir"] or default_state_dir()
     values["publish_key"], values["publish_key_file"] = _named_key(ctx) or load_or_create_key(values["state_dir"])
     return Config(**values)

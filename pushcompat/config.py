@@ -8,10 +8,7 @@ A value comes from the first of these that has it: a flag, a ``PUSHCOMPAT_…`` 
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Collection
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -98,51 +95,6 @@ def normal_origin(text: str) -> str:
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     own_port = port is None or port == _DEFAULT_PORTS.get(url.scheme)
     return f"{url.scheme}://{host}" if own_port else f"{url.scheme}://{host}:{port}"
-
-
-def read_toml(
-    path: Path, options: Collection[str], switches: Collection[str] = (), lists: Collection[str] = ()
-) -> dict[str, str | list[str]]:
-    """The file's settings by option name. ``switches`` are boolean options, ``lists`` those with several values.
-    Raises ConfigError.
-    """
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read --config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path} is not valid TOML: {error}") from error
-    settings: dict[str, str | list[str]] = {}
-    for key, value in table.items():
-        name = _option_name(key, options, path)
-        if name in settings:
-            raise ConfigError(f"{path}: {name} is given twice")
-        if isinstance(value, list) and name not in {*lists, *switches}:
-            raise ConfigError(f"{path}: {name} takes one value, not a list")
-        settings[name] = (_switch if name in switches else _scalar)(key, value, path)
-    return settings
-
-
-def _option_name(key: str, options: Collection[str], path: Path) -> str:
-    name = key.replace("_", "-")
-    if name in options:
-        return name
-    close = get_close_matches(name, options, 1)
-    advice = f"did you mean {close[0]}?" if close else "see --help for all options"
-    raise ConfigError(f"{path}: unknown option {key!r}; {advice}")
-
-
-def _scalar(key: str, value: object, path: Path) -> str | list[str]:
-    values = value if isinstance(value, list) else [value]
-    if all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in values):
-        return [str(item) for item in values] if isinstance(value, list) else str(value)
-    raise ConfigError(f"{path}: {key} must be a string or a number")
-
-
-def _switch(key: str, value: object, path: Path) -> str:
-    if isinstance(value, bool):
-        return str(value)
-    raise ConfigError(f"{path}: {key} must be true or false")
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

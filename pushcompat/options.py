@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,67 +16,22 @@ import click
 from click.core import ParameterSource
 
 from . import cores
-from .config import read_toml
+from .access.rules import Subscribe
+from .config_file import Table, read_config
 from .limits import Limits, Retention
 from .logs import FORMATS, LEVELS
 from .platforms import PLATFORMS
+from .units import BYTES, COUNT, RATE, SECONDS, Unit
 
 Groups = Mapping[str, Sequence["Setting"]]  # options by their heading in --help
 
 _RETENTION = "retention_"  # prefix of the parameters for Retention's fields
 _CONFIG_PATH = "pushcompat.config"  # key in click's context for the path of the file
+_TABLES = "pushcompat.tables"  # for its tables
 _IGNORED = "pushcompat.ignored"  # and for the names of ignored variables
 # Kubernetes sets NAME_PORT=tcp://10.0.0.1:8888 for a Service of that name, in every container of its namespace
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 _WORKERS_PER_CORE = 16  # more would only use memory, and CPU time to start them
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """The unit of an option. ``factors`` maps suffixes, in lower case, to multipliers; ``shown`` has the suffixes that
-    defaults are printed with, the largest first.
-    """
-
-    metavar: str
-    factors: Mapping[str, float]
-    shown: Mapping[str, float]
-    example: str
-    whole: bool = False
-
-    def parse(self, value: object, minimum: float) -> float | int:
-        match = _QUANTITY.fullmatch(str(value).strip().lower())
-        if match is None or match[2] not in self.factors:
-            raise click.BadParameter(f"{str(value)!r} is not a valid {self.metavar.lower()}; examples: {self.example}.")
-        quantity = float(match[1]) * self.factors[match[2]]
-        if quantity < minimum:
-            raise click.BadParameter(f"{value} is too small; the minimum is {self.format(minimum)}.")
-        return int(quantity) if self.whole else quantity
-
-    def format(self, quantity: float) -> str:
-        for suffix, factor in self.shown.items():
-            if quantity >= factor and quantity % factor == 0:
-                return f"{quantity / factor:g}{suffix}"
-        return f"{quantity:g}"
-
-
-SECONDS = Unit(
-    "DURATION",
-    {"ms": 0.001, "": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400},
-    {"h": 3600, "m": 60, "s": 1},
-    "90s, 5m, 1h or 90 (seconds)",
-)
-BYTES = Unit(
-    "SIZE",
-    {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
-    # A bare k is 1024, as to nginx, dd and Docker
-    | {"k": 1024, "kib": 1024, "m": 1024**2, "mib": 1024**2, "g": 1024**3, "gib": 1024**3},
-    {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024},
-    "64KiB, 1MiB or 65536 (bytes)",
-    whole=True,
-)
-COUNT = Unit("COUNT", {"": 1}, {}, "100", whole=True)
-RATE = Unit("RATE", {"": 1}, {}, "30 or 0.5 (a second)")
 
 
 def environment_name(flag: str) -> str:
@@ -123,6 +78,11 @@ def ignored_variables(ctx: click.Context) -> set[str]:
     return set(ctx.meta.get(_IGNORED, ()))
 
 
+def tables(ctx: click.Context, kind: str) -> Sequence[Table]:
+    """The tables of that kind in the configuration file."""
+    return [table for table in ctx.meta.get(_TABLES, ()) if table.kind == kind]
+
+
 def _port(value: str | int) -> int:
     if str(value).isdecimal() and int(value) <= 65535:
         return int(value)
@@ -133,7 +93,10 @@ def _workers(value: str | int) -> int:
     usable = cores.usable()
     if value != "auto" and not str(value).isdecimal():
         raise click.BadParameter(f"{value!r} is not a valid count; expected a number of processes, or auto.")
-    workers = usable if value == "auto" else int(COUNT.parse(value, 1))
+    try:
+        workers = usable if value == "auto" else int(COUNT.parse(value, 1))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
     if workers > _WORKERS_PER_CORE * usable:
         most = f"the maximum is {_WORKERS_PER_CORE * usable}, {_WORKERS_PER_CORE} for each usable core"
         raise click.BadParameter(f"{value} is too many; {most}.")
@@ -144,7 +107,12 @@ def _measure(flag: str, unit: Unit, default: Any, minimum: float, help: str, **a
     """An option that is a number with a unit. Without a default, ``none`` is a valid value too."""
 
     def convert(value: object) -> float | int | None:
-        return None if value == "none" and default is None else unit.parse(value, minimum)
+        if value == "none" and default is None:
+            return None
+        try:
+            return unit.parse(value, minimum)
+        except ValueError as error:
+            raise click.BadParameter(f"{error}.") from None
 
     shown = "none" if default is None else unit.format(default)
     return Setting(
@@ -175,7 +143,7 @@ def _take_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     names = {option.flag: option.name for option in known}
     switches = {option.flag for option in known if option.is_flag}
     lists = {option.flag for option in known if option.multiple}
-    settings = read_toml(path, names.keys() - {"config"}, switches, lists)
+    settings, ctx.meta[_TABLES] = read_config(path, names.keys() - {"config"}, switches, lists)
     ctx.default_map = {**(ctx.default_map or {}), **{str(names[flag]): settings[flag] for flag in settings}}
 
 
@@ -231,6 +199,22 @@ _LISTENING = (
 
 _ACCESS = (
     *PUBLISH_KEY,
+    Setting(
+        "publish",
+        "Who may publish to channels without a rule: keys (any publish key) or open (anyone).",
+        type=click.Choice(["keys", "open"]),
+        metavar="WHO",
+        default="keys",
+        show_default=True,
+    ),
+    Setting(
+        "subscribe",
+        "Who may subscribe to channels without a rule: open (anyone), token, ask (the application decides) or nobody.",
+        type=click.Choice([who.value for who in Subscribe]),
+        metavar="WHO",
+        default="open",
+        show_default=True,
+    ),
     Setting(
         "cors-origin",
         "Origin whose pages may connect, for example https://example.com; * allows any. Repeatable. "

@@ -19,9 +19,10 @@ import click
 import pytest
 
 from pushcompat import cli
+from pushcompat.access.rules import ANYONE, Subscribe
 from pushcompat.config import Config
 from pushcompat.limits import Limits, Retention
-from pushcompat.options import BYTES, LISTEN, PUBLISH, SECONDS, SERVER
+from pushcompat.options import LISTEN, PUBLISH, SERVER
 from pushcompat.platforms import PLATFORMS
 
 from .harness import KEY, PATIENCE_S, Server
@@ -133,6 +134,18 @@ def test_every_option_can_come_from_a_file(command: Command, tmp_path: Path) -> 
     assert config.limits.idle_s == 70000
 
 
+def test_rules_by_channel_come_from_the_file_and_the_default_rule_from_options(
+    command: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "push.toml"
+    file.write_text('subscribe = "nobody"\n[[channel]]\npattern = "board.*"\nsubscribe = "open"\n')
+    rules = command.config("--config", str(file), "--publish", "open").rules
+    assert (rules.of("board.1").subscribe, rules.of("board.1").publish) == (Subscribe.OPEN, ANYONE)
+    assert (rules.of("a").subscribe, rules.of("a").publish) == (Subscribe.NOBODY, ANYONE)
+    file.write_text('port = 1\n[[channel]]\npattern = "a b"\n')
+    assert f"pushcompat: {file} line 3: pattern 'a b': use" in command.complaint("--config", str(file))
+
+
 def test_a_switch_can_be_set_everywhere(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "push.toml"
     file.write_text("demo = true")
@@ -209,6 +222,9 @@ def test_a_given_key_leaves_the_state_directory_alone(command: Command, tmp_path
         (["--message-limit", "1 apple"], "is not a valid size; examples: 64KiB"),
         (["--history", "1.5.1"], "is not a valid count; examples: 100"),
         (["--history", "0"], "the minimum is 1"),
+        (["--history", "9" * 400], "Invalid value for --history: the count is too large"),
+        (["--publish", "all"], "'all' is not one of 'keys', 'open'"),
+        (["--subscribe", "all"], "'all' is not one of 'open', 'token', 'ask', 'nobody'"),
         (["--request-cap", "5"], "must be more than 6 s"),
         (["--platform", "herok"], "'heroku'"),
         (["--cors-origin", "example.com"], "an origin is scheme://host"),
@@ -285,22 +301,6 @@ def test_a_store_that_there_is_not_is_said_in_one_line(tmp_path: Path, url: str,
     done = process("--publish-key", "k", "--port", "0", "--state-dir", str(tmp_path), "--store", url)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"pushcompat: --store '{url}': {advice}\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90", 90), ("90s", 90), ("1.5m", 90), ("1h", 3600), ("2 d", 172800), ("250ms", 0.25), ("5MIN", 300)],
-)
-def test_durations_have_units(text: str, seconds: float) -> None:
-    assert SECONDS.parse(text, 0) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [("65536", 65536), ("64KiB", 65536), ("64k", 65536), ("64kB", 64000), ("1.5MiB", 1572864), ("1GiB", 2**30)],
-)
-def test_sizes_have_units(text: str, count: int) -> None:
-    assert BYTES.parse(text, 0) == count
 
 
 # Help

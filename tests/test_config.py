@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pushcompat.config import Config, normal_origin, normal_prefix, read_toml
+from pushcompat.config import Config, normal_origin, normal_prefix
 from pushcompat.errors import ConfigError
 from pushcompat.limits import Limits, Retention
 
@@ -84,64 +83,3 @@ def test_invalid_configurations_are_refused_in_one_line_that_says_what_to_do(
 
 def test_the_key_is_not_shown_where_the_configuration_is() -> None:
     assert "s3cret" not in repr(Config(publish_key="s3cret"))
-
-
-def toml(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "push.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def test_a_file_names_options_with_hyphens_or_underscores(tmp_path: Path) -> None:
-    path = toml(tmp_path, 'request-cap = 30\npoll_window = "20s"\ncors-origin = ["https://a", "https://b"]\n')
-    options = {"request-cap", "poll-window", "cors-origin"}
-    assert read_toml(path, options, lists={"cors-origin"}) == {
-        "request-cap": "30",
-        "poll-window": "20s",
-        "cors-origin": ["https://a", "https://b"],
-    }
-
-
-@pytest.mark.parametrize(
-    ("text", "advice"),
-    [
-        ("prot = 1", "unknown option 'prot'; did you mean port?"),
-        ("zzz = 1", "unknown option 'zzz'; see --help for all options"),
-        ("port = true", "port must be a string or a number"),
-        ("port = 2026-11-23", "port must be a string or a number"),
-        ("port = [", "is not valid TOML"),
-        ('host = ["a", "b"]', "host takes one value, not a list"),
-        ('listen-on = "a"\nlisten_on = "b"', "listen-on is given twice"),
-        ("[port]\na = 1", "port must be a string or a number"),
-    ],
-)
-def test_a_file_that_can_not_be_taken_is_refused_in_one_line(tmp_path: Path, text: str, advice: str) -> None:
-    with pytest.raises(ConfigError) as refusal:
-        read_toml(toml(tmp_path, text), {"port", "host", "listen-on"})
-    assert advice in str(refusal.value)
-    assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.parametrize("text", ['demo = "true"', "demo = 1", "demo = [true]"])
-def test_a_switch_in_a_file_is_true_or_false(tmp_path: Path, text: str) -> None:
-    assert read_toml(toml(tmp_path, "demo = true"), {"demo"}, {"demo"}) == {"demo": "True"}
-    with pytest.raises(ConfigError, match="demo must be true or false"):
-        read_toml(toml(tmp_path, text), {"demo"}, {"demo"})
-
-
-def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "push.toml"
-    path.write_bytes(b'host = "\xff"')
-    with pytest.raises(ConfigError, match="not valid TOML"):
-        read_toml(path, {"host"})
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot read --config .*gone\.toml: No such file"):
-        read_toml(tmp_path / "gone.toml", set())
-
-
-def test_a_directory_is_no_file(tmp_path: Path) -> None:
-    assert stat.S_ISDIR(tmp_path.stat().st_mode)
-    with pytest.raises(ConfigError, match="Is a directory"):
-        read_toml(tmp_path, set())

@@ -19,9 +19,11 @@ USED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "access": {"errors", "wire"},
     "build": {""},
-    "cli": {"build", "client", "config", "errors", "logs", "options", "place", "server", "state"},
+    "channel_tables": {"access", "config_file", "units", "wire"},
+    "cli": {"build", "channel_tables", "client", "config", "errors", "logs", "options", "place", "server", "state"},
     "client": {"errors", "state"},
     "config": {"access", "errors", "limits", "logs", "state"},
+    "config_file": {"errors"},
     "hub": {
         "access",
         "changes",
@@ -35,7 +37,7 @@ USED: dict[str, set[str]] = {
         "wire",
     },
     "listening": {"build", "config", "errors"},
-    "options": {"config", "cores", "limits", "logs", "platforms"},
+    "options": {"access", "config_file", "cores", "limits", "logs", "platforms", "units"},
     "platforms": {"limits"},
     "server": {
         "",

@@ -1,0 +1,115 @@
+"""``[[channel]]`` tables of the configuration file become the rules by channel.
+
+What can only be a mistake is an error: a server that started nevertheless would apply other rules than its operator
+believes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Any
+
+from .access.patterns import Pattern
+from .access.rules import ANY_KEY, ANYONE, NO_ONE, Rule, Rules, Subscribe
+from .config_file import Table
+from .units import BYTES, COUNT, RATE, SECONDS, Unit
+from .wire.names import NAME
+
+PUBLISH = {"keys": ANY_KEY, "open": ANYONE, "nobody": NO_ONE}
+_SUBSCRIBE = ", ".join(f'"{who.value}"' for who in Subscribe)
+
+
+def default_rule(publish: str, subscribe: str) -> Rule:
+    """The rule of all channels that have no table, from the options."""
+    return Rule(Pattern("*"), PUBLISH[publish], Subscribe(subscribe))
+
+
+def rules_from(tables: Iterable[Table], default: Rule) -> Rules:
+    """The rules of the tables, in their order. Raises ConfigError, with the line and what to write instead."""
+    rules: list[Rule] = []
+    for table in tables:
+        rule = _rule(table, default)
+        for earlier in rules:
+            if earlier.pattern.covers(rule.pattern):
+                raise table.error(
+                    f"pattern {rule.pattern.text!r} is never used, because {earlier.pattern.text!r} in line"
+                    f" {earlier.line} matches the same channels and the first match wins; move it above that line, or"
+                    " remove it",
+                    "pattern",
+                )
+        rules.append(rule)
+    return Rules(tuple(rules), default)
+
+
+def _rule(table: Table, default: Rule) -> Rule:
+    table.check_keys(("pattern", *_READERS))
+    if "pattern" not in table.values:
+        raise table.error('[[channel]] without a pattern; write for example pattern = "orders.*"')
+    pattern = _pattern(table, table.values["pattern"])
+    fields: dict[str, Any] = {"publish": default.publish, "subscribe": default.subscribe}
+    for key, (name, read) in _READERS.items():
+        if key in table.values:
+            fields[name] = read(table, key, table.values[key])
+    rule = Rule(pattern, line=table.line, **fields)
+    if pattern.uses_sub and rule.subscribe in (Subscribe.OPEN, Subscribe.NOBODY):
+        raise table.error(
+            f'pattern {pattern.text!r} is for the subscriber\'s own name, and needs subscribe = "token" or "ask", which'
+            " tell it",
+            "subscribe" if "subscribe" in table.values else "pattern",
+        )
+    return rule
+
+
+def _pattern(table: Table, value: Any) -> Pattern:
+    if not isinstance(value, str):
+        raise table.error('pattern must be a text like "orders.*"; write one [[channel]] for each', "pattern")
+    try:
+        return Pattern(value)
+    except ValueError as error:
+        raise table.error(str(error), "pattern") from None
+
+
+def _publish(table: Table, key: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) and value in PUBLISH:
+        return PUBLISH[value]
+    if isinstance(value, list) and all(isinstance(name, str) and NAME.fullmatch(name) for name in value):
+        reserved = [name for name in value if name in PUBLISH]
+        if not reserved:
+            return tuple(value)
+        raise table.error(f'publish = ["{reserved[0]}"] would be a key of that name; write "{reserved[0]}"', key)
+    raise table.error('publish must be "keys", "open", "nobody", or a list of names of keys like ["shop"]', key)
+
+
+def _subscribe(table: Table, key: str, value: Any) -> Subscribe:
+    try:
+        return Subscribe(value)
+    except ValueError:
+        raise table.error(f"subscribe must be one of {_SUBSCRIBE}", key) from None
+
+
+def _quantity(unit: Unit, minimum: float) -> Callable[[Table, str, Any], float]:
+    def read(table: Table, key: str, value: Any) -> float:
+        if isinstance(value, bool):
+            raise table.error(f"{key} must be a {unit.metavar.lower()}; examples: {unit.example}", key)
+        try:
+            return unit.parse(value, minimum)
+        except ValueError as error:
+            raise table.error(f"{key}: {error}", key) from None
+
+    return read
+
+
+def _rate(table: Table, key: str, value: Any) -> float:
+    return inf if value == "none" else _quantity(RATE, 0.001)(table, key, value)
+
+
+_READERS: dict[str, tuple[str, Callable[[Table, str, Any], Any]]] = {
+    "publish": ("publish", _publish),
+    "subscribe": ("subscribe", _subscribe),
+    "history": ("history", _quantity(COUNT, 1)),
+    "history-age": ("history_age_s", _quantity(SECONDS, 1)),
+    "message-limit": ("message_bytes", _quantity(BYTES, 1)),
+    "refetch-rate": ("refetch_rate", _rate),
+    "ttl": ("ttl_s", _quantity(SECONDS, 0.001)),
+}
