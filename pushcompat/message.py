@@ -20,6 +20,9 @@ _EPOCH_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no 
 SIGNAL = b"UPDATED"  # the payload of an empty publish: "something changed, refetch"
 SIGNAL_KEY = ""  # the reserved key of signals; publishers cannot set it
 
+# The channel of the access log. No client can name it: "!" is not a character of channel names.
+ACCESS_LOG = "!access"
+
 
 def new_epoch() -> str:
     return "".join(secrets.choice(_EPOCH_ALPHABET) for _ in range(EPOCH_WIDTH))

@@ -27,7 +27,7 @@ from .logs import Event
 from .metrics import Figures, Metrics, exposition, figures
 from .store import open_store, registry_of
 from .supervisor import Supervisor
-from .web import demo
+from .web import admin, demo
 from .web.app import Views, make_application
 from .web.handover import Handover
 from .web.webhook import Webhook, signing_key
@@ -76,7 +76,9 @@ class Server:
         settings = Settings(limits, self._policy(config), config.prefix)
         webhook = _webhook(config, self._metrics)
         views = Views(__version__, config.prefix, self._expose, lambda: hub.not_ready, config.demo)
-        handover = Handover(make_application(views, *pages), limits)
+        administration = admin.Administration(lambda: hub.access, lambda drafts: hub.publish(drafts))
+        routes = admin.routes(administration, config.prefix)
+        handover = Handover(make_application(views, *routes, *pages), limits)
         self._hub = hub = Hub(
             store, settings, self._metrics, handover.hand_over, self._selector, registry_of(store), webhook
         )

@@ -17,7 +17,7 @@ PACKAGE = Path(pushcompat.__file__).parent
 USED: dict[str, set[str]] = {
     "": {"client"},
     "__main__": {"cli"},
-    "access": {"errors", "wire"},
+    "access": {"errors", "message", "wire"},
     "build": {""},
     "channel_tables": {"access", "config_file", "units", "wire"},
     "cli": {"build", "channel_tables", "client", "config", "errors", "logs", "options", "place", "server", "state"},
@@ -60,7 +60,7 @@ USED: dict[str, set[str]] = {
     "state": {"errors"},
     "store": {"errors", "limits", "logs", "message"},
     "supervisor": {"config", "errors", "listening", "logs", "metrics", "place", "systemd", "worker", "worker_process"},
-    "web": {"", "access", "assets", "changes", "errors", "limits", "logs", "wire"},
+    "web": {"", "access", "assets", "changes", "errors", "limits", "logs", "message", "wire"},
     "wire": {"errors", "message"},
     "worker": {"config", "errors", "metrics", "place"},
     "worker_process": {"metrics", "place", "worker"},

@@ -8,14 +8,17 @@ grant's ``until`` ensure that, wherever it is cached.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import RequestError
+from ..message import Message
 from ..wire.request import Fields, Request
 from .grant import Grant
 from .keys import PublishKeys
+from .log import AccessLog
 from .origins import Origins
 from .policy import Policy
+from .revocations import KIND, Revocations
 
 _REMEMBERED = 256
 
@@ -37,6 +40,8 @@ class Access:
     ) -> None:
         self._signatures = signatures
         self._clock = clock
+        self.revocations = Revocations()
+        self._log = AccessLog({KIND: self.revocations.apply})
         self._publishers: dict[Fields, Grant] = {}
         self._subscribers: dict[Fields, Grant] = {}
         self._apply(policy)
@@ -117,6 +122,24 @@ class Access:
     def preflight(self, request: Request) -> Grant:
         """The grant for OPTIONS, which asks whether a request would be allowed, and which any client may send."""
         return Grant(cors=self._origins.cors(request))
+
+    def load(self, messages: Iterable[Message]) -> None:
+        """Applies the retained messages of the access log: at the start, and when the log was read again."""
+        self._log.load(messages)
+
+    def apply(self, message: Message) -> None:
+        """Applies a message of the access log: a revocation, or a publish key."""
+        self._log.apply(message)
+
+    def check_room(self, key: str) -> None:
+        """Raises StoreFull if the access log has no room for a message with that key."""
+        self._log.check_room(key)
+
+    def admit_root(self, authorization: bytes, what: str) -> None:
+        """Checks the header field ``Authorization`` for the root key. ``what`` names the action, for the error. Raises
+        Unauthorized.
+        """
+        self._keys.check_given(authorization, what)
 
     def revoke_key(self, key: bytes) -> None:
         """Makes the key invalid, and all cached grants of publishers."""

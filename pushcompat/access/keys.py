@@ -15,7 +15,10 @@ class PublishKeys:
 
     def check(self, request: Request, what: str = "publishing") -> str:
         """The name of the publisher. ``what`` names the action, for the error. Raises Unauthorized."""
-        given = _bearer(request)
+        return self.check_given(request.fields.headers.get(b"authorization", b""), what)
+
+    def check_given(self, authorization: bytes, what: str) -> str:
+        given = _bearer(authorization)
         if not given:
             raise Unauthorized(f'{what} needs the publish key: send "Authorization: Bearer KEY"')
         known = False
@@ -29,6 +32,6 @@ class PublishKeys:
         self._keys.remove(key)
 
 
-def _bearer(request: Request) -> bytes:
-    scheme, _, credentials = request.fields.headers.get(b"authorization", b"").partition(b" ")
+def _bearer(authorization: bytes) -> bytes:
+    scheme, _, credentials = authorization.partition(b" ")
     return credentials.strip() if scheme.lower() == b"bearer" else b""

@@ -157,6 +157,10 @@ class History:
             self._end_in(message, message.ttl_s)
         return channel
 
+    def skip(self, message: Message) -> None:
+        """The message is in the log, and not for subscribers."""
+        self.head = message.sequence
+
     def load(self, retained: Retained, wall_s: float) -> None:
         """Loads or reloads the retained messages of a store; ``wall_s``: the current wall-clock time.
 

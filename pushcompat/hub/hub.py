@@ -23,7 +23,7 @@ from ..access.access import Access
 from ..access.policy import Policy
 from ..limits import Limits
 from ..logs import Event
-from ..message import Message
+from ..message import ACCESS_LOG, Message
 from ..metrics import Metrics
 from ..store.base import Idempotency, Lost, Receipt, Store, StoreError
 from ..store.presence import Registry
@@ -290,7 +290,10 @@ class Hub:
         return await publish(self._publishing, drafts, idempotency)
 
     async def _load(self) -> None:
-        self._context.history.load(await self._store.retained(), time.time())
+        retained = await self._store.retained()
+        self.access.load([message for message in retained.messages if message.channel == ACCESS_LOG])
+        others = [message for message in retained.messages if message.channel != ACCESS_LOG]
+        self._context.history.load(retained._replace(messages=others), time.time())
 
     async def _follow(self) -> None:
         pause_s, most_s = _LOST_RETRY_S
@@ -315,7 +318,11 @@ class Hub:
         history, mark_dirty = self._context.history, self._fanout.mark_dirty
         self._metrics.messages += len(messages)
         for message in messages:
-            mark_dirty(history.append(message))
+            if message.channel == ACCESS_LOG:
+                history.skip(message)
+                self.access.apply(message)
+            else:
+                mark_dirty(history.append(message))
         history.shrink()
         self._publishing.settle()
         self._context.schedule_turn()

@@ -1,0 +1,114 @@
+"""Administration over HTTP, with the root key: what it changes is appended to the access log.
+
+POST /revoke    refuses subscribers whose tokens are valid, and ends what they have open
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+from tornado.routing import URLSpec
+from tornado.web import url
+
+from ..access.access import Access
+from ..access.revocations import Target
+from ..errors import BadRequest, RequestError
+from ..message import Message
+from ..wire.names import channel_names
+from .app import BODY_BYTES, NO_STORE, Handler
+
+_MAX_NAME = 256  # characters of sub and jti, as in tokens
+
+_Document = TypeVar("_Document")
+
+
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """``publish`` appends to the log, and returns when this process has read it there. Raises RequestError."""
+
+    access: Callable[[], Access]
+    publish: Callable[[Sequence[Message]], Awaitable[object]]
+    token_max_age_s: float = 366 * 86400.0
+
+    async def append(self, message: Message) -> None:
+        """Appends to the access log. Raises RequestError: StoreFull if it has no room."""
+        self.access().check_room(message.key or "")
+        await self.publish([message])
+
+
+class AdminHandler(Handler):
+    """Answers RequestErrors with problem documents, and requests without the root key with 401."""
+
+    methods = "POST"
+    body_bytes = BODY_BYTES
+    what = "administration"  # of the request, for the error
+
+    def initialize(self, administration: Administration) -> None:
+        self.administration = administration
+
+    def prepare(self) -> None:
+        self.set_header(*NO_STORE)
+        try:
+            authorization = self.request.headers.get("Authorization", "")
+            self.administration.access().admit_root(authorization.encode("latin-1", "replace"), self.what)
+        except RequestError as refused:
+            self.refuse(refused)
+
+    def refuse(self, refused: RequestError) -> None:
+        for name, value in refused.headers:
+            self.set_header(name, value)
+        self.problem(refused.status, refused.detail)
+
+    def decoded(self, form: type[_Document]) -> _Document:
+        """The body. Raises BadRequest."""
+        try:
+            return msgspec.json.decode(self.request.body, type=form)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"invalid JSON: {error}") from None
+
+
+class _Revoke(msgspec.Struct, forbid_unknown_fields=True):
+    sub: str | None = None
+    jti: str | None = None
+    channel: str | None = None
+    expires: float | None = None
+
+    @property
+    def target(self) -> Target:
+        """Raises BadRequest."""
+        for name, value in (("sub", self.sub), ("jti", self.jti)):
+            if value is not None and not 0 < len(value) <= _MAX_NAME:
+                raise BadRequest(f"{name} must have 1 to {_MAX_NAME} characters, as in a token")
+        if self.channel is not None:
+            channel_names(self.channel, 1)
+        target = Target(self.sub or "", self.jti or "", self.channel or "")
+        if not any(target):
+            raise BadRequest("name whom to revoke: sub, jti, channel, or several of these, which must then all match")
+        return target
+
+
+class Revoke(AdminHandler):
+    what = "revoking"
+
+    async def post(self) -> None:
+        try:
+            await self._revoke(self.decoded(_Revoke))
+        except RequestError as refused:
+            self.refuse(refused)
+        else:
+            self.set_status(204)
+
+    async def _revoke(self, asked: _Revoke) -> None:
+        longest = self.administration.token_max_age_s  # no token that is valid now lives longer
+        expires = longest if asked.expires is None else min(asked.expires, longest)
+        if not expires > 0:
+            raise BadRequest("expires must be greater than 0 (seconds)")
+        message = self.administration.access().revocations.message(asked.target, expires)
+        await self.administration.append(message)
+
+
+def routes(administration: Administration, prefix: str) -> list[URLSpec]:
+    return [url(f"{prefix}/revoke", Revoke, {"administration": administration})]
