@@ -24,7 +24,18 @@ from .channel_tables import default_rule, rules_from
 from .client.dial import Endpoint
 from .config import Config
 from .errors import ConfigError
-from .options import LISTEN, PUBLISH, SERVER, Groups, Setting, ignored_variables, limits_from, tables
+from .options import (
+    LISTEN,
+    PUBLISH,
+    SERVER,
+    TOKEN,
+    Groups,
+    Setting,
+    ignored_variables,
+    limits_from,
+    tables,
+    tokens_from,
+)
 from .state import KEY_FILE, default_state_dir, load_or_create_key, read_key
 
 _ARGUMENTS = "pushcompat.arguments"  # key in click's context for a command's arguments
@@ -121,6 +132,7 @@ def _configuration(ctx: click.Context) -> Config:
     values = dict(ctx.params)
     values["limits"] = limits_from(values)
     values["rules"] = rules_from(tables(ctx, "channel"), default_rule(values.pop("publish"), values.pop("subscribe")))
+    values["tokens"] = tokens_from(values)
     values["state_dir"] = values["state_dir"] or default_state_dir()
     values["publish_key"], values["publish_key_file"] = _named_key(ctx) or load_or_create_key(values["state_dir"])
     return Config(**values)
@@ -214,6 +226,22 @@ def listen(ctx: click.Context, /, channels: tuple[str, ...], **values: Any) -> i
     except PermanentError as error:
         _print_error(str(error))
         return 1
+
+
+@pushcompat.command(cls=Grouped, groups=TOKEN)
+@click.pass_context
+def token(ctx: click.Context, /, key: str | None, key_file: Path | None, **claims: Any) -> int:
+    """Print a subscriber token (JWT), to try access control with.
+
+    It is signed with the server's secret, or with the private key that belongs to the server's public one. Applications
+    make their tokens themselves.
+    """
+    from .access.issuing import issue
+
+    if not (key or key_file):
+        raise click.UsageError("no key: give --token-key-file, or set PUSHCOMPAT_TOKEN_KEY", ctx)
+    click.echo(issue(key_file or key or "", **claims))
+    return 0
 
 
 def _ignore(text: str) -> None:

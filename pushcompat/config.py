@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .access.rules import Rules
+from .access.token_settings import DEFAULTS, TokenSettings
 from .errors import ConfigError
 from .limits import LONGEST_S, Limits
 from .logs import FORMATS, LEVELS
@@ -41,6 +42,7 @@ class Config:
     workers: int = 1
     prefix: str = ""
     rules: Rules = field(default_factory=Rules)
+    tokens: TokenSettings = DEFAULTS
     cors_origins: tuple[str, ...] = ()
     state_dir: Path = field(default_factory=default_state_dir)
     store: str = "sqlite:"

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from . import cores
 from .access.rules import Subscribe
+from .access.token_settings import DEFAULTS, TokenSettings
 from .config_file import Table, read_config
 from .limits import Limits, Retention
 from .logs import FORMATS, LEVELS
@@ -72,6 +73,21 @@ class PortSetting(Setting):
             return value
         ctx.meta.setdefault(_IGNORED, set()).add(environment_name(self.flag))
         return None
+
+
+class EnvironmentSetting(Setting):
+    """A secret, from the environment or the configuration file only: arguments are visible to other users in ps."""
+
+    def __init__(self, flag: str, help: str, **attributes: Any) -> None:
+        super().__init__(flag, help, hidden=True, **attributes)
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        if self.name and ctx.get_parameter_source(self.name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"--{self.flag} would be visible to other users in ps; set {environment_name(self.flag)}, or use"
+                f" --{self.flag}-file"
+            )
+        return super().process_value(ctx, value)
 
 
 def ignored_variables(ctx: click.Context) -> set[str]:
@@ -133,6 +149,12 @@ def limits_from(values: dict[str, Any]) -> Limits:
     retention = {name: values.pop(_RETENTION + name) for name in names}
     own = {field.name: values.pop(field.name) for field in fields(Limits) if field.name in values}
     return Limits(**own, retention=Retention(**retention))
+
+
+def tokens_from(values: dict[str, Any]) -> TokenSettings:
+    """Takes the parameters of subscriber tokens out of ``values``."""
+    names = [name for name in values if name.startswith("token_")]
+    return TokenSettings(**{name.removeprefix("token_"): values.pop(name) for name in names})
 
 
 def _take_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
@@ -224,6 +246,30 @@ _ACCESS = (
         metavar="ORIGIN",
     ),
 )
+
+_TOKENS = (
+    Setting(
+        "token-key-file",
+        "File with keys of subscriber tokens (JWT): PEM public keys, a JSON Web Key set, or secrets for HS256, one in "
+        "a line. Repeatable. A single secret can be given as PUSHCOMPAT_TOKEN_KEY.",
+        param="token_key_files",
+        multiple=True,
+        **_PATH,
+    ),
+    EnvironmentSetting("token-key", "A secret for HS256.", metavar="SECRET"),
+    Setting("token-audience", "Required audience (aud) of tokens. Repeatable.", multiple=True, metavar="NAME"),
+    Setting("token-issuer", "Required issuer (iss) of tokens.", metavar="NAME"),
+    _measure(
+        "token-leeway", SECONDS, DEFAULTS.leeway_s, 0, "Tolerance for clocks that differ (exp, nbf, iat).",
+        param="token_leeway_s",
+    ),
+    _measure(
+        "token-max-age", SECONDS, DEFAULTS.max_age_s, 1,
+        "How far in the future a token may expire. Revocations are kept as long.",
+        param="token_max_age_s",
+    ),
+    Setting("token-cookie", "Cookie that may hold the token.", metavar="NAME"),
+)  # fmt: skip
 
 _WINDOWS = (
     Setting(
@@ -384,6 +430,7 @@ _CONFIGURATION = (
 SERVER: Groups = {
     "Listening": _LISTENING,
     "Access control": _ACCESS,
+    "Subscriber tokens": _TOKENS,
     "Timing": _WINDOWS,
     "Presence": _PRESENCE,
     "History": _HISTORY,
@@ -415,6 +462,23 @@ PUBLISH: Groups = {
         _measure("timeout", SECONDS, 10.0, 0.001, "Total time limit, retries included.", envvar=None),
         Setting("retries", "Maximum number of retries.", type=click.IntRange(0), default=3, show_default=True,
                 metavar="COUNT", envvar=None),
+    ),
+}  # fmt: skip
+
+TOKEN: Groups = {
+    "Claims": (
+        Setting("sub", "Name of the subscriber.", metavar="NAME", envvar=None),
+        Setting("channel", "Name or pattern of channels. Repeatable.", param="channels", multiple=True,
+                metavar="PATTERN", envvar=None),
+        _measure("expires", SECONDS, 3600.0, 1, "How long the token is valid.", param="expires_s", envvar=None),
+        Setting("jti", "Id of the token. [default: random]", metavar="ID", envvar=None),
+        Setting("token-audience", "Audience (aud). Repeatable.", param="audience", multiple=True, metavar="NAME"),
+        Setting("token-issuer", "Issuer (iss).", param="issuer", metavar="NAME"),
+    ),
+    "Key": (
+        Setting("token-key-file", "File with a secret or a PEM private key. [default: PUSHCOMPAT_TOKEN_KEY]",
+                param="key_file", **_PATH),
+        EnvironmentSetting("token-key", "A secret for HS256.", param="key", metavar="SECRET"),
     ),
 }  # fmt: skip
 

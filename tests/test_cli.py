@@ -311,7 +311,7 @@ def test_help_shows_every_option_under_its_heading_with_its_default(command: Com
     assert code == 0
     for heading, settings in SERVER.items():
         assert f"\n{heading}:\n" in out
-        assert all(f"--{setting.flag} " in out for setting in settings)
+        assert all(f"--{setting.flag} " in out for setting in settings if not setting.hidden)
     wrapped = "".join(out.split())
     for default in ("127.0.0.1", "8888", "64KiB", "1h", "none", "sqlite:"):
         assert f"[default:{default}]" in wrapped
@@ -336,7 +336,7 @@ def test_the_documented_options_are_those_that_there_are() -> None:
     rows = readme.partition("| option | | default |\n| --- | --- | --- |\n")[2].partition("\n\n")[0].splitlines()
     expected = []
     for heading, settings in SERVER.items():
-        expected += [f"| **{heading}** | | |", *map(documented, settings)]
+        expected += [f"| **{heading}** | | |", *(documented(setting) for setting in settings if not setting.hidden)]
     assert rows == expected
 
 
@@ -585,3 +585,24 @@ def test_workers_are_as_many_as_cores_or_up_to_sixteen_for_each(
         code, _, err = command("--workers", wrong)
         assert (code, err.count("\n")) == (2, 1)
     assert "49 is too many; the maximum is 48" in command("--workers", "49")[2]
+
+
+# Tokens
+
+
+def test_a_token_is_printed_and_its_key_is_never_an_argument(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUSHCOMPAT_TOKEN_KEY", "k" * 32)
+    code, out, _ = command("token", "--sub", "u1", "--channel", "orders.*", "--expires", "5m")
+    assert code == 0
+    assert out.count(".") == 2
+    for words in (("token",), ()):
+        code, _, err = command(*words, "--token-key", "k" * 32)
+        assert code == 2
+        assert "visible to other users in ps; set PUSHCOMPAT_TOKEN_KEY" in err
+
+
+def test_a_token_needs_a_key(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PUSHCOMPAT_TOKEN_KEY", raising=False)
+    code, _, err = command("token", "--sub", "u1")
+    assert code == 2
+    assert "give --token-key-file, or set PUSHCOMPAT_TOKEN_KEY" in err
