@@ -35,7 +35,7 @@ from .web.webhook import Webhook, signing_key
 Configure = Callable[[], tuple[Config, set[str]]]
 
 # What SIGHUP replaces in a single process; all other options take effect at the next start.
-_RELOADED = {"publish-key", "publish-key-file", "cors-origin"}
+_RELOADED = {"publish-key", "publish-key-file", "cors-origin", "publish", "subscribe"}
 
 
 def run(config: Config, configure: Configure) -> None:
@@ -102,7 +102,9 @@ class Server:
             sys.exit(1)
 
     def _policy(self, config: Config) -> Policy:
-        return Policy([config.publish_key.encode()], config.cors_origins, listening.on_loopback(self._sockets))
+        return Policy(
+            [config.publish_key.encode()], config.cors_origins, listening.on_loopback(self._sockets), config.rules
+        )
 
     async def _reload(self) -> None:
         """Reads the configuration again, and applies what can change. If it is invalid, nothing changes."""
@@ -117,7 +119,7 @@ class Server:
         for option in sorted(changed - _RELOADED):
             detail = f"--{option} takes effect when the server is restarted"
             logs.event(Event.RELOAD, logging.WARNING, detail=detail)
-        logs.event(Event.RELOAD, detail="keys and origins are those of the configuration now")
+        logs.event(Event.RELOAD, detail="keys, rules and origins are those of the configuration now")
 
     async def _expose(self) -> bytes:
         return exposition(await self._all_figures())

@@ -56,6 +56,8 @@ class Access:
         """Creates all that depends on the policy."""
         self._keys = PublishKeys(policy.publish_keys)
         self._origins = Origins(policy.origins, policy.loopback)
+        self.rules = policy.rules
+        self.message_rules = policy.rules if policy.rules.change_messages else None  # None: nothing to do for each
 
     def renew(self, grant: Grant, names: Sequence[str]) -> bool:
         """Whether the policy, as it is now, still allows the subscription to these channels. Updates the grant."""

@@ -46,8 +46,12 @@ class Rule:
 
     @property
     def changes_messages(self) -> bool:
-        """It has limits or defaults for messages of its own."""
-        return any(own is not None for own in (self.message_bytes, self.refetch_rate, self.ttl_s))
+        """It has a limit or a default for messages of its own."""
+        return self.message_bytes is not None or self.ttl_s is not None
+
+
+RESERVED = "!"  # begins the names of the server's own channels, which no request and no pattern can name
+_OF_SERVER = Rule(Pattern("*"), NO_ONE, Subscribe.NOBODY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,10 @@ class Rules:
     def change_messages(self) -> bool:
         return any(rule.changes_messages for rule in self.rules)
 
+    @property
+    def set_spreads(self) -> bool:
+        return any(rule.refetch_rate is not None for rule in self.rules)
+
     def of(self, name: str) -> Rule:
         """The rule of a channel. 0.1 µs for a channel that was asked for lately."""
         if not self.rules:
@@ -74,6 +82,8 @@ class Rules:
         return rule
 
     def _find(self, name: str) -> Rule:
+        if name.startswith(RESERVED):
+            return _OF_SERVER
         for rule in self.rules:
             if rule.pattern.matches(name):
                 return rule

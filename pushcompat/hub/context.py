@@ -41,6 +41,7 @@ class Context:
         self.timers: TimerWheel[Connection] = TimerWheel(int(time.monotonic()))
         self.sockets = Sockets(self.timers, limits, selector)
         self.history = History(limits.retention, limits.refetch_rate)
+        self.history.follow_rules(self.access.rules)
         self.pipelined: deque[Connection] = deque()  # connections with pipelined input
         self.draining = False
         self.replaced = False  # another process already accepts: clients need not wait for it

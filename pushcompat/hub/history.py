@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import nsmallest
 from operator import attrgetter
 
+from ..access.rules import Rules
 from ..limits import LONGEST_S, Retention
 from ..message import EPOCH_WIDTH, Message, format_cursor
 from ..store.base import MESSAGE_OVERHEAD_BYTES, MOST_FLOORS, Retained
@@ -39,6 +40,7 @@ class History:
         self.epoch = ""
         self._retention = retention
         self._refetch_rate = refetch_rate
+        self.follow_rules(Rules())
         self._budget = retention.bytes
         self._count_limit = retention.count
         self._clock = clock
@@ -115,10 +117,22 @@ class History:
 
     def spread_ms(self, names: Iterable[str]) -> int | None:
         """The time over which these channels' subscribers should spread their refetches; None: no need to."""
-        if self._refetch_rate is None:
+        if not self.spreads:
             return None
-        count = sum([self.subscribers_everywhere(name, self.find(name)) for name in names])
-        return min(math.ceil(count / self._refetch_rate * 1000), _LONGEST_SPREAD_MS)
+        counts: dict[float, int] = {}  # subscribers by refetch rate
+        for name in names:
+            rate = self._rules.of(name).refetch_rate or self._refetch_rate
+            if rate is not None and rate != math.inf:
+                counts[rate] = counts.get(rate, 0) + self.subscribers_everywhere(name, self.find(name))
+        if not counts:
+            return None
+        spread_s = sum([count / rate for rate, count in counts.items()])
+        return min(math.ceil(spread_s * 1000), _LONGEST_SPREAD_MS)
+
+    def follow_rules(self, rules: Rules) -> None:
+        """The rules by channel are these from now on."""
+        self._rules = rules
+        self.spreads = self._refetch_rate is not None or rules.set_spreads  # some messages have a spread
 
     # Cursors
 

@@ -221,6 +221,7 @@ class Hub:
     async def reconfigure(self, policy: Policy) -> None:
         """Replaces the policy. Subscriptions that it does not allow end, and no other connection notices."""
         self.access.reconfigure(policy)
+        self._context.history.follow_rules(policy.rules)
         self._publishing.forget_templates()
         for number, connection in enumerate(list(self._context.sockets.connections())):
             self._renew(connection)

@@ -30,6 +30,7 @@ from ..store.base import Idempotency, Outcome, Receipt, Store
 from ..wire import drafts, http
 from ..wire.names import NAME
 from ..wire.request import HEAD_END, Request, cut_keys
+from . import message_rules
 from .channel import Channel
 from .connection import Connection, State
 from .context import Context
@@ -51,6 +52,7 @@ class Publishing:
         self._history = context.history
         self._metrics = context.metrics
         self._limits = limits
+        self._access = context.access
         self._store = store
         self._responses = responses
         self.wait_s = int(min(limits.publish_s, limits.stream_s or limits.publish_s))
@@ -83,7 +85,11 @@ class Publishing:
 
     def body_limit(self, names: Sequence[str]) -> int:
         """The maximum size of a body; without names, of a batch."""
-        return self._limits.message_bytes if names else self._limits.batch_bytes
+        if not names:
+            return self._limits.batch_bytes
+        rules = self._access.message_rules
+        most = self._limits.message_bytes
+        return most if rules is None else message_rules.most_bytes(rules, names, most)
 
     def submit(self, connection: Connection, request: Request, names: Sequence[str], grant: Grant) -> None:
         """Handles a complete request. Without names: a batch. Raises RequestError."""
@@ -92,11 +98,12 @@ class Publishing:
         if names:
             messages = drafts.single(body, media_type == _JSON, names, params)
         else:
+            most = self._limits.message_bytes if self._access.message_rules is None else self._limits.batch_bytes
             messages = drafts.batch(
-                body, media_type, params,
-                max_messages=self._limits.batch_messages, message_bytes=self._limits.message_bytes,
+                body, media_type, params, max_messages=self._limits.batch_messages, message_bytes=most
             )  # fmt: skip
             names = tuple(dict.fromkeys([draft.channel for draft in messages]))
+        self._apply_rules(messages)
         key = request.idempotency_key.strip()
         if len(key) > _MAX_KEY_CHARACTERS:
             raise BadRequest(f"an Idempotency-Key has at most {_MAX_KEY_CHARACTERS} characters")
@@ -111,7 +118,10 @@ class Publishing:
     def submit_own(
         self, drafts: Sequence[Message], idempotency: Idempotency | None, answer: Callable[[Outcome], None]
     ) -> Pending:
-        """Publishes for the server itself. ``answer`` is called once, with what a publisher would get."""
+        """Publishes for the server itself. ``answer`` is called once, with what a publisher would get. Raises
+        RequestError.
+        """
+        self._apply_rules(drafts)
         names = tuple(dict.fromkeys([draft.channel for draft in drafts]))
         pending = Pending(
             drafts, idempotency=idempotency, connection=None, names=names, grant=_OWN, keep_alive=False, answer=answer
@@ -168,8 +178,18 @@ class Publishing:
             return False
         name = line[1].decode()
         names = (name,)
+        ttl_s: float | None = None
+        rules = self._access.message_rules
+        if rules is not None:
+            if template.length > self.body_limit(names):
+                return False
+            ttl_s = rules.of(name).ttl_s
         pending = Pending(
-            (Message(name, payload, is_json),), connection=connection, names=names, grant=grant, keep_alive=True
+            (Message(name, payload, is_json, None, None, ttl_s),),
+            connection=connection,
+            names=names,
+            grant=grant,
+            keep_alive=True,
         )
         if key:
             if len(key) > _MAX_KEY_CHARACTERS:
@@ -179,6 +199,11 @@ class Publishing:
         connection.request_started = self._timers.now
         self._enqueue(pending)
         return True
+
+    def _apply_rules(self, messages: Sequence[Message]) -> None:
+        rules = self._access.message_rules
+        if rules is not None:
+            message_rules.apply(rules, messages, self._limits.message_bytes)
 
     def _enqueue(self, pending: Pending) -> None:
         """Collects the publish for the log, unless one of its channels needs backpressure: then it waits."""
@@ -191,7 +216,7 @@ class Publishing:
                 return
             subscribers[name] = history.subscribers(channel) + (others.get(name, 0) if others else 0)
         pending.subscribers = subscribers
-        if self._limits.refetch_rate is not None:
+        if history.spreads:
             for draft in pending.drafts:
                 draft.spread_ms = history.spread_ms([draft.channel])
         self.queue.append(pending)

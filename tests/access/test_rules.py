@@ -48,7 +48,7 @@ def test_a_client_that_makes_up_names_fills_no_memory() -> None:
         ({}, False),
         ({"history": 5}, False),
         ({"message_bytes": 9}, True),
-        ({"refetch_rate": 9.0}, True),
+        ({"refetch_rate": 9.0}, False),
         ({"ttl_s": 9.0}, True),
     ],
 )
@@ -64,3 +64,14 @@ def test_rules_that_leave_messages_as_they_are_need_not_be_asked_for_each(
         ).change_messages
         is expected
     )
+
+
+def test_a_spread_is_set_only_if_a_rule_has_a_rate() -> None:
+    assert not Rules((rule("a", ttl_s=9.0),)).set_spreads
+    assert Rules((rule("a"), rule("b", refetch_rate=9.0))).set_spreads
+
+
+def test_no_rule_is_for_the_servers_own_channels() -> None:
+    rules = Rules((rule("*", ttl_s=9.0, publish=("open",)),))
+    assert rules.of("!access").ttl_s is None
+    assert (rules.of("!access").publish, rules.of("!access").subscribe) == ((), Subscribe.NOBODY)
