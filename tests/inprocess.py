@@ -88,5 +88,5 @@ async def running_hub(
     assert not hub.failed.is_set()
 
 
-def _nobody(sock: socket.socket, address: object, received: bytes) -> None:
+def _nobody(sock: socket.socket, address: object, received: bytes, admin: bool) -> None:
     raise AssertionError(f"a request that is not the hub's: {received!r}")

@@ -27,13 +27,14 @@ __all__ = ["TRANSITIONS", "Connection", "IllegalTransition", "State"]
 
 class Connection:
     __slots__ = (
-        "bucket", "channels", "client", "cursor", "deadline", "encoding", "expires_at", "grant", "heard",
+        "admin", "bucket", "channels", "client", "cursor", "deadline", "encoding", "expires_at", "grant", "heard",
         "ignored_floors", "input", "last_write", "pending_input", "pinged", "poll_template", "request",
         "request_started", "socket", "state", "subscribed_at", "subscriber", "unsent",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.SocketType, now: int) -> None:
+    def __init__(self, sock: socket.SocketType, now: int, *, admin: bool = True) -> None:
         self.socket = sock
+        self.admin = admin  # its listener takes publishing and administration
         self.state = State.READING_HEAD
         self.bucket = NEVER
         self.deadline = NEVER

@@ -63,7 +63,7 @@ class Settings:
 
 
 class Hub:
-    """``hand_over(socket, address, received)`` receives connections whose request is not under /channels.
+    """``hand_over(socket, address, received, admin)`` receives connections whose request is not under /channels.
     ``selector``: the event loop's, if it is a ``LoopSelector``. ``registry``: exchanges subscriber counts between the
     processes that share the log. ``notifier``: reports to an application which channels are occupied.
     """
@@ -266,9 +266,9 @@ class Hub:
             **self._subscriptions.sharing.gauges(),
         }
 
-    def take_back(self, sock: socket.socket, received: bytes) -> None:
+    def take_back(self, sock: socket.socket, received: bytes, admin: bool) -> None:
         """Takes a connection back from Tornado. ``received``: pipelined bytes after the request, possibly none."""
-        connection = Connection(sock, self._context.timers.now)
+        connection = Connection(sock, self._context.timers.now, admin=admin)
         self._context.sockets.watch(connection)
         self._requests.wait(connection)
         if received:

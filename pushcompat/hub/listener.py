@@ -38,16 +38,19 @@ class Listener:
         self._unsent_bytes = context.limits.unsent_bytes
         self._head_s = int(context.limits.head_s)
         self._listening: list[socket.socket] = []
+        self._public: set[socket.socket] = set()  # of these, those that take neither publishing nor administration
         self._spare: socket.socket | None = None  # closed to free a descriptor for one more connection
 
-    def listen(self, sockets: Sequence[socket.socket]) -> None:
-        """Accepts on these too. The listener takes ownership."""
+    def listen(self, sockets: Sequence[socket.socket], *, admin: bool = True) -> None:
+        """Accepts on these too. The listener takes ownership. ``admin``: for publishing and administration too."""
         if self._spare is None:
             self._spare = _open_spare()
         for sock in sockets:
             sock.setblocking(False)
             prepare(sock, self._unsent_bytes)
             self._listening.append(sock)
+            if not admin:
+                self._public.add(sock)
             self._watch(sock)
 
     def leave(self, sockets: Sequence[socket.socket]) -> None:
@@ -56,6 +59,7 @@ class Listener:
             IOLoop.current().remove_handler(sock)
             sock.close()
             self._listening.remove(sock)
+            self._public.discard(sock)
 
     def close(self) -> None:
         """Stops accepting."""
@@ -67,9 +71,10 @@ class Listener:
     def _watch(self, sock: socket.socket) -> None:
         if sock.fileno() != -1:  # otherwise it was closed during a pause
             kind = sock.family, sock.type, sock.proto
-            IOLoop.current().add_handler(sock, lambda _fd, _events: self._accept(sock, kind), IOLoop.READ)
+            admin = sock not in self._public
+            IOLoop.current().add_handler(sock, lambda _fd, _events: self._accept(sock, kind, admin), IOLoop.READ)
 
-    def _accept(self, listening: socket.socket, kind: tuple[int, int, int]) -> None:
+    def _accept(self, listening: socket.socket, kind: tuple[int, int, int], admin: bool) -> None:
         until = self._timers.now + self._head_s
         for _ in range(_ACCEPTS):
             try:
@@ -95,7 +100,7 @@ class Listener:
             sock.setblocking(False)
             if not _INHERITS:
                 prepare(sock, self._unsent_bytes)
-            connection = Connection(sock, self._timers.now)
+            connection = Connection(sock, self._timers.now, admin=admin)
             self._sockets.watch(connection)
             self._timers.set(connection, until)
 

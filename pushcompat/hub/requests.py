@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from .. import logs
 from ..access.origins import ALLOW, preflight
-from ..errors import BadRequest, HeadTooLarge, MethodNotAllowed, NotFound, RequestError, RequestTimeout
+from ..errors import BadRequest, Forbidden, HeadTooLarge, MethodNotAllowed, NotFound, RequestError, RequestTimeout
 from ..logs import Event
 from ..wire.encoding import CONTENT_TYPES, LONGPOLL
 from ..wire.http import CONTINUE
@@ -31,7 +31,7 @@ from .reasons import CloseReason
 from .responses import Responses
 from .streams import Streams
 
-HandOver = Callable[[socket.socket, object, bytes], None]
+HandOver = Callable[[socket.socket, object, bytes, bool], None]
 
 _SUBSCRIBES = frozenset(("transport", "cursor", "lastEventId", "wait", "format", "client", "token"))
 _BARE_LF_END = b"\n\n"  # of a head with bare LF line ends, which the parser rejects
@@ -71,7 +71,7 @@ class Requests:
         if started:
             data = connection.pending_input + data
         elif data.startswith(b"POST "):
-            if self._publishing.repeat(connection, data):
+            if connection.admin and self._publishing.repeat(connection, data):
                 return
         elif connection.poll_template is not None and self._polls.repeat(connection, data):
             return
@@ -148,7 +148,7 @@ class Requests:
         self._polls.leave(connection, may_return=True)
         address = connection.address
         received = head + connection.take_input()
-        self._hand_over(self._sockets.detach(connection), address, received)
+        self._hand_over(self._sockets.detach(connection), address, received, connection.admin)
 
     def _names(self, request: Request) -> tuple[str, ...]:
         """The channels in the path; empty for /channels itself."""
@@ -171,6 +171,7 @@ class Requests:
 
     def _get(self, connection: Connection, request: Request, head: bytes) -> None:
         if self._asks_for_list(request):
+            _check_listener(connection)
             connection.grant = self._access.admit_listing(request)
             names: Sequence[str] = ()
         else:
@@ -192,6 +193,7 @@ class Requests:
 
     def _head(self, connection: Connection, request: Request, head: bytes) -> None:
         if self._asks_for_list(request):
+            _check_listener(connection)
             connection.grant = self._access.admit_listing(request)
         else:
             connection.grant = self._access.admit(request)
@@ -207,6 +209,7 @@ class Requests:
 
     def _post(self, connection: Connection, request: Request, head: bytes) -> None:
         # Reject by the head, before the body is read.
+        _check_listener(connection)
         names = self._names(request)
         connection.grant = self._access.admit(request)
         request.check_length(self._publishing.body_limit(names))
@@ -248,6 +251,12 @@ class Requests:
         connection.pending_input += data
         if len(connection.pending_input) > self._limits.head_bytes:
             self._sockets.pause(connection)
+
+
+def _check_listener(connection: Connection) -> None:
+    """Raises Forbidden where publishing and administration have a listener of their own, and this is another one."""
+    if not connection.admin:
+        raise Forbidden("publishing and the list of channels are on the server's admin address (--admin-listen)")
 
 
 def _has_token(request: Request) -> bool:

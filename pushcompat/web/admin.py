@@ -42,6 +42,7 @@ class Administration:
 class AdminHandler(Handler):
     """Answers RequestErrors with problem documents, and requests without the root key with 401."""
 
+    admin = True
     methods = "POST"
     body_bytes = BODY_BYTES
     what = "administration"  # of the request, for the error

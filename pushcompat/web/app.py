@@ -68,11 +68,21 @@ class Views:
 
 class Handler(RequestHandler):
     methods = "GET, HEAD"
+    admin = False  # refused where administration has a listener of its own, and the connection came by another one
     body_bytes = 0  # the longest body that is accepted, with POST
 
     @classmethod
     def refusal(cls, request: HTTPServerRequest) -> int | None:
-        """The status with which a request with a body is rejected by its head; None: the body is accepted."""
+        """The status with which a request is rejected by its head, before its body is read; None: it is accepted."""
+        if cls.admin and not request.connection.context.admin:  # type: ignore[union-attr]
+            return 403
+        if "Transfer-Encoding" not in request.headers and request.headers.get("Content-Length", "0") == "0":
+            return None
+        return cls.body_refusal(request)
+
+    @classmethod
+    def body_refusal(cls, request: HTTPServerRequest) -> int | None:
+        """The same, for a request with a body."""
         if request.method not in cls.methods.split(", "):
             return 405
         length = request.headers.get("Content-Length", "0")
@@ -85,6 +95,8 @@ class Handler(RequestHandler):
     @classmethod
     def detail(cls, status: int) -> str:
         """The error text: what the client must change."""
+        if status == 403 and cls.admin:
+            return "this is on the server's admin address (--admin-listen)"
         if status == 413:
             return f"send at most {cls.body_bytes} bytes of body, with POST" if cls.body_bytes else "send no body"
         return _DETAILS.get(status, f"{HTTPStatus(status).phrase}: see the server's log")
@@ -137,11 +149,9 @@ class _Pages(Application):
     def get_handler_delegate(  # type: ignore[override]  # documented as any delegate, typed as the usual one
         self, request: HTTPServerRequest, target_class: type[Handler], *details: Any, **more: Any
     ) -> HTTPMessageDelegate:
-        headers = request.headers
-        if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
-            status = target_class.refusal(request)
-            if status is not None:
-                return _RefusedByHead(request, status, target_class)
+        status = target_class.refusal(request)
+        if status is not None:
+            return _RefusedByHead(request, status, target_class)
         return super().get_handler_delegate(request, target_class, *details, **more)
 
 
@@ -189,6 +199,8 @@ class Ready(_Page):
 
 
 class Exposition(_Page):
+    admin = True
+
     async def get(self) -> None:
         self.set_header(*NO_STORE)
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
@@ -197,7 +209,7 @@ class Exposition(_Page):
 
 class Missing(Handler):
     @classmethod
-    def refusal(cls, request: HTTPServerRequest) -> int:
+    def body_refusal(cls, request: HTTPServerRequest) -> int:
         return 404
 
     def prepare(self) -> None:

@@ -31,7 +31,7 @@ from .app import BODY_BYTES
 
 _READ_BYTES = 16 * 1024  # in one read
 
-TakeBack = Callable[[socket.socket, bytes], None]
+TakeBack = Callable[[socket.socket, bytes, bool], None]
 
 
 class HandedStream(IOStream):
@@ -81,9 +81,10 @@ class HandedStream(IOStream):
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """What handlers ask the connection for, by these names."""
+    """What handlers ask the connection for, by these names. ``admin``: its listener takes administration."""
 
     remote_ip: str
+    admin: bool
     protocol: str = "http"
 
 
@@ -101,11 +102,11 @@ class Handover:
         self._ignored = bytearray(_READ_BYTES)
         self.take_back: TakeBack | None = None
 
-    def hand_over(self, sock: socket.socket, address: object, received: bytes) -> None:
+    def hand_over(self, sock: socket.socket, address: object, received: bytes, admin: bool) -> None:
         # One request, and one read more, which may contain the next request.
         buffer_bytes = self._limits.head_bytes + BODY_BYTES + _READ_BYTES
         stream = HandedStream(sock, received, buffer_bytes, self._end)
-        context = _Context(str(address[0]) if isinstance(address, tuple) else "")
+        context = _Context(str(address[0]) if isinstance(address, tuple) else "", admin)
         self._start(self._serve(stream, context), stream.close)
 
     async def close(self) -> None:
@@ -139,7 +140,7 @@ class Handover:
         given = stream.give_back()
         if given is not None:
             assert self.take_back is not None
-            self.take_back(*given)
+            self.take_back(*given, context.admin)
 
     def _end(self, sock: socket.socket) -> None:
         if self._closed:

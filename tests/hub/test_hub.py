@@ -210,7 +210,7 @@ def test_a_request_behind_a_page_is_answered_in_the_next_turn(split: int | None)
         client.setblocking(False)
         ours.setblocking(False)
         with closing(client):
-            stage.hub.take_back(ours, request[:split])
+            stage.hub.take_back(ours, request[:split], admin=True)
             if split is not None:
                 await asyncio.get_running_loop().sock_sendall(client, request[split:])
             assert b"HTTP/1.1 200 OK" in await response(client)
@@ -223,7 +223,7 @@ def test_a_poller_that_asks_for_a_page_between_two_polls_still_counts() -> None:
 
     async def scenario() -> None:
         store = MemoryStore(Retention())
-        async with running_hub(store, Limits(), lambda sock, address, received: given.append(sock)) as hub:
+        async with running_hub(store, Limits(), lambda sock, *_: given.append(sock)) as hub:
             sock = await hub.connect()
             with closing(sock):
                 cursor = format_cursor(store.epoch, 0).encode()

@@ -239,7 +239,7 @@ def test_an_end_is_logged_and_counted_with_its_reason(
         assert ended == {**about, "reason": reason, "code": code or ended["code"], "duration_s": seconds}
         assert code is None or ended["code"] == code
 
-    play(scenario, hand_over=lambda sock, address, received: sock.close())
+    play(scenario, hand_over=lambda sock, *_: sock.close())
 
 
 def test_a_poller_that_is_not_kept_alive_leaves_with_its_answer_and_may_come_back(logged: list[Entry]) -> None:

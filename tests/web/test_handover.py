@@ -223,7 +223,7 @@ async def handed(request: bytes) -> AsyncIterator[tuple[Handover, socket.socket,
         client.setblocking(False)
         ours, address = listener.accept()
         ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        handover.hand_over(ours, address, request)
+        handover.hand_over(ours, address, request, True)
         try:
             yield handover, ours, client
         finally:
@@ -235,11 +235,11 @@ async def test_after_each_answer_the_socket_comes_back_as_it_went() -> None:
     request = b"GET /word HTTP/1.1\r\nHost: test\r\n\r\n"
     for behind in (b"", b"GET /wo", request):
         async with handed(request + behind) as (handover, ours, client):
-            taken: asyncio.Future[tuple[socket.socket, bytes]] = asyncio.get_running_loop().create_future()
+            taken: asyncio.Future[tuple[socket.socket, bytes, bool]] = asyncio.get_running_loop().create_future()
             handover.take_back = lambda *taken_back, taken=taken: taken.set_result(taken_back)
-            sock, received = await asyncio.wait_for(taken, PATIENCE_S)
+            sock, received, admin = await asyncio.wait_for(taken, PATIENCE_S)
             with sock:
-                assert (sock, received) == (ours, behind)
+                assert (sock, received, admin) == (ours, behind, True)
                 assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
                 assert client.recv(65536).endswith(b"\r\n\r\nword")
 
