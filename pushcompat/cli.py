@@ -36,7 +36,7 @@ from .options import (
     tables,
     tokens_from,
 )
-from .state import KEY_FILE, default_state_dir, load_or_create_key, read_key
+from .state import KEY_FILE, default_state_dir, load_or_create_key, read_key, read_token
 
 _ARGUMENTS = "pushcompat.arguments"  # key in click's context for a command's arguments
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -218,7 +218,10 @@ def listen(ctx: click.Context, /, channels: tuple[str, ...], **values: Any) -> i
     position = Position(EARLIEST if values["earliest"] else values["cursor"] or "")
     timeout, transport = values["timeout"], values["transport"]
     watchdog = Watchdog(None if timeout is None else time.monotonic() + timeout)
-    subscription = Subscription(endpoint, names, watchdog, values["token"], position)
+    if values["token"] and values["token_file"]:
+        raise click.UsageError("--token and --token-file are mutually exclusive", ctx)
+    token = values["token"] if values["token_file"] is None else lambda: read_token(values["token_file"])
+    subscription = Subscription(endpoint, names, watchdog, token, position)
     transports = list(TRANSPORTS) if transport == "auto" else [transport]
     listener = Listener(subscription, transports, _print_error if values["verbose"] else _ignore)
     try:

@@ -493,6 +493,7 @@ LISTEN: Groups = {
         _URL,
         Setting("token", "Subscriber token. Visible to other users in ps; prefer the environment.",
                 metavar="TOKEN"),
+        Setting("token-file", "File with the subscriber token, read again when the token has expired.", **_PATH),
         Setting("transport", "websocket, eventsource or longpoll; auto tries them in this order.",
                 type=_TRANSPORTS, default="auto", show_default=True, metavar="NAME",
                 envvar=None),

@@ -44,6 +44,19 @@ def read_key(path: Path) -> str:
     return checked_key(key, str(path))
 
 
+def read_token(path: Path) -> str:
+    """The subscriber token in that file. Raises ConfigError if there is none, or if it cannot be sent in a header."""
+    try:
+        token = path.read_text("ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"cannot read the token in {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the token in {path} is not ASCII; replace it") from error
+    if not (token and token.isprintable() and " " not in token):
+        raise ConfigError(f"{path} must have one token, in one line")
+    return token
+
+
 def checked_key(key: str, where: str) -> str:
     if not key:
         raise ConfigError(f"the publish key in {where} is empty; write a key into it, or delete the file")

@@ -673,6 +673,17 @@
       this.onevent({kind: "reset", message: message, origin: origin});
     },
 
+    /** The token, or the application's verdict, is no longer valid. Without a new one the server decides again. */
+    expired: function (message) {
+      if (!this.canRenew) {
+        CONTROLS.rotate.call(this, message);
+        return;
+      }
+      this._moveTo(message.cursor);
+      this._leave();
+      this.onevent({kind: "refused", reason: "the token has expired", refusal: "token"});
+    },
+
     /** A planned reconnect. The state stays `open`, unless it takes long. */
     rotate: function (message) {
       var ms = number(message.retry, MIN_ROTATE_MS, MIN_ROTATE_MS);

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pushcompat.errors import ConfigError
-from pushcompat.state import KEY_FILE, default_state_dir, load_or_create_key, read_key
+from pushcompat.state import KEY_FILE, default_state_dir, load_or_create_key, read_key, read_token
 
 from .harness import PATIENCE_S
 
@@ -93,3 +93,15 @@ def test_the_state_directory_is_where_xdg_says() -> None:
     assert default_state_dir({"PUSHCOMPAT_STATE_DIR": "/y", "XDG_STATE_HOME": "/x"}) == Path("/y")
     assert default_state_dir({"XDG_STATE_HOME": "relative"}) == Path.home() / ".local/state/pushcompat"
     assert default_state_dir({}) == Path.home() / ".local/state/pushcompat"
+
+
+def test_a_token_is_read_from_a_file_of_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("a.b.c\n")
+    assert read_token(path) == "a.b.c"
+    for content, advice in [("", "one token"), ("a b", "one token"), ("a\nb", "one token"), ("é", "not ASCII")]:
+        path.write_text(content)
+        with pytest.raises(ConfigError, match=advice):
+            read_token(path)
+    with pytest.raises(ConfigError, match="cannot read the token"):
+        read_token(tmp_path / "missing")

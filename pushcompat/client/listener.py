@@ -4,8 +4,9 @@
 transport. So a disconnect, a rotation or a switch of transport loses and repeats nothing.
 
 Reconnecting (docs/protocol.md section 12): a transport that works is kept. One that fails before its first document, or
-refuses, is followed by the next; after the last one the best is tried again, with backoff, or the refusal is raised. No
-server, cache or proxy can make it reconnect without a pause, or wait for more than an hour.
+refuses, is followed by the next; after the last one the best is tried again, with backoff, or the refusal is raised. A
+token that comes from a function is asked for again if it was refused: at once, then with backoff. No server, cache or
+proxy can make it reconnect without a pause, or wait for more than an hour.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import BinaryIO, ClassVar
 import msgspec
 
 from .responses import MAX_RETRY_AFTER_S
-from .transports import OPEN_S, TRANSPORTS, ConnectionLost, PermanentError, Subscription, decoded
+from .transports import OPEN_S, TRANSPORTS, ConnectionLost, PermanentError, Subscription, TokenRefused, decoded
 
 _FIRST_BACKOFF_S = 0.5
 _MAX_BACKOFF_S = 30.0
@@ -73,6 +74,7 @@ class Listener:
         self._received = False
         self._refusal: PermanentError | None = None
         self._rotate_s: float | None = None
+        self._expired = False
         self._retry_after_s = 0.0
 
     def documents(self) -> Iterator[bytes]:
@@ -83,6 +85,10 @@ class Listener:
             lived_s = time.monotonic() - began
             if lived_s >= _LASTING_S:
                 failures = 0
+            if self._may_renew(failures):
+                self._sleep(backoff_s(failures) if failures else 0.0)
+                failures += 1
+                continue
             if self._may_use_next() and index + 1 < len(self._transports):
                 index += 1
                 continue
@@ -100,9 +106,21 @@ class Listener:
         """Whether the next transport may succeed now. If the server is busy, it would not."""
         return self._refusal is not None or not (self._received or self._retry_after_s)
 
+    def _may_renew(self, failures: int) -> bool:
+        """Whether another token may be accepted. If none ever was, the second one is the last."""
+        if not (isinstance(self._refusal, TokenRefused) and callable(self._subscription.token)):
+            return False
+        return self.connected or not failures
+
     def _connection(self, name: str) -> Iterator[bytes]:
         """One connection, to its end."""
-        self._received, self._refusal, self._rotate_s, self._retry_after_s = False, None, None, 0.0
+        self._received, self._refusal, self._rotate_s, self._expired, self._retry_after_s = (
+            False,
+            None,
+            None,
+            False,
+            0.0,
+        )
         self._watchdog.silence_s = OPEN_S
         self._position.connecting()
         reason = "ended"
@@ -113,7 +131,7 @@ class Listener:
                         yield document.translate(_ONE_LINE)
         except PermanentError as error:
             reason = str(error)
-            self._refusal = error
+            self._refusal = None if self._expired else error  # a new token, or a new verdict, may be accepted
         except ConnectionLost as error:
             reason = str(error)
             self._retry_after_s = error.retry_after_s or 0.0
@@ -164,11 +182,16 @@ class Listener:
         self._watchdog.silence_s = _CLOSING_S
         return self._ping(document)
 
+    def _expire(self, document: Document) -> bool:
+        """The token, or the application's verdict, is no longer valid."""
+        self._expired = True
+        return self._rotate(document)
+
     def _reset(self, document: Document) -> bool:
         self._position.reset(document.cursor)
         return True
 
-    _CONTROLS: ClassVar = {"open": _open, "ping": _ping, "rotate": _rotate, "reset": _reset}
+    _CONTROLS: ClassVar = {"open": _open, "ping": _ping, "rotate": _rotate, "expired": _expire, "reset": _reset}
 
     def _sleep(self, seconds: float) -> None:
         self._note(f"reconnecting in {seconds:.1f} s")

@@ -39,6 +39,10 @@ class PermanentError(Exception):
     """The server refuses this subscription on this transport. The same request would be refused again."""
 
 
+class TokenRefused(PermanentError):
+    """The token is missing, wrong or expired. With another one the request may be accepted."""
+
+
 class ConnectionLost(Exception):
     """The connection failed or ended. ``retry_after_s``: the server's Retry-After."""
 
@@ -63,10 +67,12 @@ class Watchdog:
 
 @dataclass(slots=True)
 class Subscription:
+    """``token``: the subscriber token, or a function that returns it, which is called for each connection."""
+
     endpoint: Endpoint
     channels: Sequence[str]
     watchdog: Watchdog
-    token: str | None = None
+    token: str | Callable[[], str] | None = None
     position: Position = field(default_factory=Position)
     client: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -79,7 +85,8 @@ class Subscription:
 
     def headers(self, **more: str) -> dict[str, str]:
         headers = {"User-Agent": "pushcompat", **more}
-        return {**headers, "Authorization": f"Bearer {self.token}"} if self.token else headers
+        token = self.token() if callable(self.token) else self.token
+        return {**headers, "Authorization": f"Bearer {token}"} if token else headers
 
 
 def decoded(decode: Callable[[bytes], T], document: bytes) -> T:
@@ -119,7 +126,8 @@ def websocket(subscription: Subscription) -> Documents:
         _close(protocol, connection)
     close = protocol.close_rcvd
     if close is not None and 4400 <= close.code < 4500 and not is_retryable(close.code - 4000):
-        raise PermanentError(close.reason or f"closed with {close.code}")
+        refused = TokenRefused if close.code == 4000 + HTTPStatus.UNAUTHORIZED else PermanentError
+        raise refused(close.reason or f"closed with {close.code}")
 
 
 def _failed_handshake(response: HTTPResponse) -> Exception:
@@ -299,7 +307,7 @@ def _failed(response: HTTPResponse, expected: str) -> Exception:
         return ConnectionLost(f"{answered}, expected {expected}; a proxy may be answering instead")
     if is_retryable(status):
         return ConnectionLost(_detail(response), retry_after_s(response.headers.get("Retry-After", "")))
-    return PermanentError(_detail(response))
+    return (TokenRefused if status == HTTPStatus.UNAUTHORIZED else PermanentError)(_detail(response))
 
 
 def _detail(response: HTTPResponse) -> str:

@@ -192,7 +192,7 @@ class Heard:
         count: int | None = None,
         timeout: float = PATIENCE_S,
         start: str = "",
-        token: str | None = None,
+        token: str | Callable[[], str] | None = None,
         hurry: bool = False,
         out: io.BytesIO | None = None,
         position: Position | None = None,
@@ -1026,3 +1026,66 @@ def test_earliest_over_several_channels_is_all_that_is_retained(server: Server, 
     heard = Heard(server.url, [transport], count=110, start="earliest")
     assert len(heard.lines) == 110
     assert heard.ids == sorted(heard.ids)
+
+
+# Tokens
+
+
+def closes_with_4401(talk: Talk) -> None:
+    talk.send(frame(0x88, (4401).to_bytes(2, "big") + b"the token has expired"))
+
+
+ENDS: dict[str, Script | None] = {"websocket": closes_with_4401, "eventsource": None}
+
+
+def tokens(*given: str) -> Callable[[], str]:
+    left = list(given)
+    return lambda: left.pop(0) if len(left) > 1 else left[0]
+
+
+def bearer(talk: Talk) -> str:
+    return talk.headers["authorization"].removeprefix("Bearer ")
+
+
+@pytest.mark.parametrize("transport", ENDS)
+def test_a_token_that_expires_is_replaced_and_nothing_is_lost(transport: str, no_backoff: None) -> None:
+    with stub(
+        OVER[transport](opened(0), message(1), control("expired", 2), then=ENDS[transport]),
+        OVER[transport](opened(2), message(3), then=hold),
+    ) as server:
+        assert Heard(server.url, [transport], count=2, token=tokens("t1", "t2")).ids == [1, 3]
+    assert [bearer(talk) for talk in server.talks] == ["t1", "t2"]
+    assert resumed(server.talks[1]) == cursor(2)
+
+
+@pytest.mark.parametrize("transport", ENDS)
+def test_without_another_token_the_server_decides_again_when_it_expires(transport: str, no_backoff: None) -> None:
+    with (
+        stub(
+            OVER[transport](opened(0), message(1), control("expired", 2), then=ENDS[transport]),
+            refuses(401, "the token has expired; request a new one"),
+        ) as server,
+        pytest.raises(PermanentError, match="request a new one"),
+    ):
+        Heard(server.url, [transport], token="the only one")
+    assert resumed(server.talks[1]) == cursor(2)
+
+
+@every_transport
+def test_a_token_that_is_refused_is_replaced_once_at_once_and_then_with_backoff(
+    transport: str, pauses: list[float]
+) -> None:
+    no = refuses(401, "wrong")
+    with stub(OVER[transport](opened(0), message(1)), no, no, no, OVER[transport](message(2), then=hold)) as server:
+        assert Heard(server.url, [transport], count=2, token=tokens("t1", "t2", "t3", "t4", "t5")).ids == [1, 2]
+    assert [bearer(talk) for talk in server.talks] == ["t1", "t2", "t3", "t4", "t5"]
+
+
+@every_transport
+def test_a_first_token_that_is_refused_twice_ends_it(transport: str, pauses: list[float]) -> None:
+    with (
+        stub(refuses(401, "wrong"), refuses(401, "wrong again")) as server,
+        pytest.raises(PermanentError, match="wrong again"),
+    ):
+        Heard(server.url, [transport], token=tokens("t1", "t2"))
+    assert [bearer(talk) for talk in server.talks] == ["t1", "t2"]

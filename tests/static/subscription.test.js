@@ -272,6 +272,27 @@ for (const transport of ["websocket", "longpoll"]) {
   });
 }
 
+for (const transport of ["websocket", "eventsource"]) {
+  scenario(`${transport}: a token that expires is replaced at once, and nothing is lost`, async (world) => {
+    let count = 0;
+    const tab = world.openAlone({transports: [transport], token: () => `t${++count}`});
+    world.last(transport).works(cursor(1)).tell(envelope(2)).expire(cursor(3));
+    await world.pass(0);
+    assert.deepEqual([world.last(transport).query.token, world.last(transport).query.cursor], ["t2", cursor(3)]);
+    world.last(transport).works(cursor(3)).tell(envelope(4));
+    assert.deepEqual([tab.data, tab.states, world.live.length], [[2, 4], [`open ${transport}`], 1]);
+  });
+
+  scenario(`${transport}: without a new token the server decides again when its verdict expires`, async (world) => {
+    const tab = world.openAlone({transports: [transport], token: "the only one"});
+    world.last(transport).works(cursor(1)).tell(envelope(2)).expire(cursor(3));
+    await world.pass(1000);
+    assert.equal(world.last(transport).query.cursor, cursor(3));
+    world.last(transport).works(cursor(3)).tell(envelope(4));
+    assert.deepEqual([tab.data, tab.states], [[2, 4], [`open ${transport}`]]);
+  });
+}
+
 scenario("a token that only WebSocket refuses, again and again, leaves the other transports", async (world) => {
   let count = 0;
   const tab = world.openAlone({token: () => `t${++count}`});

@@ -23,9 +23,9 @@ const NOT_MESSAGES = [
   {channel: "chat", data: 1, time: 0},
   ...[null, 7, true, "", "\ud800", "a b", {toString: 1}, [cursor(2)]].flatMap((place) => [
     {id: place, channel: "chat", data: 1, time: 0},
-    ...["open", "ping", "reset", "rotate"].map((control) => ({control, cursor: place}))
+    ...["open", "ping", "reset", "rotate", "expired"].map((control) => ({control, cursor: place}))
   ]),
-  ...["open", "ping", "reset", "rotate"].map((control) => ({control})),
+  ...["open", "ping", "reset", "rotate", "expired"].map((control) => ({control})),
   {control: 7, cursor: cursor(2)},
   {control: {toString: 1, valueOf: 1}, cursor: cursor(2)},
   {control: ["ping"], cursor: cursor(2)}

@@ -182,6 +182,12 @@ class Connection {
     this.end(1012, "rotated");
   }
 
+  /** The token's time is up. */
+  expire(at) {
+    this.say({control: "expired", cursor: at});
+    this.end(4401, "the token has expired");
+  }
+
   /** On a stream. */
   say(message) {
     if (this.isOpen) this._browser.hear(message);
