@@ -24,6 +24,7 @@ from .channel_tables import default_rule, rules_from
 from .client.dial import Endpoint
 from .config import Config
 from .errors import ConfigError
+from .key_tables import keys_from
 from .options import (
     LISTEN,
     PUBLISH,
@@ -132,6 +133,7 @@ def _configuration(ctx: click.Context) -> Config:
     values = dict(ctx.params)
     values["limits"] = limits_from(values)
     values["rules"] = rules_from(tables(ctx, "channel"), default_rule(values.pop("publish"), values.pop("subscribe")))
+    values["keys"] = keys_from(tables(ctx, "key"))
     values["tokens"] = tokens_from(values)
     values["state_dir"] = values["state_dir"] or default_state_dir()
     values["publish_key"], values["publish_key_file"] = _named_key(ctx) or load_or_create_key(values["state_dir"])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .access.named_key import NamedKey
 from .access.rules import Rules
 from .access.token_settings import DEFAULTS, TokenSettings
 from .errors import ConfigError
@@ -42,6 +43,7 @@ class Config:
     workers: int = 1
     prefix: str = ""
     rules: Rules = field(default_factory=Rules)
+    keys: tuple[NamedKey, ...] = ()
     tokens: TokenSettings = DEFAULTS
     cors_origins: tuple[str, ...] = ()
     state_dir: Path = field(default_factory=default_state_dir)

@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import ConfigError
 
-KINDS = ("channel",)  # of tables
+KINDS = ("channel", "key")  # of tables
 
 
 @dataclass(frozen=True, slots=True)

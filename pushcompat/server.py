@@ -102,9 +102,8 @@ class Server:
             sys.exit(1)
 
     def _policy(self, config: Config) -> Policy:
-        return Policy(
-            [config.publish_key.encode()], config.cors_origins, listening.on_loopback(self._sockets), config.rules
-        )
+        loopback = listening.on_loopback(self._sockets)
+        return Policy([config.publish_key.encode()], config.cors_origins, loopback, config.rules, config.keys)
 
     async def _reload(self) -> None:
         """Reads the configuration again, and applies what can change. If it is invalid, nothing changes."""

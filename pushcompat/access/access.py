@@ -14,34 +14,23 @@ from ..errors import RequestError
 from ..message import Message
 from ..wire.request import Fields, Request
 from .grant import Grant
-from .keys import PublishKeys
 from .log import AccessLog
+from .named_key import ROOT
 from .origins import Origins
 from .policy import Policy
+from .publishers import KIND as KEY_KIND
+from .publishers import Publishers
 from .revocations import KIND, Revocations
 
 _REMEMBERED = 256
 
-Verifier = Callable[[Request], Grant | None]
-
 
 class Access:
-    """``signatures``: verifiers of requests that are signed instead of sent with a key. Each returns a grant, or None
-    if the request has no signature of its kind, and raises Unauthorized if the signature is wrong. They are called when
-    the body is complete.
-    """
-
-    def __init__(
-        self,
-        policy: Policy,
-        *,
-        signatures: Sequence[Verifier] = (),
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._signatures = signatures
+    def __init__(self, policy: Policy, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.publishers = Publishers()
         self.revocations = Revocations()
-        self._log = AccessLog({KIND: self.revocations.apply})
+        self._log = AccessLog({KIND: self.revocations.apply, KEY_KIND: self.publishers.apply})
         self._publishers: dict[Fields, Grant] = {}
         self._subscribers: dict[Fields, Grant] = {}
         self._apply(policy)
@@ -54,7 +43,7 @@ class Access:
 
     def _apply(self, policy: Policy) -> None:
         """Creates all that depends on the policy."""
-        self._keys = PublishKeys(policy.publish_keys)
+        self.publishers.configure(policy)
         self._origins = Origins(policy.origins, policy.loopback)
         self.rules = policy.rules
         self.message_rules = policy.rules if policy.rules.change_messages else None  # None: nothing to do for each
@@ -85,12 +74,9 @@ class Access:
         cors = self._origins.cors(request)
         try:
             page = self._origins.check(request)
-            if not publishes:
-                grant = Grant(cors=cors, page=page)
-            elif self._signatures and b"authorization" not in request.fields.headers:
+            grant = self.publishers.admit(request, cors) if publishes else Grant(cors=cors, page=page)
+            if grant is None:
                 return None
-            else:
-                grant = Grant(self._keys.check(request), cors)
         except RequestError as refused:
             refused.cors = cors
             raise
@@ -100,26 +86,26 @@ class Access:
         return grant
 
     def admit_body(self, request: Request) -> Grant:
-        """Like ``admit``, for a request whose signature includes the body. Raises RequestError."""
-        try:
-            for verify in self._signatures:
-                grant = verify(request)
-                if grant is not None:
-                    return grant
-            return Grant(self._keys.check(request), self._origins.cors(request))
-        except RequestError as refused:
-            refused.cors = self._origins.cors(request)
-            raise
-
-    def admit_listing(self, request: Request) -> Grant:
-        """Like ``admit``, for the list of channels, which needs the publish key. Raises RequestError."""
+        """Like ``admit``, for a publish whose body is complete: it is signed, or its grant has ended in the meantime.
+        Raises RequestError.
+        """
         cors = self._origins.cors(request)
         try:
-            self._origins.check(request)
-            return Grant(self._keys.check(request, "listing channels"), cors)
+            return self.publishers.admit_body(request, cors)
         except RequestError as refused:
             refused.cors = cors
             raise
+
+    def admit_listing(self, request: Request) -> Grant:
+        """Like ``admit``, for the list of channels, which needs the root key. Raises RequestError."""
+        cors = self._origins.cors(request)
+        try:
+            self._origins.check(request)
+            self.admit_root(request.fields.headers.get(b"authorization", b""), "listing channels")
+        except RequestError as refused:
+            refused.cors = cors
+            raise
+        return Grant(ROOT, cors)
 
     def preflight(self, request: Request) -> Grant:
         """The grant for OPTIONS, which asks whether a request would be allowed, and which any client may send."""
@@ -139,13 +125,6 @@ class Access:
 
     def admit_root(self, authorization: bytes, what: str) -> None:
         """Checks the header field ``Authorization`` for the root key. ``what`` names the action, for the error. Raises
-        Unauthorized.
+        Unauthorized, or Forbidden for another key.
         """
-        self._keys.check_given(authorization, what)
-
-    def revoke_key(self, key: bytes) -> None:
-        """Makes the key invalid, and all cached grants of publishers."""
-        self._keys.revoke(key)
-        for grant in self._publishers.values():
-            grant.revoke()
-        self._publishers.clear()
+        self.publishers.admit_root(authorization, what)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from .scope import Scope
+
 FOREVER = 1 << 60
 REVOKED = -1
 
@@ -12,6 +16,8 @@ class Grant:
     origin, if it was admitted by its name. ``until``: the tick (whole monotonic second) from which it is no longer
     valid.
 
+    ``scope``: the channels that a publisher may publish to; None: any. ``signed``: it has a signature instead of a key.
+
     ``sub`` and ``jti`` are the subscriber's name and the id of its token; empty if it has none. ``issued_at``: Unix
     seconds at which its token was issued, or the application allowed it; None: unknown.
 
@@ -19,7 +25,7 @@ class Grant:
     key or token that it depends on (revoked, or expired).
     """
 
-    __slots__ = ("cors", "issued_at", "jti", "page", "publisher", "sub", "until")
+    __slots__ = ("cors", "issued_at", "jti", "page", "publisher", "scope", "signed", "sub", "until")
 
     def __init__(
         self,
@@ -31,6 +37,8 @@ class Grant:
         sub: str = "",
         jti: str = "",
         issued_at: float | None = None,
+        scope: Scope | None = None,
+        signed: bool = False,
     ) -> None:
         self.publisher = publisher
         self.cors = cors
@@ -39,6 +47,13 @@ class Grant:
         self.sub = sub
         self.jti = jti
         self.issued_at = issued_at
+        self.scope = scope
+        self.signed = signed
+
+    def check_publish(self, channels: Iterable[str]) -> None:
+        """Raises Forbidden or Unauthorized if one of the channels is not in its scope."""
+        if self.scope is not None:
+            self.scope.check(channels)
 
     def revoke(self) -> None:
         self.until = REVOKED

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .named_key import NamedKey
 from .rules import Rules
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """``publish_keys``: keys that allow everything. ``origins``: origins whose pages may use the server, or ``*``.
-    ``loopback``: only this machine can reach the server. ``rules``: by channel.
+    ``loopback``: only this machine can reach the server. ``rules``: by channel. ``keys``: named ones.
     """
 
     publish_keys: Sequence[bytes] = ()
     origins: Sequence[str] = ()
     loopback: bool = False
     rules: Rules = field(default_factory=Rules)
+    keys: Sequence[NamedKey] = ()

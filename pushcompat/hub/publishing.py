@@ -23,6 +23,7 @@ from hashlib import sha256
 
 from .. import logs
 from ..access.grant import Grant
+from ..access.signatures import REPLAY_S
 from ..errors import BadRequest, RequestError, Unavailable
 from ..logs import Event
 from ..message import Message, format_cursor
@@ -103,10 +104,11 @@ class Publishing:
                 body, media_type, params, max_messages=self._limits.batch_messages, message_bytes=most
             )  # fmt: skip
             names = tuple(dict.fromkeys([draft.channel for draft in messages]))
+        grant.check_publish(names)
         self._apply_rules(messages)
         key = request.idempotency_key.strip()
         if len(key) > _MAX_KEY_CHARACTERS:
-            raise BadRequest(f"an Idempotency-Key has at most {_MAX_KEY_CHARACTERS} characters")
+            raise BadRequest(f"an Idempotency-Key, or a webhook-id, has at most {_MAX_KEY_CHARACTERS} characters")
         idempotency = _idempotency(grant, key, media_type, names, params, body) if key else None
         connection.request = None
         pending = Pending(
@@ -177,6 +179,8 @@ class Publishing:
         except RequestError:
             return False
         name = line[1].decode()
+        if grant.scope is not None and not grant.scope.allows(name):
+            return False
         names = (name,)
         ttl_s: float | None = None
         rules = self._access.message_rules
@@ -409,4 +413,7 @@ def _idempotency(
     given = "\n".join([f"{name}={params.get(name, '')}" for name in _PARAMETERS]) if params else _NO_PARAMETERS
     about = "\n".join([media_type, *names, given, ""]).encode() + body
     digest = about if len(about) <= _SHORT_BYTES else sha256(about).digest()  # short text is its own digest
+    if grant.signed:
+        # Remembered apart from the keys that the publisher sends with its publish key, and for longer
+        return Idempotency(f"{grant.publisher} by signature", key.decode("latin-1"), digest, REPLAY_S)
     return Idempotency(grant.publisher, key.decode("latin-1"), digest)

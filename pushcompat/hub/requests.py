@@ -211,9 +211,11 @@ class Requests:
         # Reject by the head, before the body is read.
         _check_listener(connection)
         names = self._names(request)
-        connection.grant = self._access.admit(request)
+        grant = connection.grant = self._access.admit(request)
+        if grant is not None:
+            grant.check_publish(names)
         request.check_length(self._publishing.body_limit(names))
-        self._publishing.learn(request, head, connection.grant)
+        self._publishing.learn(request, head, grant)
         received = connection.take_input()
         if not received and request.has_body and request.expects_continue:
             self._sockets.write(connection, CONTINUE)
@@ -239,7 +241,9 @@ class Requests:
         if request.fields.chunked:
             request.check_length(self._publishing.body_limit(names))
         if request.complete:
-            grant = connection.grant = connection.grant or self._access.admit_body(request)
+            grant = connection.grant
+            if grant is None or grant.until < self._timers.now:  # signed, or its key was revoked in the meantime
+                grant = connection.grant = self._access.admit_body(request)
             self._publishing.submit(connection, request, names, grant)
 
     def body_timeout(self, connection: Connection) -> None:

@@ -39,11 +39,16 @@ class StoreError(Exception):
 
 
 class Idempotency(msgspec.Struct, frozen=True):
-    """The idempotency key of a publish: a repeat gets the first response. ``digest``: hash of the request."""
+    """The idempotency key of a publish: a repeat gets the first response. ``digest``: hash of the request.
+
+    ``lifetime_s``: remembered for so long, whatever the configured window is, and not forgotten earlier to save memory:
+    beyond the budget such publishes are refused. 0: the configured window.
+    """
 
     publisher: str
     key: str
     digest: bytes
+    lifetime_s: float = 0.0
 
 
 class Publish(msgspec.Struct, eq=False):

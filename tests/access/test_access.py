@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from pushcompat.access.access import Access
-from pushcompat.access.grant import Grant
+from pushcompat.access.named_key import NamedKey
+from pushcompat.access.patterns import Pattern
 from pushcompat.access.policy import Policy
 from pushcompat.errors import Forbidden, Unauthorized
 from pushcompat.wire.request import Request, parse_head
+
+from .signing import SECRET, sign
 
 KEY = b"the-key"
 
@@ -26,7 +29,7 @@ def test_a_publisher_is_admitted_with_a_key_and_a_subscriber_without() -> None:
     publisher, subscriber = access.admit(publish()), access.admit(head("GET"))
     assert publisher is not None
     assert subscriber is not None
-    assert (publisher.publisher, subscriber.publisher) == ("publisher", "")
+    assert (publisher.publisher, subscriber.publisher) == ("root", "")
     with pytest.raises(Unauthorized):
         access.admit(publish("Content-Length: 1"))
 
@@ -34,7 +37,8 @@ def test_a_publisher_is_admitted_with_a_key_and_a_subscriber_without() -> None:
 def test_a_verdict_on_the_same_header_fields_is_remembered() -> None:
     access = Access(Policy([KEY]))
     assert access.admit(publish()) is access.admit(publish())
-    assert access.admit(publish()) is not access.admit(publish("Authorization: Bearer the-key", "X: other"))
+    assert access.admit(head("GET", "X: 1")) is access.admit(head("GET", "X: 1"))
+    assert access.admit(head("GET", "X: 1")) is not access.admit(head("GET", "X: 2"))
 
 
 def test_verdicts_of_several_publishers_are_remembered_side_by_side() -> None:
@@ -55,7 +59,7 @@ def test_a_verdict_dies_with_its_key_wherever_it_is_remembered() -> None:
     access = Access(Policy([KEY, b"another"]))
     grant = access.admit(publish())
     assert grant is not None
-    access.revoke_key(KEY)
+    access.reconfigure(Policy([b"another"]))
     assert grant.until < 0
     with pytest.raises(Unauthorized):
         access.admit(publish())
@@ -65,12 +69,12 @@ def test_a_verdict_dies_with_its_key_wherever_it_is_remembered() -> None:
 def test_a_verdict_dies_when_its_time_is_over() -> None:
     now = 10.0
     access = Access(Policy([KEY]), clock=lambda: now)
-    grant = access.admit(publish())
+    grant = access.admit(head("GET"))
     assert grant is not None
     grant.until = 20
-    assert access.admit(publish()) is grant
+    assert access.admit(head("GET")) is grant
     now = 20.0
-    assert access.admit(publish()) is not grant
+    assert access.admit(head("GET")) is not grant
 
 
 def test_the_number_of_cached_grants_is_bounded() -> None:
@@ -91,23 +95,27 @@ def test_a_refusal_carries_the_lines_that_let_the_page_read_it() -> None:
 
 
 def test_a_signed_request_is_not_admitted_before_its_body() -> None:
-    def verify(request: Request) -> Grant | None:
-        if b"signature" not in request.fields.headers:
-            return None
-        if request.header(b"signature") != bytes(request.body).decode()[::-1]:
-            raise Unauthorized("the signature is wrong")
-        return Grant("signer")
-
-    access = Access(Policy([KEY]), signatures=[verify])
-    signed = publish("Signature: olleh", "Content-Length: 5")
+    key = NamedKey("shop", [Pattern("*")], b"", secrets=[SECRET])
+    access = Access(Policy([KEY], ["https://page.example"], keys=[key]))
+    lines = [f"{name}: {value}" for name, value in sign(b"hello").items()]
+    signed = publish("Origin: https://page.example", "Content-Length: 5", *lines)
     assert access.admit(signed) is None
     signed.feed(b"hello")
-    assert access.admit_body(signed).publisher == "signer"
-    wrong = publish("Signature: olleh", "Content-Length: 5")
+    grant = access.admit_body(signed)
+    assert grant.publisher == "shop"
+    assert b"Access-Control-Allow-Origin: https://page.example" in grant.cors
+    wrong = publish("Content-Length: 5", *lines)
     wrong.feed(b"hallo")
     with pytest.raises(Unauthorized):
         access.admit_body(wrong)
-    with pytest.raises(Unauthorized, match="publish key"):
-        access.admit_body(publish("Content-Length: 0"))
-    with_key = access.admit(publish())
-    assert with_key is not None
+    assert access.admit(publish()) is not None
+
+
+def test_a_publisher_whose_grant_has_ended_is_asked_again_when_its_body_is_complete() -> None:
+    access = Access(Policy([KEY]))
+    request = publish()
+    grant = access.admit(request)
+    assert access.admit_body(request) is grant
+    access.reconfigure(Policy())
+    with pytest.raises(Unauthorized):
+        access.admit_body(request)

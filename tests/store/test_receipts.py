@@ -43,9 +43,9 @@ def test_a_key_is_forgotten_when_its_window_ends_and_its_place_is_free() -> None
     assert isinstance(receipts.find(publish("k"), 59.9), Receipt)
     assert receipts.find(publish("k"), 60.0) is None
     assert isinstance(receipts.find(publish("l"), 60.0), Receipt)
-    assert (len(receipts), receipts._bytes) == (1, _ENTRY_BYTES + 1)
+    assert (len(receipts), receipts._recent.bytes) == (1, _ENTRY_BYTES + 1)
     assert receipts.find(publish("l"), 90.0) is None
-    assert (len(receipts), receipts._bytes, receipts.window_s) == (0, 0, 60.0)
+    assert (len(receipts), receipts._recent.bytes, receipts.window_s) == (0, 0, 60.0)
 
 
 def test_a_key_that_another_process_has_used_again_keeps_nothing_else_longer_and_counts_once() -> None:
@@ -54,7 +54,7 @@ def test_a_key_that_another_process_has_used_again_keeps_nothing_else_longer_and
     receipts.keep(publish("l"), RECEIPT, 30.0)
     receipts.keep(publish("k"), RECEIPT, 70.0)
     assert receipts.find(publish("l"), 90.0) is None
-    assert (len(receipts), receipts._bytes) == (1, _ENTRY_BYTES + 1)
+    assert (len(receipts), receipts._recent.bytes) == (1, _ENTRY_BYTES + 1)
 
 
 @pytest.mark.parametrize("length", [1, 256])
