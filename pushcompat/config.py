@@ -40,6 +40,8 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 8888
     unix_socket: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     workers: int = 1
     prefix: str = ""
     rules: Rules = field(default_factory=Rules)
@@ -64,6 +66,8 @@ class Config:
             raise ConfigError(f"--port {self.port}: a port is a number from 0 (any free one) to 65535")
         if self.presence_webhook is not None:
             _check_webhook(self.presence_webhook, self.presence_secret)
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ConfigError("--tls-key needs --tls-cert, the file of the certificate and its chain")
         if self.unix_socket is not None:
             _check_socket_path(self.unix_socket)
         if self.workers > 1 and self.store == "memory:":

@@ -158,7 +158,8 @@ def _url(config: Config, sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = "localhost"
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}{config.prefix}"
+    scheme = "http" if config.tls_cert is None else "https"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{config.prefix}"
 
 
 def _short(path: Path) -> str:

@@ -59,6 +59,7 @@ FAMILIES: Mapping[str, Family] = {
     "resumes": Family(_C, "Subscriptions resumed from a cursor"),
     "resets": Family(_C, "Reset messages sent because history was lost"),
     "stripped_upgrades": Family(_C, "WebSocket handshakes received without an Upgrade header"),
+    "tls_handshakes": Family(_C, "TLS handshakes that ended, by result", ("result",)),
     "webhooks": Family(_C, "Changes that the receiver of --presence-webhook has accepted"),
     "webhook_failures": Family(_C, "Failed attempts to send it a change"),
     "accept_pauses": Family(_C, "Times accept() was paused because file descriptors ran out"),
@@ -98,6 +99,7 @@ class Metrics:
         self.sent_bytes: Counter[str] = Counter()
         self.refused: Counter[tuple[str, str]] = Counter()  # by reason and status
         self.unsubscribes: Counter[str] = Counter()  # by reason
+        self.tls_handshakes: Counter[str] = Counter()  # by result
         self.messages = 0
         self.publishes = 0
         self.publish_throttled = 0

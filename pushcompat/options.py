@@ -208,6 +208,8 @@ _LISTENING = (
         show_default=True,
     ),
     Setting("unix-socket", "Listen on this Unix socket instead of host and port.", **_PATH),
+    Setting("tls-cert", "Certificate and its chain (PEM), for https and wss; Unix sockets stay plain.", **_PATH),
+    Setting("tls-key", "Its private key (PEM). [default: in the file of --tls-cert]", **_PATH),
     Setting(
         "workers",
         "Worker processes that share the port and the store; auto: one for each usable core.",

@@ -27,6 +27,7 @@ from .logs import Event
 from .metrics import Figures, Metrics, exposition, figures
 from .store import open_store, registry_of
 from .supervisor import Supervisor
+from .tls import Certificate
 from .web import admin, demo
 from .web.app import Views, make_application
 from .web.handover import Handover
@@ -69,11 +70,12 @@ class Server:
     async def serve(self) -> None:
         self._handle_signals()
         config = self._config
+        self._certificate = _certificate(config)
         store = open_store(config.store, config.limits.retention, config.state_dir)
         self._sockets = self._bind()
         pages = _demo_pages(config, self._sockets[0], lambda: self._config.publish_key)
         limits = _within_descriptors(self._own_limits())
-        settings = Settings(limits, self._policy(config), config.prefix)
+        settings = Settings(limits, self._policy(config), config.prefix, self._certificate)
         webhook = _webhook(config, self._metrics)
         views = Views(__version__, config.prefix, self._expose, lambda: hub.not_ready, config.demo)
         administration = admin.Administration(lambda: hub.access, lambda drafts: hub.publish(drafts))
@@ -114,6 +116,8 @@ class Server:
             logs.event(Event.RELOAD, logging.ERROR, detail=f"{error}; the server continues unchanged")
             return
         await self._hub.reconfigure(policy)
+        if self._certificate is not None:
+            self._certificate.reload()
         self._config = config
         for option in sorted(changed - _RELOADED):
             detail = f"--{option} takes effect when the server is restarted"
@@ -258,6 +262,10 @@ def _within_descriptors(limits: Limits) -> Limits:
     most = connections_within(descriptors, limits.max_connections)
     logs.event(Event.DESCRIPTORS, limit=descriptors, max_connections=most)
     return replace(limits, max_connections=most)
+
+
+def _certificate(config: Config) -> Certificate | None:
+    return None if config.tls_cert is None else Certificate(config.tls_cert, config.tls_key)
 
 
 def _webhook(config: Config, metrics: Metrics) -> Webhook | None:

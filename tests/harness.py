@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 
 KEY = "test-publish-key"
 MS = float(os.environ.get("PUSHCOMPAT_TEST_MS", "0.001"))  # a slow machine can stretch all times
+CERTIFICATE = Path(__file__).with_name("tls.pem")  # for localhost and 127.0.0.1, signed by itself; and its key
 PATIENCE_S = 10_000 * MS  # how long anything that must happen may take
 
 
@@ -39,11 +41,12 @@ class Server:
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         first = self.process.stdout.readline().decode()
-        found = re.search(r"listens on http://(.*?):(\d+)(\S*)", first)
+        found = re.search(r"listens on (https?)://(.*?):(\d+)(\S*)", first)
         if found is None:
             raise AssertionError(f"the server did not start: {first}{self.process.stderr.read().decode()}")
-        self.host, self.port, self.prefix = found[1], int(found[2]), found[3]
-        self.url = f"http://{self.host}:{self.port}{self.prefix}"
+        scheme, self.host, self.port, self.prefix = found[1], found[2], int(found[3]), found[4]
+        self.url = f"{scheme}://{self.host}:{self.port}{self.prefix}"
+        self.tls = client_tls() if scheme == "https" else None
         self.log: list[str] = []  # its standard error, line by line
         self._logged = threading.Condition()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
@@ -75,13 +78,13 @@ class Server:
         fields = {"Authorization": f"Bearer {KEY}", "Content-Type": "text/plain"}
         fields.update({name.replace("_", "-"): value for name, value in headers.items()})
         request = urllib.request.Request(f"{self.url}/channels/{channel}", body, fields, method="POST")
-        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S, context=self.tls) as response:
             answer: dict[str, Any] = json.load(response)
         return answer
 
     def metric(self, name: str) -> float:
         """The value of a metric, labels included in ``name`` as they are written; 0 if it is missing."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=PATIENCE_S) as response:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=PATIENCE_S, context=self.tls) as response:
             lines = response.read().decode().splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == name), 0.0)
 
@@ -106,7 +109,7 @@ class Server:
 
     def connect(self, receive_buffer: int | None = None) -> Client:
         """``receive_buffer``: bytes that the kernel may hold for a client that does not read."""
-        return Client(self.host, self.port, receive_buffer)
+        return Client(self.host, self.port, receive_buffer, self.tls)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Ends the process and returns its exit code."""
@@ -124,19 +127,28 @@ class Server:
         return [line for line in self.log if re.search(r"Traceback|ERROR|CRITICAL|Error:|Exception", line)]
 
 
+def client_tls() -> ssl.SSLContext:
+    """Trusts the tests' certificate, and no other."""
+    return ssl.create_default_context(cafile=str(CERTIFICATE))
+
+
 class Client:
     """A blocking socket that speaks HTTP/1.1, read by response, by event, by frame, or to its end.
 
     ``buffer`` has what was received and not read yet; of a chunked body that is what its chunks carry.
     """
 
-    def __init__(self, host: str, port: int, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, receive_buffer: int | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.socket = socket.socket()
         self.socket.settimeout(PATIENCE_S)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
             self.socket.connect((host, port))
+            if tls is not None:
+                self.socket = tls.wrap_socket(self.socket, server_hostname=host)
         except OSError:
             self.socket.close()
             raise

@@ -8,11 +8,8 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from .harness import PATIENCE_S
-
-CERTIFICATE = Path(__file__).with_name("tls.pem")  # for localhost and 127.0.0.1, signed by itself; and its key
+from .harness import CERTIFICATE, PATIENCE_S
 
 
 def server_tls() -> ssl.SSLContext:

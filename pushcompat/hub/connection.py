@@ -1,8 +1,8 @@
 """A connection: a socket, the state of its request, and a cursor over the log.
 
-Who writes what: ``deadline`` and ``bucket`` are the timer wheel's; ``unsent`` and ``last_write`` are written by
-``sockets``; ``channels``, ``client``, ``subscriber`` and ``subscribed_at`` by ``subscribe`` and ``unsubscribe``;
-``cursor`` by ``fanout``, once ``start_at`` has set it. The rest belongs to the current request.
+Who writes what: ``deadline`` and ``bucket`` are the timer wheel's; ``unsent``, ``last_write``, ``socket`` and ``tls``
+are written by ``sockets``; ``channels``, ``client``, ``subscriber`` and ``subscribed_at`` by ``subscribe`` and
+``unsubscribe``; ``cursor`` by ``fanout``, once ``start_at`` has set it. The rest belongs to the current request.
 
 Memory: there may be a hundred thousand of these, so the class has slots and no dict, and only fields that differ
 between connections.
@@ -29,13 +29,22 @@ class Connection:
     __slots__ = (
         "admin", "bucket", "channels", "client", "cursor", "deadline", "encoding", "expires_at", "grant", "heard",
         "ignored_floors", "input", "last_write", "pending_input", "pinged", "poll_template", "request",
-        "request_started", "socket", "state", "subscribed_at", "subscriber", "unsent",
+        "request_started", "socket", "state", "subscribed_at", "subscriber", "tls", "unsent",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.SocketType, now: int, *, admin: bool = True) -> None:
+    def __init__(
+        self,
+        sock: socket.SocketType,
+        now: int,
+        state: State = State.READING_HEAD,
+        *,
+        admin: bool = True,
+        tls: bool = False,
+    ) -> None:
         self.socket = sock
+        self.tls = tls  # the socket encrypts
         self.admin = admin  # its listener takes publishing and administration
-        self.state = State.READING_HEAD
+        self.state = state
         self.bucket = NEVER
         self.deadline = NEVER
         self.unsent: bytes | memoryview | None = None  # bytes not sent yet, or not accepted by the kernel

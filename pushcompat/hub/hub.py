@@ -27,11 +27,13 @@ from ..message import ACCESS_LOG, Message
 from ..metrics import Metrics
 from ..store.base import Idempotency, Lost, Receipt, Store, StoreError
 from ..store.presence import Registry
+from ..tls import Certificate, TLSSocket
 from ..wire import http
 from .ahead import Ahead
 from .connection import Connection, State
 from .context import Context
 from .fanout import Fanout
+from .handshakes import Handshakes
 from .listener import Listener
 from .listing import Listing
 from .loop import Loop
@@ -55,11 +57,12 @@ _LOST_RETRY_S = (0.05, 2.0)  # between two loads of a log that is lost again imm
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Limits, who may do what, and the path prefix."""
+    """Limits, who may do what, the path prefix, and the certificate; None: no TLS."""
 
     limits: Limits
     policy: Policy
     prefix: str = ""
+    certificate: Certificate | None = None
 
 
 class Hub:
@@ -100,7 +103,8 @@ class Hub:
         self._publishing = publishing
         self._requests = requests
         self.access = access
-        self.listener = Listener(context)
+        self.listener = Listener(context, tls=settings.certificate is not None)
+        handshakes = Handshakes(context, settings.certificate)
         self._loop = Loop(
             context,
             receive={
@@ -112,6 +116,7 @@ class Hub:
                 State.CLOSING: streams.receive_last,
             },
             on_timer={
+                State.HANDSHAKING: handshakes.on_timer,
                 State.READING_HEAD: requests.on_timer,
                 State.READING_BODY: requests.body_timeout,
                 State.PUBLISHING: publishing.on_timer,
@@ -120,6 +125,7 @@ class Hub:
                 State.CLOSING: context.sockets.close_timeout,
             },
             resume=requests.resume,
+            handshake=handshakes.proceed,
             publishing=publishing,
             fanout=fanout,
         )
@@ -268,7 +274,7 @@ class Hub:
 
     def take_back(self, sock: socket.socket, received: bytes, admin: bool) -> None:
         """Takes a connection back from Tornado. ``received``: pipelined bytes after the request, possibly none."""
-        connection = Connection(sock, self._context.timers.now, admin=admin)
+        connection = Connection(sock, self._context.timers.now, admin=admin, tls=isinstance(sock, TLSSocket))
         self._context.sockets.watch(connection)
         self._requests.wait(connection)
         if received:

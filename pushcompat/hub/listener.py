@@ -20,7 +20,7 @@ from .. import logs
 from ..errors import Unavailable
 from ..logs import Event
 from ..wire import http
-from .connection import Connection
+from .connection import Connection, State
 from .context import Context
 
 _ACCEPTS = 128  # in one turn of the loop
@@ -31,7 +31,10 @@ _NO_ROOM = Unavailable("the server has reached its maximum number of connections
 
 
 class Listener:
-    def __init__(self, context: Context) -> None:
+    """``tls``: connections begin with a TLS handshake, except on Unix sockets."""
+
+    def __init__(self, context: Context, *, tls: bool = False) -> None:
+        self._tls = tls
         self._sockets = context.sockets
         self._timers = context.timers
         self._metrics = context.metrics
@@ -72,9 +75,11 @@ class Listener:
         if sock.fileno() != -1:  # otherwise it was closed during a pause
             kind = sock.family, sock.type, sock.proto
             admin = sock not in self._public
-            IOLoop.current().add_handler(sock, lambda _fd, _events: self._accept(sock, kind, admin), IOLoop.READ)
+            tls = self._tls and sock.family != socket.AF_UNIX
+            state = State.HANDSHAKING if tls else State.READING_HEAD
+            IOLoop.current().add_handler(sock, lambda _fd, _events: self._accept(sock, kind, state, admin), IOLoop.READ)
 
-    def _accept(self, listening: socket.socket, kind: tuple[int, int, int], admin: bool) -> None:
+    def _accept(self, listening: socket.socket, kind: tuple[int, int, int], state: State, admin: bool) -> None:
         until = self._timers.now + self._head_s
         for _ in range(_ACCEPTS):
             try:
@@ -100,7 +105,7 @@ class Listener:
             sock.setblocking(False)
             if not _INHERITS:
                 prepare(sock, self._unsent_bytes)
-            connection = Connection(sock, self._timers.now, admin=admin)
+            connection = Connection(sock, self._timers.now, state, admin=admin)
             self._sockets.watch(connection)
             self._timers.set(connection, until)
 

@@ -22,5 +22,6 @@ class CloseReason(StrEnum):
     UNSENT_BUDGET = "unsent_budget"  # too many unsent bytes in total, and this client was the slowest
     CLOSE_TIMEOUT = "close_timeout"  # the client did not close its side in time; never for a subscription
     IDLE_TIMEOUT = "idle_timeout"  # no request arrived on the connection; never for a subscription
+    HANDSHAKE_FAILED = "handshake_failed"  # of TLS, or not complete in time; never for a subscription
     REFUSED = "refused"  # an error response ended the connection
     INTERNAL_ERROR = "internal_error"  # a bug of the server; there is a traceback in the log

@@ -24,21 +24,20 @@ from typing import Any
 
 from .. import logs
 from ..limits import Limits
+from ..tls import BLOCKED, Certificate, end, has_unread
 from .connection import Connection, State
 from .poller import HANGUP, READ, WRITE, make_poller
 from .reasons import CloseReason
 from .selector import LoopSelector
 from .timers import TimerWheel
 
-# All of these mean "would block".
-BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
 _BODY_BYTES = 64 * 1024  # in one read, while a body is received
 _READ_BYTES = 4 * 1024  # otherwise: more than nearly any head. A larger buffer costs half a microsecond each time
 _SLICE = 64  # connections that are read before their input is handled
 _LEAST_SEND_BYTES = 16 * 1024  # of one send, when the budget for unsent bytes is half used up
 
-_READING_HEAD, _STREAMING, _CLOSED = State.READING_HEAD, State.STREAMING, State.CLOSED
+_HANDSHAKING, _READING_HEAD = State.HANDSHAKING, State.READING_HEAD
+_STREAMING, _CLOSED = State.STREAMING, State.CLOSED
 
 Input = list[tuple[Connection, bytes]]
 
@@ -62,6 +61,7 @@ class Sockets:
         self._written: list[Connection] = []  # with bytes for ``flush_writes``
         self._ready: deque[tuple[Connection, int]] = deque()  # reported, not read yet
         self._reread: dict[Connection, int] = {}  # to read again without a report, with their events
+        self.handshaking: deque[Connection] = deque()  # reported, to continue their TLS handshake
         self._buffer = memoryview(bytearray(_BODY_BYTES))
         self._buffers: dict[int, list[int]] = {}  # buffers of unsent bytes, by id: [users, size]
         self.unsent_bytes = 0  # of all buffers
@@ -91,13 +91,32 @@ class Sockets:
 
     def watch(self, connection: Connection) -> None:
         self._poller.watch(connection, READ)
+        if connection.tls:
+            self._reread[connection] = READ  # what is decrypted already, no poller reports
+
+    def watch_handshake(self, connection: Connection, events: int) -> None:
+        """READ or WRITE, as OpenSSL asks for."""
+        self._poller.watch(connection, events)
+
+    def encrypt(self, connection: Connection, certificate: Certificate) -> None:
+        """Encrypts the connection from now on, handshake first. Raises OSError, with the connection closed."""
+        self._poller.forget(connection)
+        try:
+            connection.socket = certificate.wrap(connection.socket)
+        except OSError:
+            connection.move(_CLOSED)
+            self._timers.cancel(connection)
+            raise
+        connection.tls = True
+        self._poller.watch(connection, READ)
 
     def detach(self, connection: Connection) -> socket.socket:
         """Detaches and returns the open socket."""
         self._unwatch(connection)
         connection.move(State.CLOSED)
         self._timers.cancel(connection)
-        return socket.socket(fileno=connection.socket.detach())
+        sock = connection.socket
+        return sock if isinstance(sock, ssl.SSLSocket) else socket.socket(fileno=sock.detach())
 
     def pause(self, connection: Connection) -> None:
         """Stops reading from the connection, until ``resume``."""
@@ -148,6 +167,9 @@ class Sockets:
             state = connection.state
             if state is _CLOSED or connection in self._paused:
                 continue
+            if state is _HANDSHAKING:
+                self.handshaking.append(connection)
+                continue
             if connection.unsent is not None:
                 self._flush(connection)
                 continue
@@ -157,14 +179,17 @@ class Sockets:
         return received
 
     def _read(self, connection: Connection, events: int, state: State) -> bytes:
-        """Returns the input of one read. Only this method decides whether a socket is drained: without TLS, after a
-        read that did not fill its buffer, unless the client has closed its side.
+        """Returns the input of one read. Only this method decides whether a socket is drained: after a read that did
+        not fill its buffer, unless the client has closed its side; with TLS, when a read would block.
         """
         size = _READ_BYTES if connection.request is None else _BODY_BYTES
         if state is _STREAMING:
             size = min(self._limits.stream_input_bytes, _BODY_BYTES)
         try:
             got = connection.socket.recv_into(self._buffer, size)
+        except ssl.SSLWantWriteError:
+            self._wait_to_write(connection)
+            return b""
         except BLOCKED:
             return b""
         except OSError:
@@ -173,7 +198,7 @@ class Sockets:
         if not got:
             self._half_closed(connection)
             return b""
-        if got == size or events & HANGUP:
+        if got == size or events & HANGUP or connection.tls:
             self._reread[connection] = events
         if state is _STREAMING:
             self._throttle(connection, got)
@@ -181,10 +206,7 @@ class Sockets:
 
     def has_unread(self, connection: Connection) -> bool:
         """Whether the client has sent bytes that were not read yet."""
-        try:
-            return bool(connection.socket.recv(1, socket.MSG_PEEK))
-        except OSError:
-            return False
+        return has_unread(connection.socket)
 
     def _throttle(self, connection: Connection, got: int) -> None:
         heard = self._heard[connection] = self._heard.get(connection, 0) + got
@@ -275,7 +297,7 @@ class Sockets:
             connection.unsent = unsent[sent:]
             return
         self._release_unsent(connection)
-        self._poller.watch(connection, READ)
+        self.watch(connection)
         self._flushed(connection)
 
     def _flushed(self, connection: Connection) -> None:
@@ -314,6 +336,10 @@ class Sockets:
         self._poller.watch(connection, WRITE)
         if self.unsent_bytes > self._limits.unsent_budget_bytes:
             self._cut_slowest()
+
+    def _wait_to_write(self, connection: Connection) -> None:
+        """OpenSSL has something to write that is not ours: as with unsent bytes, but none."""
+        self._buffer_unsent(connection, memoryview(b""))
 
     def _append_unsent(self, connection: Connection, data: bytes | memoryview) -> None:
         unsent = connection.unsent
@@ -383,7 +409,10 @@ class Sockets:
         if connection.input is not None and not connection.input.finished:
             return
         try:
-            connection.socket.shutdown(socket.SHUT_WR)
+            connection.socket = end(connection.socket)
+            connection.tls = False
+        except ssl.SSLWantWriteError:
+            self._wait_to_write(connection)
         except OSError:
             self.abort(connection, CloseReason.CONNECTION_RESET)
 

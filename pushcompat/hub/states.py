@@ -1,5 +1,6 @@
 """The states of a connection:
 
+    HANDSHAKING   the TLS handshake is not complete; connections without TLS begin in the next state
     READING_HEAD  waits for a complete request head. A long-poll client between two polls is in this state too, and
                   keeps its subscription for a while, so that it counts as a subscriber and its next poll is cheap.
     READING_BODY  waits for the rest of the body of a publish
@@ -11,6 +12,7 @@
 
 and the transitions between them (drawn from ``TRANSITIONS``, and compared with it by a test):
 
+    HANDSHAKING  -> READING_HEAD CLOSING CLOSED
     READING_HEAD -> READING_BODY PUBLISHING POLLING STREAMING CLOSING CLOSED
     READING_BODY -> READING_HEAD PUBLISHING CLOSING CLOSED
     PUBLISHING   -> READING_HEAD CLOSING CLOSED
@@ -30,16 +32,18 @@ from enum import IntEnum
 
 
 class State(IntEnum):  # int, for its fast hash: Enum's is a Python function, and states are often looked up
-    READING_HEAD = 1
-    READING_BODY = 2
-    PUBLISHING = 3
-    POLLING = 4
-    STREAMING = 5
-    CLOSING = 6
-    CLOSED = 7
+    HANDSHAKING = 1
+    READING_HEAD = 2
+    READING_BODY = 3
+    PUBLISHING = 4
+    POLLING = 5
+    STREAMING = 6
+    CLOSING = 7
+    CLOSED = 8
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
+    State.HANDSHAKING: frozenset({State.READING_HEAD, State.CLOSING, State.CLOSED}),
     State.READING_HEAD: frozenset(
         {State.READING_BODY, State.PUBLISHING, State.POLLING, State.STREAMING, State.CLOSING, State.CLOSED}
     ),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
@@ -26,6 +27,7 @@ from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
 from ..limits import Limits
 from ..logs import log
+from ..tls import BLOCKED, TLSSocket, end
 from ..wire.request import origin_form
 from .app import BODY_BYTES
 
@@ -52,11 +54,20 @@ class HandedStream(IOStream):
         if self._returning:
             return None
         if not self._received:
-            return super().read_from_fd(buf)
+            try:
+                return super().read_from_fd(buf)
+            except BLOCKED:
+                return None
         taken = min(len(buf), len(self._received))
         buf[:taken] = self._received[:taken]
         self._received = self._received[taken:]
         return taken
+
+    def write_to_fd(self, data: memoryview) -> int:
+        try:
+            return super().write_to_fd(data)
+        except BLOCKED:
+            return 0
 
     def set_nodelay(self, value: bool) -> None:
         """Does nothing: the hub has set TCP_NODELAY, and Tornado would clear it after each response."""
@@ -85,7 +96,7 @@ class _Context:
 
     remote_ip: str
     admin: bool
-    protocol: str = "http"
+    protocol: str
 
 
 class Handover:
@@ -106,7 +117,8 @@ class Handover:
         # One request, and one read more, which may contain the next request.
         buffer_bytes = self._limits.head_bytes + BODY_BYTES + _READ_BYTES
         stream = HandedStream(sock, received, buffer_bytes, self._end)
-        context = _Context(str(address[0]) if isinstance(address, tuple) else "", admin)
+        protocol = "https" if isinstance(sock, TLSSocket) else "http"
+        context = _Context(str(address[0]) if isinstance(address, tuple) else "", admin, protocol)
         self._start(self._serve(stream, context), stream.close)
 
     async def close(self) -> None:
@@ -152,12 +164,29 @@ class Handover:
         """Reads until the client closes its side, and ignores what it reads."""
         receive = asyncio.get_running_loop().sock_recv_into
         try:
-            sock.shutdown(socket.SHUT_WR)
             async with asyncio.timeout(self._limits.closing_s):
-                while await receive(sock, self._ignored):
-                    await asyncio.sleep(0)  # a client that sends as fast as it can gets one read in each turn
+                with await _end(sock) as ended:
+                    while await receive(ended, self._ignored):
+                        await asyncio.sleep(0)  # a client that sends as fast as it can gets one read in each turn
         except (OSError, TimeoutError):
             pass
+
+
+async def _end(sock: socket.socket) -> socket.socket:
+    while True:
+        try:
+            return socket.socket(fileno=end(sock).detach())
+        except ssl.SSLWantWriteError:
+            await _until_writable(sock)
+
+
+async def _until_writable(sock: socket.socket) -> None:
+    loop, writable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_writer(sock, writable.set)
+    try:
+        await writable.wait()
+    finally:
+        loop.remove_writer(sock)
 
 
 class _OriginForm(httputil.HTTPMessageDelegate):

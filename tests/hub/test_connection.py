@@ -13,8 +13,11 @@ import pytest
 from pushcompat.hub import states as module
 from pushcompat.hub.connection import TRANSITIONS, Connection, IllegalTransition, State
 
-H, B, P, L, S, G, C = State  # READING_HEAD, READING_BODY, PUBLISHING, POLLING, STREAMING, CLOSING, CLOSED
+T, H, B, P, L, S, G, C = (
+    State  # HANDSHAKING, READING_HEAD, READING_BODY, PUBLISHING, POLLING, STREAMING, CLOSING, CLOSED
+)
 EXPECTED = {
+    T: {H, G, C},
     H: {B, P, L, S, G, C},
     B: {H, P, G, C},
     P: {H, G, C},
@@ -30,9 +33,9 @@ FORBIDDEN = [pair for pair in product(State, State) if pair not in ALLOWED]
 
 
 def paths() -> dict[State, list[State]]:
-    """The shortest way to each state from the first one, HEAD."""
-    found: dict[State, list[State]] = {State.READING_HEAD: []}
-    edge = [State.READING_HEAD]
+    """The shortest way to each state from the first one, HANDSHAKING."""
+    found: dict[State, list[State]] = {State.HANDSHAKING: []}
+    edge = [State.HANDSHAKING]
     while edge:
         state = edge.pop(0)
         for after in sorted(TRANSITIONS[state], key=lambda s: s.name):
@@ -46,7 +49,7 @@ def paths() -> dict[State, list[State]]:
 def connection() -> Iterator[Connection]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        yield Connection(ours, 0)
+        yield Connection(ours, 0, State.HANDSHAKING)
 
 
 def bring(connection: Connection, state: State) -> None:
@@ -55,8 +58,10 @@ def bring(connection: Connection, state: State) -> None:
     assert connection.state is state
 
 
-def test_a_connection_begins_by_waiting_for_a_request(connection: Connection) -> None:
-    assert connection.state is State.READING_HEAD
+def test_a_connection_without_tls_begins_by_waiting_for_a_request() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert Connection(ours, 0).state is State.READING_HEAD
 
 
 def test_every_state_has_its_row_and_can_be_reached() -> None:
