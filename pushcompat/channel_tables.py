@@ -6,13 +6,14 @@ believes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Any
 
 from .access.patterns import Pattern
 from .access.rules import ANY_KEY, ANYONE, NO_ONE, Rule, Rules, Subscribe
 from .config_file import Table
+from .errors import ConfigError
 from .units import BYTES, COUNT, RATE, SECONDS, Unit
 from .wire.names import NAME
 
@@ -20,26 +21,51 @@ PUBLISH = {"keys": ANY_KEY, "open": ANYONE, "nobody": NO_ONE}
 _SUBSCRIBE = ", ".join(f'"{who.value}"' for who in Subscribe)
 
 
-def default_rule(publish: str, subscribe: str) -> Rule:
-    """The rule of all channels that have no table, from the options."""
-    return Rule(Pattern("*"), PUBLISH[publish], Subscribe(subscribe))
-
-
-def rules_from(tables: Iterable[Table], default: Rule) -> Rules:
-    """The rules of the tables, in their order. Raises ConfigError, with the line and what to write instead."""
+def rules_from(
+    tables: Iterable[Table], publish: str = "keys", subscribe: str | None = None, *, tokens: bool, asks: bool
+) -> Rules:
+    """The rules of the tables, in their order; the options ``publish`` and ``subscribe`` are the default rule.
+    ``tokens``: there are keys to verify tokens with. ``asks``: the application can be asked. Raises ConfigError, with
+    the line and what to write instead.
+    """
+    lacks = {} if tokens else {Subscribe.TOKEN: "--token-key-file or $PUSHCOMPAT_TOKEN_KEY"}
+    lacks |= {} if asks else {Subscribe.ASK: "--authorize-url"}
+    default = Rule(Pattern("*"), PUBLISH[publish], _default_subscribe(subscribe, tokens, asks))
+    if default.subscribe in lacks:
+        raise ConfigError(f"--subscribe {subscribe} needs {lacks[default.subscribe]}")
     rules: list[Rule] = []
     for table in tables:
         rule = _rule(table, default)
-        for earlier in rules:
-            if earlier.pattern.covers(rule.pattern):
-                raise table.error(
-                    f"pattern {rule.pattern.text!r} is never used, because {earlier.pattern.text!r} in line"
-                    f" {earlier.line} matches the same channels and the first match wins; move it above that line, or"
-                    " remove it",
-                    "pattern",
-                )
+        if rule.subscribe in lacks:
+            raise table.error(f'subscribe = "{rule.subscribe.value}" needs {lacks[rule.subscribe]}', "subscribe")
+        _check_is_used(table, rule, rules)
         rules.append(rule)
     return Rules(tuple(rules), default)
+
+
+def _default_subscribe(given: str | None, tokens: bool, asks: bool) -> Subscribe:
+    """By option; without it, as the server can check. Raises ConfigError."""
+    if given is not None:
+        return Subscribe(given)
+    if tokens and asks:
+        raise ConfigError(
+            "both token keys and --authorize-url are set: say which is for channels without a rule, with --subscribe"
+            " token or --subscribe ask"
+        )
+    if tokens:
+        return Subscribe.TOKEN
+    return Subscribe.ASK if asks else Subscribe.OPEN
+
+
+def _check_is_used(table: Table, rule: Rule, before: Sequence[Rule]) -> None:
+    """An earlier rule for the same channels would leave the channels less protected than this one says."""
+    for earlier in before:
+        if earlier.pattern.covers(rule.pattern):
+            raise table.error(
+                f"pattern {rule.pattern.text!r} is never used, because {earlier.pattern.text!r} in line {earlier.line}"
+                " matches the same channels and the first match wins; move it above that line, or remove it",
+                "pattern",
+            )
 
 
 def _rule(table: Table, default: Rule) -> Rule:

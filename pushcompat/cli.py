@@ -20,7 +20,7 @@ from click.core import ParameterSource
 
 from . import logs, place
 from .build import VERSION
-from .channel_tables import default_rule, rules_from
+from .channel_tables import rules_from
 from .client.dial import Endpoint
 from .config import Config
 from .errors import ConfigError
@@ -132,9 +132,15 @@ def serve(ctx: click.Context, /, **values: Any) -> None:
 def _configuration(ctx: click.Context) -> Config:
     values = dict(ctx.params)
     values["limits"] = limits_from(values)
-    values["rules"] = rules_from(tables(ctx, "channel"), default_rule(values.pop("publish"), values.pop("subscribe")))
     values["keys"] = keys_from(tables(ctx, "key"))
     values["tokens"] = tokens_from(values)
+    values["rules"] = rules_from(
+        tables(ctx, "channel"),
+        values.pop("publish"),
+        values.pop("subscribe"),
+        tokens=values["tokens"].given,
+        asks=values.get("authorize_url") is not None,
+    )
     values["state_dir"] = values["state_dir"] or default_state_dir()
     values["publish_key"], values["publish_key_file"] = _named_key(ctx) or load_or_create_key(values["state_dir"])
     return Config(**values)

@@ -233,11 +233,10 @@ _ACCESS = (
     ),
     Setting(
         "subscribe",
-        "Who may subscribe to channels without a rule: open (anyone), token, ask (the application decides) or nobody.",
+        "Who may subscribe to channels without a rule: open (anyone), token, ask (the application decides) or nobody. "
+        "[default: token if there are token keys, otherwise open]",
         type=click.Choice([who.value for who in Subscribe]),
         metavar="WHO",
-        default="open",
-        show_default=True,
     ),
     Setting(
         "cors-origin",

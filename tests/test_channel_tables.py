@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from pushcompat.access.rules import ANY_KEY, ANYONE, NO_ONE, Rule, Rules, Subscribe
-from pushcompat.channel_tables import default_rule, rules_from
+from pushcompat.access.rules import ANY_KEY, ANYONE, NO_ONE, Rules, Subscribe
+from pushcompat.channel_tables import rules_from
 from pushcompat.config_file import read_config
 from pushcompat.errors import ConfigError
 
-DEFAULT = default_rule("keys", "open")
 
-
-def rules(tmp_path: Path, text: str, default: Rule = DEFAULT) -> Rules:
+def rules(
+    tmp_path: Path, text: str, publish: str = "keys", subscribe: str = "open", tokens: bool = True, asks: bool = True
+) -> Rules:
     path = tmp_path / "push.toml"
     path.write_text(text)
-    return rules_from(read_config(path, ())[1], default)
+    return rules_from(read_config(path, ())[1], publish, subscribe, tokens=tokens, asks=asks)
 
 
 def test_a_table_is_a_rule(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_what_a_table_does_not_say_is_as_the_options_say(tmp_path: Path) -> None
     text = '[[channel]]\npattern = "a"'
     (rule,) = rules(tmp_path, text).rules
     assert (rule.publish, rule.subscribe) == (ANY_KEY, Subscribe.OPEN)
-    (rule,) = rules(tmp_path, text, default_rule("open", "token")).rules
+    (rule,) = rules(tmp_path, text, "open", "token").rules
     assert (rule.publish, rule.subscribe) == (ANYONE, Subscribe.TOKEN)
     limits = (rule.history, rule.history_age_s, rule.message_bytes, rule.refetch_rate, rule.ttl_s)
     assert limits == (None,) * 5
@@ -67,14 +67,35 @@ def test_a_refetch_rate_of_the_server_can_be_switched_off(tmp_path: Path) -> Non
 
 def test_a_sub_needs_subscribers_that_have_a_name_by_option_or_by_table(tmp_path: Path) -> None:
     text = '[[channel]]\npattern = "user:{sub}"\n'
-    assert rules(tmp_path, text, default_rule("keys", "ask"))
+    assert rules(tmp_path, text, subscribe="ask")
     with pytest.raises(ConfigError, match=r"line 3: .* needs subscribe"):
-        rules(tmp_path, text + 'subscribe = "nobody"', default_rule("keys", "token"))
+        rules(tmp_path, text + 'subscribe = "nobody"', subscribe="token")
 
 
 def test_the_options_are_the_default_rule() -> None:
-    rule = default_rule("open", "nobody")
+    rule = rules_from((), "open", "nobody", tokens=False, asks=False).default
     assert (rule.pattern.text, rule.publish, rule.subscribe) == ("*", ANYONE, Subscribe.NOBODY)
+
+
+def test_subscribing_needs_what_the_server_can_check_unless_an_option_says_otherwise() -> None:
+    def default(subscribe: str | None, tokens: bool, asks: bool) -> Subscribe:
+        return rules_from((), "keys", subscribe, tokens=tokens, asks=asks).default.subscribe
+
+    assert default(None, False, False) is Subscribe.OPEN
+    assert default(None, True, False) is Subscribe.TOKEN
+    assert default(None, False, True) is Subscribe.ASK
+    assert default("open", True, False) is Subscribe.OPEN
+    assert default("token", True, True) is Subscribe.TOKEN
+    with pytest.raises(ConfigError, match="say which is for channels without a rule, with --subscribe token or"):
+        default(None, True, True)
+
+
+def test_a_rule_that_the_server_could_not_check_is_refused(tmp_path: Path) -> None:
+    for who, option in {"token": "--token-key-file or $PUSHCOMPAT_TOKEN_KEY", "ask": "--authorize-url"}.items():
+        with pytest.raises(ConfigError, match=re.escape(f'line 3: subscribe = "{who}" needs {option}')):
+            rules(tmp_path, f'[[channel]]\npattern = "a"\nsubscribe = "{who}"', tokens=False, asks=False)
+        with pytest.raises(ConfigError, match=re.escape(f"--subscribe {who} needs {option}")):
+            rules(tmp_path, "", subscribe=who, tokens=False, asks=False)
 
 
 ANY = '[[channel]]\npattern = "a.*"\n'
