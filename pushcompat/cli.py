@@ -24,6 +24,7 @@ from .channel_tables import rules_from
 from .client.dial import Endpoint
 from .config import Config
 from .errors import ConfigError
+from .hook_tables import hooks_from
 from .key_tables import keys_from
 from .options import (
     LISTEN,
@@ -132,6 +133,7 @@ def serve(ctx: click.Context, /, **values: Any) -> None:
 def _configuration(ctx: click.Context) -> Config:
     values = dict(ctx.params)
     values["limits"] = limits_from(values)
+    values["hooks"] = hooks_from(tables(ctx, "hook"))
     values["keys"] = keys_from(tables(ctx, "key"))
     values["tokens"] = tokens_from(values)
     values["rules"] = rules_from(

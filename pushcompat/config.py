@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .access.hooks import Hook
 from .access.named_key import NamedKey
 from .access.rules import Rules
 from .access.token_settings import DEFAULTS, TokenSettings
@@ -47,6 +48,7 @@ class Config:
     rules: Rules = field(default_factory=Rules)
     keys: tuple[NamedKey, ...] = ()
     tokens: TokenSettings = DEFAULTS
+    hooks: tuple[Hook, ...] = ()
     cors_origins: tuple[str, ...] = ()
     state_dir: Path = field(default_factory=default_state_dir)
     store: str = "sqlite:"

@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import ConfigError
 
-KINDS = ("channel", "key")  # of tables
+KINDS = ("channel", "hook", "key")  # of tables
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,8 @@ class Limits:
     stream_input_bytes: int = 2 * 1024  # read from one stream in a second; input on streams has no meaning
     max_connections: int | None = None  # beyond it subscribers get 503; None: by the limit of open files
     max_visits: int = 256  # subscribers visited, and sockets read, in one turn of the loop
+    hook_body_bytes: int = 1024 * 1024  # of a received webhook; GitHub's may be larger than a message
+    hook_budget_bytes: int = 32 * 1024 * 1024  # of all webhooks that are being received
     refetch_rate: float | None = None  # refetches a second that the application can serve; None: no spread
     retention: Retention = field(default_factory=Retention)
 

@@ -62,6 +62,8 @@ FAMILIES: Mapping[str, Family] = {
     "tls_handshakes": Family(_C, "TLS handshakes that ended, by result", ("result",)),
     "webhooks": Family(_C, "Changes that the receiver of --presence-webhook has accepted"),
     "webhook_failures": Family(_C, "Failed attempts to send it a change"),
+    "hook_requests": Family(_C, "Webhooks of others received and accepted", ("hook",)),
+    "hook_refused": Family(_C, "Webhooks of others refused", ("hook", "reason")),
     "accept_pauses": Family(_C, "Times accept() was paused because file descriptors ran out"),
     "delivery_pass_duration_seconds": Family(_H, "Time from a publish to the end of its delivery pass"),
 }
@@ -108,6 +110,8 @@ class Metrics:
         self.stripped_upgrades = 0
         self.webhooks = 0
         self.webhook_failures = 0
+        self.hook_requests: Counter[str] = Counter()  # by hook
+        self.hook_refused: Counter[tuple[str, str]] = Counter()  # by hook and reason
         self.accept_pauses = 0
         self.delivery_pass_duration_seconds = Durations()
 

@@ -360,6 +360,8 @@ _LIMITS = (
         125,
         "Maximum size of a WebSocket message from a client.",
     ),
+    _limit("hook-body-limit", BYTES, "hook_body_bytes", 1, "Maximum size of the body of a received webhook."),
+    _limit("hook-budget", BYTES, "hook_budget_bytes", 1, "Maximum size of all webhooks that a process is receiving."),
     _limit("head-limit", BYTES, "head_bytes", 1024, "Maximum size of request line and header together."),
     _limit("head-timeout", SECONDS, "head_s", 1, "Time limit for receiving a request's header."),
     _limit("body-timeout", SECONDS, "body_s", 1, "Time limit for receiving a request's body."),

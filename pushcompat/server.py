@@ -24,11 +24,13 @@ from .errors import ConfigError
 from .hub import Hub, LoopSelector, Settings
 from .limits import Limits
 from .logs import Event
+from .message import Message, format_cursor
 from .metrics import Figures, Metrics, exposition, figures
 from .store import open_store, registry_of
+from .store.base import Idempotency
 from .supervisor import Supervisor
 from .tls import Certificate
-from .web import admin, demo
+from .web import admin, demo, hooks
 from .web.app import Views, make_application
 from .web.handover import Handover
 from .web.webhook import Webhook, signing_key
@@ -80,6 +82,8 @@ class Server:
         views = Views(__version__, config.prefix, self._expose, lambda: hub.not_ready, config.demo)
         administration = admin.Administration(lambda: hub.access, lambda drafts: hub.publish(drafts))
         routes = admin.routes(administration, config.prefix)
+        self._hooks = hooks.Hooks(config.hooks, limits, self._publish_hook, self._metrics, self._message_bytes)
+        routes += hooks.routes(config.prefix, self._hooks)
         handover = Handover(make_application(views, *routes, *pages), limits)
         self._hub = hub = Hub(
             store, settings, self._metrics, handover.hand_over, self._selector, registry_of(store), webhook
@@ -119,10 +123,21 @@ class Server:
         if self._certificate is not None:
             self._certificate.reload()
         self._config = config
+        self._hooks.reconfigure(config.hooks)
         for option in sorted(changed - _RELOADED):
             detail = f"--{option} takes effect when the server is restarted"
             logs.event(Event.RELOAD, logging.WARNING, detail=detail)
         logs.event(Event.RELOAD, detail="keys, rules and origins are those of the configuration now")
+
+    async def _publish_hook(self, hook: str, drafts: Sequence[Message], replay_key: str | None) -> str:
+        """``hooks.Publish``."""
+        idempotency = None if replay_key is None else Idempotency(f"hook:{hook}", replay_key, b"")
+        receipt = await self._hub.publish(drafts, idempotency)
+        return format_cursor(receipt.epoch, receipt.sequence)
+
+    def _message_bytes(self, channel: str) -> int:
+        own = self._config.rules.of(channel).message_bytes
+        return self._config.limits.message_bytes if own is None else own
 
     async def _expose(self) -> bytes:
         return exposition(await self._all_figures())

@@ -106,7 +106,10 @@ class Handover:
         self._application = application
         self._limits = limits
         self._parameters = HTTP1ConnectionParameters(
-            max_header_size=limits.head_bytes, max_body_size=BODY_BYTES, body_timeout=limits.body_s
+            max_header_size=limits.head_bytes,
+            max_body_size=BODY_BYTES,
+            body_timeout=limits.body_s,
+            chunk_size=_READ_BYTES,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
