@@ -16,11 +16,14 @@ from setuptools import setup
 # IntEnum, hub/selector a class that inherits from the standard library, hub/pending, wire/chunk and wire/item have
 # structs of msgspec, and a thread of logs would crash the process at its end.
 COMPILED = {
-    "access": ["access", "grant", "keys", "named_key", "origins", "patterns", "publishers", "scope"],
+    "access": [
+        "access", "credentials", "grant", "keys", "named_key", "origins", "patterns", "publishers", "scope",
+        "subscribers",
+    ],
     "hub": [
-        "channel", "chunks", "connection", "context", "fanout", "history", "listener", "loop", "message_rules",
-        "poller", "polls", "presence", "publishing", "reasons", "requests", "responses", "sockets", "streams",
-        "subscriptions", "timers",
+        "admission", "channel", "chunks", "connection", "context", "fanout", "history", "listener", "loop",
+        "message_rules", "poller", "polls", "presence", "publishing", "reasons", "requests", "responses", "sockets",
+        "streams", "subscriptions", "timers",
     ],
     "store": ["receipts"],
     "wire": [

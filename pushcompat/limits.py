@@ -48,6 +48,11 @@ class Limits:
     unsent_budget_bytes: int = 64 * 1024 * 1024  # most unsent bytes of all connections in this process
     stream_input_bytes: int = 2 * 1024  # read from one stream in a second; input on streams has no meaning
     max_connections: int | None = None  # beyond it subscribers get 503; None: by the limit of open files
+    verify_share: float = 0.25  # of the time of a process, for the signatures of tokens
+    authorize_s: float = 5.0  # for the application's answer; clients give a connection 10 s
+    authorize_at_once: int = 16  # questions to the application at the same time
+    authorize_ttl_s: float = 300.0  # how long an answer is kept that does not say
+    authorize_most_s: float = 86400.0  # and one that does
     max_visits: int = 256  # subscribers visited, and sockets read, in one turn of the loop
     hook_body_bytes: int = 1024 * 1024  # of a received webhook; GitHub's may be larger than a message
     hook_budget_bytes: int = 32 * 1024 * 1024  # of all webhooks that are being received

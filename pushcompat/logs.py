@@ -42,7 +42,6 @@ class Event(StrEnum):
     UNSUBSCRIBE = "unsubscribe"
     PUBLISH = "publish"
     REFUSED = "refused"
-    TOKEN_IGNORED = "token_ignored"
     LOG_LOST = "log_lost"
     LOG_DAMAGED = "log_damaged"
     LOG_RENEWED = "log_renewed"

@@ -41,6 +41,7 @@ FAMILIES: Mapping[str, Family] = {
     "retained_messages": Family(_G, "Messages currently retained", merge=max),
     "retained_bytes": Family(_G, "Bytes counted against --history-bytes", merge=max),
     "unsent_bytes": Family(_G, "Bytes not yet accepted by the kernel"),
+    "admitting": Family(_G, "Subscribers whose token is not verified yet, or about whom the application is asked"),
     "log_last_sequence": Family(_G, "Sequence number of the last message", merge=max),
     "idempotency_keys": Family(_G, "Idempotency-Keys currently remembered", merge=max),
     "idempotency_window_seconds": Family(_G, "How long a repeated publish is currently recognised", merge=min),
@@ -60,6 +61,10 @@ FAMILIES: Mapping[str, Family] = {
     "resets": Family(_C, "Reset messages sent because history was lost"),
     "stripped_upgrades": Family(_C, "WebSocket handshakes received without an Upgrade header"),
     "tls_handshakes": Family(_C, "TLS handshakes that ended, by result", ("result",)),
+    "verifications": Family(_C, "Tokens whose signature was verified"),
+    "verification_seconds": Family(_C, "Time that this took"),
+    "questions": Family(_C, "Questions that the application at --authorize-url has answered"),
+    "question_failures": Family(_C, "Questions without a valid answer"),
     "webhooks": Family(_C, "Changes that the receiver of --presence-webhook has accepted"),
     "webhook_failures": Family(_C, "Failed attempts to send it a change"),
     "hook_requests": Family(_C, "Webhooks of others received and accepted", ("hook",)),
@@ -108,6 +113,10 @@ class Metrics:
         self.resumes = 0
         self.resets = 0
         self.stripped_upgrades = 0
+        self.verifications = 0
+        self.verification_seconds = 0.0
+        self.questions = 0
+        self.question_failures = 0
         self.webhooks = 0
         self.webhook_failures = 0
         self.hook_requests: Counter[str] = Counter()  # by hook

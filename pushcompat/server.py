@@ -18,6 +18,8 @@ from tornado.routing import URLSpec
 
 from . import __version__, listening, logs, place, systemd, worker
 from .access.policy import Policy
+from .access.subscribers import Verifier
+from .access.token_settings import TokenSettings
 from .config import Config
 from .descriptors import connections_within, raise_limit
 from .errors import ConfigError
@@ -108,8 +110,15 @@ class Server:
             sys.exit(1)
 
     def _policy(self, config: Config) -> Policy:
-        loopback = listening.on_loopback(self._sockets)
-        return Policy([config.publish_key.encode()], config.cors_origins, loopback, config.rules, config.keys)
+        return Policy(
+            [config.publish_key.encode()],
+            config.cors_origins,
+            listening.on_loopback(self._sockets),
+            config.rules,
+            config.keys,
+            _verifier(config.tokens),
+            config.tokens.cookie or "",
+        )
 
     async def _reload(self) -> None:
         """Reads the configuration again, and applies what can change. If it is invalid, nothing changes."""
@@ -287,6 +296,19 @@ def _webhook(config: Config, metrics: Metrics) -> Webhook | None:
     if config.presence_webhook is None:
         return None
     return Webhook(config.presence_webhook, signing_key(config.presence_secret or ""), metrics)
+
+
+def _verifier(settings: TokenSettings) -> Verifier | None:
+    """Raises ConfigError."""
+    if not settings.given:
+        return None
+    from .access.token_keys import load_token_keys  # a server without tokens starts without PyJWT
+    from .access.tokens import Verifier
+
+    keys = load_token_keys(settings.key_files, settings.key)
+    for sentence in keys.skipped:
+        logs.log.warning("%s", sentence)
+    return Verifier(keys, settings)
 
 
 def _demo_pages(config: Config, listener: socket.socket, publish_key: Callable[[], str]) -> list[URLSpec]:

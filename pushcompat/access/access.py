@@ -20,17 +20,26 @@ from .origins import Origins
 from .policy import Policy
 from .publishers import KIND as KEY_KIND
 from .publishers import Publishers
+from .questions import Questions, Waiter
 from .revocations import KIND, Revocations
+from .subscribers import Subscribers
 
 _REMEMBERED = 256
 
 
 class Access:
-    def __init__(self, policy: Policy, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        questions: Questions | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
         self.publishers = Publishers()
         self.revocations = Revocations()
         self._log = AccessLog({KIND: self.revocations.apply, KEY_KIND: self.publishers.apply})
+        self.subscribers = Subscribers(questions, self.revocations)
         self._publishers: dict[Fields, Grant] = {}
         self._subscribers: dict[Fields, Grant] = {}
         self._apply(policy)
@@ -47,6 +56,7 @@ class Access:
         self._origins = Origins(policy.origins, policy.loopback)
         self.rules = policy.rules
         self.message_rules = policy.rules if policy.rules.change_messages else None  # None: nothing to do for each
+        self.subscribers.configure(policy.rules, policy.tokens, policy.token_cookie)
 
     def renew(self, grant: Grant, names: Sequence[str]) -> bool:
         """Whether the policy, as it is now, still allows the subscription to these channels. Updates the grant."""
@@ -61,12 +71,19 @@ class Access:
         """Pages of other origins may use this server: preflights are answered."""
         return self._origins.open
 
-    def admit(self, request: Request) -> Grant | None:
-        """The grant for a request. Raises RequestError, with the CORS lines of the response.
+    def cors(self, request: Request) -> bytes:
+        """The header lines that allow the page to read the response."""
+        return self._origins.cors(request)
 
-        None: the body is needed. Call ``admit_body`` when it is complete.
+    def admit(self, request: Request, names: Sequence[str] = ()) -> Grant | None:
+        """The grant for a request that is for these channels. Raises RequestError, with the CORS lines of the response.
+
+        None: more is needed. Of a publish, the body: call ``admit_body`` when it is complete. Of a subscriber, what
+        ``verify`` and ``ask`` find out: call this again then.
         """
         publishes = request.method == "POST"
+        if not publishes and (self.revocations or not self.subscribers.open):
+            return self._admit_subscriber(request, names)
         remembered = self._publishers if publishes else self._subscribers
         grant = remembered.get(request.fields)
         if grant is not None and grant.until > self._clock():
@@ -84,6 +101,27 @@ class Access:
             remembered.clear()
         remembered[request.fields] = grant
         return grant
+
+    def _admit_subscriber(self, request: Request, names: Sequence[str]) -> Grant | None:
+        cors = self._origins.cors(request)
+        try:
+            page = self._origins.check(request)
+            return self.subscribers.admit(request, names, cors, page)
+        except RequestError as refused:
+            refused.cors = cors
+            raise
+
+    def is_verified(self, request: Request, names: Sequence[str]) -> bool:
+        """Whether the subscriber's token, if it has sent one, needs no ``verify``."""
+        return self.subscribers.is_verified(request, names)
+
+    def verify(self, request: Request, names: Sequence[str]) -> None:
+        """Verifies the subscriber's token: 20 to 500 µs of CPU time. Raises Unauthorized."""
+        self.subscribers.verify(request, names)
+
+    def ask(self, request: Request, names: Sequence[str], waiter: Waiter) -> None:
+        """Asks the application about the subscriber. ``waiter`` is told when there is an answer. Raises Unavailable."""
+        self.subscribers.ask(request, names, waiter)
 
     def admit_body(self, request: Request) -> Grant:
         """Like ``admit``, for a publish whose body is complete: it is signed, or its grant has ended in the meantime.

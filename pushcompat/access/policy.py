@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 
 from .named_key import NamedKey
 from .rules import Rules
+from .subscribers import Verifier
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """``publish_keys``: keys that allow everything. ``origins``: origins whose pages may use the server, or ``*``.
-    ``loopback``: only this machine can reach the server. ``rules``: by channel. ``keys``: named ones.
+    ``loopback``: only this machine can reach the server. ``rules``: by channel. ``keys``: named ones. ``tokens``:
+    verifies the tokens of subscribers; None: they are not looked at. ``token_cookie``: the name of the cookie that may
+    hold one.
     """
 
     publish_keys: Sequence[bytes] = ()
@@ -20,3 +23,5 @@ class Policy:
     loopback: bool = False
     rules: Rules = field(default_factory=Rules)
     keys: Sequence[NamedKey] = ()
+    tokens: Verifier | None = None
+    token_cookie: str = ""

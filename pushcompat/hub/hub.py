@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from .. import logs
 from ..access.access import Access
 from ..access.policy import Policy
+from ..access.questions import Application, Questions
 from ..limits import Limits
 from ..logs import Event
 from ..message import ACCESS_LOG, Message
@@ -29,6 +30,7 @@ from ..store.base import Idempotency, Lost, Receipt, Store, StoreError
 from ..store.presence import Registry
 from ..tls import Certificate, TLSSocket
 from ..wire import http
+from .admission import Admission
 from .ahead import Ahead
 from .connection import Connection, State
 from .context import Context
@@ -57,12 +59,15 @@ _LOST_RETRY_S = (0.05, 2.0)  # between two loads of a log that is lost again imm
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Limits, who may do what, the path prefix, and the certificate; None: no TLS."""
+    """Limits, who may do what, the path prefix, and the certificate; None: no TLS. ``application``: decides about
+    subscribers, where a rule asks.
+    """
 
     limits: Limits
     policy: Policy
     prefix: str = ""
     certificate: Certificate | None = None
+    application: Application | None = None
 
 
 class Hub:
@@ -81,7 +86,7 @@ class Hub:
         registry: Registry | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        access = Access(settings.policy)
+        access = Access(settings.policy, questions=_questions(settings))
         context = Context(settings.limits, metrics, access, settings.prefix, selector)
         responses = Responses(context)
         fanout = Fanout(context, responses)
@@ -91,7 +96,8 @@ class Hub:
         streams = Streams(context, subscriptions, fanout)
         polls = Polls(context, subscriptions, fanout, responses)
         publishing = Publishing(context, store, fanout, responses)
-        requests = Requests(context, hand_over, responses, streams, polls, publishing, Listing(context, responses))
+        listing, admission = Listing(context, responses), Admission(context, responses)
+        requests = Requests(context, hand_over, responses, streams, polls, publishing, listing, admission)
         self._context = context
         self._store = store
         self._metrics = metrics
@@ -101,6 +107,7 @@ class Hub:
         self._streams = streams
         self._polls = polls
         self._publishing = publishing
+        self._admission = admission
         self._requests = requests
         self.access = access
         self.listener = Listener(context, tls=settings.certificate is not None)
@@ -110,6 +117,7 @@ class Hub:
             receive={
                 State.READING_HEAD: requests.receive,
                 State.READING_BODY: requests.receive_body,
+                State.ADMITTING: requests.receive_pipelined,
                 State.PUBLISHING: requests.receive_pipelined,
                 State.POLLING: requests.receive_pipelined,
                 State.STREAMING: streams.receive,
@@ -119,6 +127,7 @@ class Hub:
                 State.HANDSHAKING: handshakes.on_timer,
                 State.READING_HEAD: requests.on_timer,
                 State.READING_BODY: requests.body_timeout,
+                State.ADMITTING: admission.on_timer,
                 State.PUBLISHING: publishing.on_timer,
                 State.POLLING: polls.window_ends,
                 State.STREAMING: streams.on_timer,
@@ -127,6 +136,7 @@ class Hub:
             resume=requests.resume,
             handshake=handshakes.proceed,
             publishing=publishing,
+            admission=admission,
             fanout=fanout,
         )
         self._tasks: list[asyncio.Task[None]] = []
@@ -264,6 +274,7 @@ class Hub:
             "retained_messages": history.count,
             "retained_bytes": history.bytes,
             "unsent_bytes": sockets.unsent_bytes,
+            "admitting": len(self._admission),
             "log_last_sequence": history.head,
             "idempotency_keys": health.idempotency_keys,
             "idempotency_window_seconds": health.idempotency_window_s,
@@ -354,3 +365,15 @@ class Hub:
             self._subscriptions.tick()
             self._context.history.expire()
             self._loop.tick(int(time.monotonic()))
+
+
+def _questions(settings: Settings) -> Questions | None:
+    limits = settings.limits
+    if settings.application is None:
+        return None
+    return Questions(
+        settings.application,
+        limits.authorize_at_once,
+        ttl_s=limits.authorize_ttl_s,
+        most_s=limits.authorize_most_s,
+    )

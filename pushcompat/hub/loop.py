@@ -5,7 +5,7 @@ One thread, and nothing here blocks. A turn
     1. continues pipelined requests whose earlier responses were sent;
     2. reads sockets that are ready, a slice at a time, handles their input, and appends publishes to the log, which
        marks channels dirty and answers the publishers;
-    3. continues TLS handshakes;
+    3. continues TLS handshakes, and verifies the tokens of new subscribers;
     4. handles expired timers;
     5. sends what 1 to 4 wrote;
     6. visits subscribers of dirty channels;
@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from .admission import Admission
 from .connection import Connection, State
 from .context import Context
 from .fanout import Fanout
@@ -51,6 +52,7 @@ class Loop:
         resume: Act,
         handshake: Act,
         publishing: Publishing,
+        admission: Admission,
         fanout: Fanout,
     ) -> None:
         assert set(on_timer) == set(State) - {_CLOSED}, "every state has its row"
@@ -64,6 +66,7 @@ class Loop:
         self._resume = resume
         self._handshake = handshake
         self._publishing = publishing
+        self._admission = admission
         self._fanout = fanout
         self._due: deque[Connection] = deque()
 
@@ -87,6 +90,8 @@ class Loop:
         self._read(max(1, self._visits // 4) if self._fanout.busy else self._visits, until)
         if self._sockets.handshaking:
             self._continue_handshakes(until)
+        if self._admission.ready:
+            self._admission.run()
         if self._due:
             self._serve_timers(until)
         self._sockets.flush_writes()
@@ -94,7 +99,9 @@ class Loop:
             self._fanout.run(self._visits, until)
         sockets = self._sockets
         left = sockets.readable or sockets.handshaking or sockets.writes_pending or self._pipelined or self._due
-        return bool(left or self._fanout.busy or (self._publishing.queue and self._publishing.ready))
+        return bool(
+            left or self._admission.ready or self._fanout.busy or (self._publishing.queue and self._publishing.ready)
+        )
 
     def _read(self, limit: int, until: float) -> None:
         receive = self._receive

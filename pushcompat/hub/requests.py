@@ -9,19 +9,18 @@ most ``head_s``; it is not parsed before its blank line.
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable, Sequence
 
-from .. import logs
+from ..access.grant import Grant
 from ..access.origins import ALLOW, preflight
 from ..errors import BadRequest, Forbidden, HeadTooLarge, MethodNotAllowed, NotFound, RequestError, RequestTimeout
-from ..logs import Event
 from ..wire.encoding import CONTENT_TYPES, LONGPOLL
 from ..wire.http import CONTINUE
 from ..wire.names import channel_names
 from ..wire.negotiation import transport
 from ..wire.request import HEAD_END, NOT_HTTP, Request, may_be_http, parse_head
+from .admission import Admission
 from .connection import Connection, State
 from .context import Context
 from .listing import Listing
@@ -47,6 +46,7 @@ class Requests:
         polls: Polls,
         publishing: Publishing,
         listing: Listing,
+        admission: Admission,
     ) -> None:
         self._sockets = context.sockets
         self._timers = context.timers
@@ -60,8 +60,9 @@ class Requests:
         self._polls = polls
         self._publishing = publishing
         self._listing = listing
-        self._token_seen = False
-        self._methods = {"GET": self._get, "HEAD": self._head, "POST": self._post, "OPTIONS": self._options}
+        self._admission = admission
+        admission.on_admitted(self._start)
+        self._methods = {"GET": self._get, "HEAD": self._get, "POST": self._post, "OPTIONS": self._options}
 
     # Heads
 
@@ -170,36 +171,33 @@ class Requests:
     # Methods
 
     def _get(self, connection: Connection, request: Request, head: bytes) -> None:
+        """GET and HEAD."""
+        if request.has_body and request.method == "GET":
+            raise BadRequest("GET must not have a body; use POST to publish")
+        names: Sequence[str] = ()
         if self._asks_for_list(request):
             _check_listener(connection)
-            connection.grant = self._access.admit_listing(request)
-            names: Sequence[str] = ()
+            grant: Grant | None = self._access.admit_listing(request)
         else:
-            connection.grant = self._access.admit(request)
             names = self._named(request)
-        if request.has_body:
-            raise BadRequest("GET must not have a body; use POST to publish")
-        if not names:
-            self._listing.start(connection, request)
-            return
-        if not self._token_seen and _has_token(request):
-            self._token_seen = True  # once per process, or clients could fill the log
-            logs.event(Event.TOKEN_IGNORED, logging.WARNING, detail="tokens are not checked yet: anyone may subscribe")
+            grant = self._access.admit(request, names)
+            if grant is None:
+                self._admission.wait(connection, request, names, head)
+                return
+        connection.grant = grant
+        self._start(connection, request, names, head)
+
+    def _start(self, connection: Connection, request: Request, names: Sequence[str], head: bytes) -> None:
+        """Answers a request that was admitted. Without names: with the list. Raises RequestError."""
         asked = transport(request)
-        if asked == LONGPOLL:
+        if request.method == "HEAD":
+            self._responses.send_empty(connection, request, 200, [("Content-Type", CONTENT_TYPES[asked])])
+        elif not names:
+            self._listing.start(connection, request)
+        elif asked == LONGPOLL:
             self._polls.start(connection, request, names, head)
         else:
             self._streams.start(connection, request, names, asked)
-
-    def _head(self, connection: Connection, request: Request, head: bytes) -> None:
-        if self._asks_for_list(request):
-            _check_listener(connection)
-            connection.grant = self._access.admit_listing(request)
-        else:
-            connection.grant = self._access.admit(request)
-            self._named(request)
-        kind = CONTENT_TYPES[transport(request)]
-        self._responses.send_empty(connection, request, 200, [("Content-Type", kind)])
 
     def _options(self, connection: Connection, request: Request, head: bytes) -> None:
         connection.grant = self._access.preflight(request)
@@ -211,7 +209,7 @@ class Requests:
         # Reject by the head, before the body is read.
         _check_listener(connection)
         names = self._names(request)
-        grant = connection.grant = self._access.admit(request)
+        grant = connection.grant = self._access.admit(request, names)
         if grant is not None:
             grant.check_publish(names)
         request.check_length(self._publishing.body_limit(names))
@@ -261,10 +259,6 @@ def _check_listener(connection: Connection) -> None:
     """Raises Forbidden where publishing and administration have a listener of their own, and this is another one."""
     if not connection.admin:
         raise Forbidden("publishing and the list of channels are on the server's admin address (--admin-listen)")
-
-
-def _has_token(request: Request) -> bool:
-    return "token" in request.params or request.fields.headers.get(b"authorization", b"")[:7].lower() == b"bearer "
 
 
 def _head_end(data: bytes) -> int:

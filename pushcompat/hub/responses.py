@@ -45,7 +45,9 @@ class Responses:
         if request is None:
             self._send_problem(connection, None, refused, b"")
             return
-        cors = refused.cors or (b"" if connection.grant is None else connection.grant.cors)
+        cors = refused.cors
+        if not cors:
+            cors = self._context.access.cors(request) if connection.grant is None else connection.grant.cors
         if _is_handshake(request, refused):
             self._refuse_websocket(connection, request, refused)
         else:

@@ -13,13 +13,13 @@ import pytest
 from pushcompat.hub import states as module
 from pushcompat.hub.connection import TRANSITIONS, Connection, IllegalTransition, State
 
-T, H, B, P, L, S, G, C = (
-    State  # HANDSHAKING, READING_HEAD, READING_BODY, PUBLISHING, POLLING, STREAMING, CLOSING, CLOSED
-)
+# HANDSHAKING, READING_HEAD, READING_BODY, ADMITTING, PUBLISHING, POLLING, STREAMING, CLOSING, CLOSED
+T, H, B, A, P, L, S, G, C = State
 EXPECTED = {
     T: {H, G, C},
-    H: {B, P, L, S, G, C},
+    H: {B, A, P, L, S, G, C},
     B: {H, P, G, C},
+    A: {H, G, C},
     P: {H, G, C},
     L: {H, G, C},
     S: {G, C},

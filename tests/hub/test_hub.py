@@ -153,6 +153,7 @@ def test_the_gauges_have_the_current_values() -> None:
             "retained_messages": 3,
             "retained_bytes": stage.hub.history.bytes,
             "unsent_bytes": 0,
+            "admitting": 0,
             "log_last_sequence": 3,
             "idempotency_keys": 0,
             "idempotency_window_seconds": 300.0,

@@ -40,6 +40,10 @@ class Fanout:
     busy = active = False
 
 
+class Admission:
+    ready = False
+
+
 class Turns:
     """A loop whose parts only note what they are called with. The clock says ``time_s``."""
 
@@ -47,6 +51,7 @@ class Turns:
         self.context = Context(Limits(**limits), Metrics())  # type: ignore[arg-type]
         self.sockets = self.context.sockets
         self.publishing: Any = Publishing()
+        self.admission: Any = Admission()
         self.fanout: Any = Fanout()
         self.received: list[Connection] = []
         self.served: list[Connection] = []
@@ -61,6 +66,7 @@ class Turns:
             self.resumed.append,
             self.proceed,
             self.publishing,
+            self.admission,
             self.fanout,
         )
         self._clients: list[socket.socket] = []
@@ -134,7 +140,7 @@ def test_every_state_must_have_its_row_in_both_tables(turns: Turns, missing: Sta
     if (table, missing) == (0, State.HANDSHAKING):
         tables[table][missing] = print  # a row that nothing would use
     with pytest.raises(AssertionError, match="every state"):
-        Loop(turns.context, tables[0], tables[1], print, print, turns.publishing, turns.fanout)
+        Loop(turns.context, tables[0], tables[1], print, print, turns.publishing, turns.admission, turns.fanout)
 
 
 def test_a_turn_reads_as_many_sockets_as_it_may_and_the_rest_in_the_next_ones(make_turns: MakeTurns) -> None:

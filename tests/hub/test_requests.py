@@ -556,22 +556,3 @@ def test_a_quiet_event_stream_says_something_behind_its_opening(shared_client: C
     shared_client.request("GET", "/channels/quiet?transport=eventsource")
     shared_client.head()
     assert [json.loads(shared_client.event()["data"])["control"] for _ in range(3)] == ["open", "ping", "ping"]
-
-
-@pytest.mark.parametrize(
-    ("query", "fields"),
-    [("?token=SECRET", {}), ("?wait=0", {"Authorization": "Bearer SECRET"})],
-    ids=["query", "header"],
-)
-def test_that_tokens_are_not_checked_is_warned_of_once(server: Server, query: str, fields: dict[str, str]) -> None:
-    for _ in range(3):
-        with server.connect() as client:
-            client.request("GET", f"/channels/chat{query}", **fields)
-            client.head()
-    with server.connect() as client:
-        client.request("GET", "/channels/a%20b")
-        client.head()
-    server.wait_for_log(" refused status=400")
-    (warning,) = [line for line in server.log if " token_ignored " in line]
-    assert " WARNING " in warning
-    assert "SECRET" not in "".join(server.log)
