@@ -12,7 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 from msgspec.structs import replace
 
-from pushcompat.errors import KeyReused
+from pushcompat.errors import KeyReused, Unavailable
 from pushcompat.limits import Retention
 from pushcompat.message import EPOCH_WIDTH, Message
 from pushcompat.store.base import Idempotency, Lost, Outcome, Publish, Receipt, Store, weight
@@ -255,6 +255,56 @@ class Contract:
             assert after == Receipt(store.epoch, 2, {})
 
         run(scenario)
+
+    def test_a_key_with_a_lifetime_is_remembered_for_it_whatever_the_window_is(
+        self, run: Callable[..., None], clock: Clock
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            def publish() -> list[Publish]:
+                return [
+                    Publish([draft("a")], {"a": 1}, Idempotency("me", "lasting", b"digest", 660.0)),
+                    Publish([draft("a")]),
+                    Publish([draft("a")], {"a": 2}, Idempotency("me", "usual", b"digest")),
+                ]
+
+            first = await append_group(store, publish())
+            assert first == [Receipt(store.epoch, 1, {"a": 1}), Receipt(store.epoch, 2, {}),
+                             Receipt(store.epoch, 3, {"a": 2})]  # fmt: skip
+            clock.now += 659
+            again = await append_group(store, publish())
+            assert again[0] == Receipt(store.epoch, 1, {"a": 1}, repeated=True)
+            assert again[2] == Receipt(store.epoch, 5, {"a": 2})
+            other = Publish([draft("b")], {}, Idempotency("me", "lasting", b"another", 660.0))
+            assert isinstance((await append_group(store, [other]))[0], KeyReused)
+            clock.now += 1
+            assert (await append_group(store, publish()))[0] == Receipt(store.epoch, 6, {"a": 1})
+            assert not [message for message in (await store.retained()).messages if message.channel == "b"]
+
+        run(scenario, Retention(count=1000, idempotency_s=30))
+
+    def test_a_key_with_a_lifetime_is_not_forgotten_for_others_and_further_ones_are_refused_instead(
+        self, run: Callable[..., None], clock: Clock
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            def publish(key: str, lifetime_s: float = 0.0) -> list[Publish]:
+                return [Publish([draft("a")], {}, Idempotency("me", key, b"digest", lifetime_s))]
+
+            await append_group(store, publish("first", 660.0))
+            for number in range(20):
+                await append_group(store, publish(str(number)))
+            outcomes = [(await append_group(store, publish(f"lasting-{n}", 660.0)))[0] for n in range(20)]
+            head = (await store.head())[1]
+            assert isinstance(outcomes[0], Receipt)
+            assert isinstance(outcomes[-1], Unavailable)
+            assert head == 21 + sum(isinstance(outcome, Receipt) for outcome in outcomes)
+            assert isinstance((await append_group(store, publish("usual")))[0], Receipt)
+            clock.now += 659
+            (after,) = await append_group(store, publish("later", 660.0))
+            assert isinstance(after, Unavailable)
+            clock.now += 1
+            assert (await append_group(store, publish("later", 660.0)))[0] == Receipt(store.epoch, head + 2, {})
+
+        run(scenario, Retention(count=1000, idempotency_bytes=4096))
 
     # What is retained
 

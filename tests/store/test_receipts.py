@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pushcompat.errors import KeyReused
+from pushcompat.errors import KeyReused, Unavailable
 from pushcompat.limits import Retention
 from pushcompat.store.base import Idempotency, Receipt
 from pushcompat.store.receipts import _ENTRY_BYTES, Receipts
@@ -77,6 +77,21 @@ def test_the_window_is_whole_again_when_all_that_was_under_pressure_is_over() ->
     assert receipts.window_s < 60.0
     receipts.find(publish("any"), 100.0)
     assert receipts.window_s == 60.0
+
+
+def test_keys_with_a_lifetime_have_a_budget_of_their_own_within_which_none_goes_early() -> None:
+    receipts = Receipts(Retention(idempotency_s=10.0, idempotency_bytes=2 * _ENTRY_BYTES))
+    lasting = [Idempotency("me", key, b"digest", 60.0) for key in "abc"]
+    for second, key in enumerate(lasting[:2]):
+        assert receipts.find(key, float(second)) is None
+        receipts.keep(key, RECEIPT, float(second))
+    for second in range(20):
+        receipts.keep(publish(str(second)), RECEIPT, float(second))
+    assert isinstance(receipts.find(lasting[2], 59.0), Unavailable)
+    assert all(isinstance(receipts.find(key, 59.0), Receipt) for key in lasting[:2])
+    assert receipts.window_s < 10.0
+    assert receipts.find(lasting[2], 60.0) is None
+    assert isinstance(receipts.find(lasting[1], 60.0), Receipt)
 
 
 def test_one_answer_is_kept_whatever_the_budget() -> None:

@@ -126,8 +126,8 @@ def move(path: Path, to: Path, instead: bytes | None = None) -> None:
         path.write_bytes(instead)
 
 
-def publish(key: str = "k", channel: str = "a") -> list[Publish]:
-    return [Publish([draft(channel)], {channel: 2}, Idempotency("me", key, b"digest"))]
+def publish(key: str = "k", channel: str = "a", lifetime_s: float = 0.0) -> list[Publish]:
+    return [Publish([draft(channel)], {channel: 2}, Idempotency("me", key, b"digest", lifetime_s))]
 
 
 # What a restart keeps
@@ -161,6 +161,40 @@ def test_a_key_is_known_after_a_restart_for_as_long_as_it_would_have_been_withou
             clock.now += 1
             (late,) = await append_group(store, publish())
             assert (late.sequence, late.repeated) == (2, False)
+
+    play(work())
+
+
+def test_a_key_with_a_lifetime_is_known_for_it_after_a_restart_and_in_other_processes(path: Path, clock: Clock) -> None:
+    retention = Retention(idempotency_s=10)
+
+    async def work() -> None:
+        async with opened(path, retention, clock) as store:
+            await append_group(store, publish(lifetime_s=660.0))
+        clock.now += 330
+        async with opened(path, retention, clock) as one, opened(path, retention, clock) as other:
+            await append_group(other, publish("other", lifetime_s=660.0))
+            clock.now += 329
+            for store, key in ((one, "k"), (other, "k"), (one, "other")):
+                (again,) = await append_group(store, publish(key, lifetime_s=660.0))
+                assert again.repeated
+            clock.now += 1
+            (late,) = await append_group(one, publish(lifetime_s=660.0))
+            assert (late.sequence, late.repeated) == (3, False)
+
+    play(work())
+
+
+def test_a_log_of_the_first_version_learns_of_lifetimes_and_keeps_its_keys(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as store:
+            await append_group(store, publish())
+        edit(path, "ALTER TABLE receipt DROP COLUMN lifetime_s")
+        edit(path, "PRAGMA user_version = 1")
+        async with opened(path) as store:
+            (again,) = await append_group(store, publish())
+            (lasting,) = await append_group(store, publish("lasting", lifetime_s=660.0))
+            assert (again.repeated, lasting.repeated) == (True, False)
 
     play(work())
 
@@ -490,25 +524,25 @@ def test_a_device_or_a_fifo_in_place_of_the_file(path: Path) -> None:
 def test_a_log_of_a_newer_version_is_left_alone(path: Path) -> None:
     play(_once(path))
     edit(path, "PRAGMA user_version = 99")
-    assert "has format 99 of a newer pushcompat, this one knows up to 1; install the newer one again" in refusal(path)
-    edit(path, "PRAGMA user_version = 1")
+    assert "has format 99 of a newer pushcompat, this one knows up to 2; install the newer one again" in refusal(path)
+    edit(path, "PRAGMA user_version = 2")
     play(_once(path))
 
 
 def test_a_log_of_an_older_version_is_brought_up_to_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         await _once(path)
-        monkeypatch.setattr(start, "VERSION", 3)
+        monkeypatch.setattr(start, "VERSION", 4)
         steps = {
-            1: ("ALTER TABLE log ADD COLUMN one", "UPDATE log SET one = 1"),
-            2: ("ALTER TABLE log ADD COLUMN two",),
+            2: ("ALTER TABLE log ADD COLUMN one", "UPDATE log SET one = 1"),
+            3: ("ALTER TABLE log ADD COLUMN two",),
         }
         monkeypatch.setattr(start, "MIGRATIONS", steps)
         for _ in range(2):
             async with opened(path) as store:
                 assert await kept(store) == (["a:1"], {})
         with closing(sqlite3.connect(path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+            assert connection.execute("PRAGMA user_version").fetchone() == (4,)
             assert connection.execute("SELECT one, two FROM log").fetchone() == (1, None)
 
     play(work())

@@ -186,6 +186,28 @@ def test_receipts_go_when_nobody_will_ask_for_them_any_more(path: Path, clock: C
     play(work())
 
 
+def test_receipts_with_a_lifetime_stay_for_it(path: Path, clock: Clock) -> None:
+    async def work() -> None:
+        def keys() -> list[tuple[str]]:
+            with closing(sqlite3.connect(path)) as connection:
+                return connection.execute("SELECT key FROM receipt").fetchall()
+
+        async with opened(path, Retention(idempotency_s=60.0, idempotency_bytes=3 * 768), clock) as store:
+            await append_group(store, [Publish([draft("a")], {}, Idempotency("me", "lasting", b"", 600.0))])
+            for number in range(10):
+                await append_group(store, [Publish([draft("a")], {}, Idempotency("me", str(number), b""))])
+            await trimmed(store)
+            assert keys() == [("lasting",), ("7",), ("8",), ("9",)]
+            clock.now += 599
+            await trimmed(store)
+            assert keys() == [("lasting",)]
+            clock.now += 1
+            await trimmed(store)
+            assert keys() == []
+
+    play(work())
+
+
 def test_only_one_process_trims_at_a_time(path: Path, clock: Clock) -> None:
     async def work() -> None:
         async with opened(path, Retention(count=1), clock) as store:

@@ -97,6 +97,8 @@ class Keys:
         self.lease = self("lease")
         self.receipts = self("receipts")
         self.receipts_by_age = self("receipts:age")
+        self.lasting = self("lasting")
+        self.lasting_by_age = self("lasting:age")
         self.read_state: Command = ("HMGET", self.state, *State._fields)
 
     def __call__(self, name: str) -> str:

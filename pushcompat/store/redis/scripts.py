@@ -23,14 +23,16 @@ class Script:
 
 # KEYS   state, log, writer's fence, receipts, receipts by age
 # ARGV   epoch, ident, group number, nonce, lease of the fence in s, time in ms, window of keys in ms, their budget in
-#        bytes, number of publishes with a key; for each of these: key, receipt, number of its first message, of its
-#        last; then the messages.
-# Returns the epoch that the log has instead, as {"epoch", it}; {"unregistered"}; {"late"}; or {"stored", answer} with
+#        bytes, number of publishes with a key, field of the state that has the size of their receipts, whether to
+#        refuse the group beyond the budget, instead of dropping receipts early; for each publish with a key: key,
+#        receipt, number of its first message, of its last; then the messages.
+# Returns the epoch that the log has instead, as {"epoch", it}; {"unregistered"}; {"late"}; {"full"}; or {"stored",
+# answer} with
 # answer = head before the group, number of keys, age of the youngest key dropped early or -1; and for each publish
 # that was found: its index, length of its receipt, its receipt; each followed by a blank. A receipt is the last number,
 # the time, the epoch and what the caller gave, with blanks between.
 APPEND = Script("""
-local state = redis.call('HMGET', KEYS[1], 'epoch', 'ident', 'head', 'nonce', 'size', 'receipt_bytes')
+local state = redis.call('HMGET', KEYS[1], 'epoch', 'ident', 'head', 'nonce', 'size', ARGV[10])
 if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] then return {'epoch', state[1] or ''} end
 local fence = redis.call('GET', KEYS[3])
 if not fence then return {'unregistered'} end
@@ -43,14 +45,20 @@ if done == tonumber(ARGV[3]) then
 end
 
 local now, window, keyed = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9])
-local found, skipped, first = '', {}, 9 + 4 * keyed
+local found, skipped, first = '', {}, 11 + 4 * keyed
 for publish = 0, keyed - 1 do
-  local at = 10 + 4 * publish
+  local at = 12 + 4 * publish
   local receipt = redis.call('HGET', KEYS[4], ARGV[at])
   if receipt and tonumber(string.match(receipt, '^%d+ (%d+)')) + window > now then
     found = found .. string.format('%d %d ', publish, #receipt) .. receipt .. ' '
     for message = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]) do skipped[message] = true end
   end
+end
+
+local held, budget, refuse, shortened = tonumber(state[6] or '0'), tonumber(ARGV[8]), ARGV[11] == '1', -1
+if refuse and held > budget then
+  local oldest = redis.call('HGET', KEYS[4], redis.call('LINDEX', KEYS[5], 0) or '')
+  if oldest and tonumber(string.match(oldest, '^%d+ (%d+)')) + window > now then return {'full'} end
 end
 
 local head, previous, size = tonumber(state[3]), state[4], tonumber(state[5])
@@ -65,7 +73,6 @@ for message = 1, #ARGV - first do
   end
 end
 
-local held, budget, shortened = tonumber(state[6]), tonumber(ARGV[8]), -1
 local function weight(key, receipt) return 512 + #key + #receipt end
 local function drop_oldest(room)
   for _ = 1, 64 do
@@ -74,7 +81,7 @@ local function drop_oldest(room)
     local receipt = redis.call('HGET', KEYS[4], key)
     if receipt then
       local age = now - tonumber(string.match(receipt, '^%d+ (%d+)'))
-      if age < window and held + room <= budget then return end
+      if age < window and (refuse or held + room <= budget) then return end
       if age < window then shortened = age end
       held = held - weight(key, receipt)
       redis.call('HDEL', KEYS[4], key)
@@ -83,7 +90,7 @@ local function drop_oldest(room)
   end
 end
 for publish = 0, keyed - 1 do
-  local at = 10 + 4 * publish
+  local at = 12 + 4 * publish
   local last = given[tonumber(ARGV[at + 3])]
   if last then
     local receipt = last .. ' ' .. ARGV[6] .. ' ' .. ARGV[1] .. ' ' .. ARGV[at + 1]
@@ -98,7 +105,7 @@ end
 local keys = keyed > 0 and redis.call('HLEN', KEYS[4]) or 0
 local answer = string.format('%s %d %.0f ', state[3], keys, shortened) .. found
 redis.call('HSET', KEYS[1], 'head', string.format('%.0f', head), 'nonce', previous,
-  'size', string.format('%.0f', size), 'receipt_bytes', string.format('%.0f', held))
+  'size', string.format('%.0f', size), ARGV[10], string.format('%.0f', held))
 redis.call('SET', KEYS[3], ARGV[3] .. ' ' .. answer, 'EX', ARGV[5])
 return {'stored', answer}
 """)
@@ -133,7 +140,7 @@ end
 redis.call('XADD', KEYS[2], place, 'd', (state[3] or ARGV[4]) .. ARGV[4])
 if discard then
   redis.call('HSET', KEYS[1], 'version', ARGV[6], 'head', string.format('%.0f', head), 'size', '0',
-    'receipt_bytes', '0', 'snapshot', place, 'snapshot_nonce', ARGV[4], 'snapshot_key', '',
+    'receipt_bytes', '0', 'lasting_bytes', '0', 'snapshot', place, 'snapshot_nonce', ARGV[4], 'snapshot_key', '',
     'snapshot_chunks', '0', 'snapshot_count', '0', 'snapshot_size', '0', 'floor', string.format('%.0f', head))
 end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'ident', ARGV[2], 'nonce', ARGV[4])

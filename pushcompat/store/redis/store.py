@@ -105,7 +105,12 @@ class RedisStore:
 
     def health(self) -> Health:
         writer = self._writer
-        return Health(self._problems.first, writer.idempotency_keys, writer.idempotency_window_s, writer.works)
+        return Health(
+            self._problems.first,
+            writer.idempotency_keys + writer.lasting_keys,
+            writer.idempotency_window_s,
+            writer.works,
+        )
 
     # Appending
 

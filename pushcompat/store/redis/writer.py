@@ -29,6 +29,7 @@ from ... import logs
 from ...errors import KeyReused, RequestError, StoreFull, Unavailable
 from ...limits import Retention
 from ..base import Done, Idempotency, Outcome, Publish, Receipt
+from ..receipts import no_room
 from .entries import NONCE_BYTES, pack
 from .link import AWAY, Link, NotUsable, Server
 from .problems import Problems, is_full
@@ -87,7 +88,7 @@ class Writer:
         self._away_since: float | None = None
         self._groups: asyncio.Queue[tuple[Sequence[Publish], Done] | None] = asyncio.Queue()
         self.fence = ""  # its key; "": to be registered
-        self.idempotency_keys = 0
+        self.idempotency_keys = self.lasting_keys = 0
         self._shortened = retention.idempotency_s, 0.0  # the window under pressure, and when that was
 
     @property
@@ -217,6 +218,8 @@ class Writer:
             if answer[0] == b"epoch":
                 await link.identify(self._keys)
                 continue
+            if answer[0] == b"full":
+                raise no_room()
             self.fence = ""
             if request.unanswered:  # it may have been stored before the fence was lost
                 raise _unavailable(request)
@@ -231,15 +234,18 @@ class Writer:
         """The script's answer, and the number of replicas if ``wait`` is set."""
         keys = self._keys
         retention = self._retention
+        lasting = request.lifetime_s > 0
+        receipts = (keys.lasting, keys.lasting_by_age) if lasting else (keys.receipts, keys.receipts_by_age)
         wait = self._server.address.wait
         unanswered, request.unanswered = request.unanswered, True
         try:
             script, *replicas = await link.run(
                 APPEND,
-                (keys.state, keys.log, self.fence, keys.receipts, keys.receipts_by_age),
+                (keys.state, keys.log, self.fence, *receipts),
                 link.state.epoch, link.ident, self._number, request.nonce, FENCE_S,
-                int((self._steady() + link.ahead_s) * 1000), int(retention.idempotency_s * 1000),
-                retention.idempotency_bytes, *request.arguments,
+                int((self._steady() + link.ahead_s) * 1000), int((request.lifetime_s or retention.idempotency_s) * 1000),
+                retention.idempotency_bytes, len(request.keyed), b"lasting_bytes" if lasting else b"receipt_bytes",
+                int(lasting), *request.arguments,
                 behind=(("WAIT", wait, _WAIT_MS),) if wait else (),
                 timeout_s=_CALL_S + (_WAIT_MS / 1000 if wait else 0),
             )  # fmt: skip
@@ -252,7 +258,9 @@ class Writer:
     def _outcomes(self, request: _Request, epoch: str, answer: Sequence[Any]) -> Sequence[Outcome]:
         head, keys, shortened, rest = answer[1].split(b" ", 3)
         replicas: int | None = answer[2] if len(answer) > 2 else None
-        if request.keyed:
+        if request.lifetime_s:
+            self.lasting_keys = int(keys)
+        elif request.keyed:
             self.idempotency_keys = int(keys)
             if int(shortened) >= 0:
                 self._shortened = int(shortened) / 1000, self._steady()
@@ -283,6 +291,7 @@ class _Request:
         self.nonce = secrets.token_bytes(NONCE_BYTES)
         self.unanswered = False  # it was sent, and may be stored or not
         self.keyed: list[int] = []  # the publishes with a key that is new in this group
+        self.lifetime_s = _lifetime_s(group[0])
         self.again: dict[int, int] = {}  # those with the key of an earlier one in this group: its index
         keys: dict[tuple[str, str], int] = {}
         head: list[bytes | int] = []
@@ -299,13 +308,16 @@ class _Request:
                 answer = _encode((idempotency.digest, publish.subscribers))
                 head += _field(idempotency), answer, len(packed) + 1, len(packed) + len(publish.drafts)
             packed += [pack(draft, time_ms) for draft in publish.drafts]
-        self.arguments = [len(self.keyed), *head, *packed]
+        self.arguments = [*head, *packed]
 
 
 def _parts(group: Sequence[Publish]) -> Iterator[Sequence[Publish]]:
-    """The group in parts that the server stores within a few milliseconds."""
+    """The group in parts that the server stores within a few milliseconds. All keys of a part have one lifetime."""
     start = messages = size = 0
     for index, publish in enumerate(group):
+        if index > start and _lifetime_s(publish) != _lifetime_s(group[start]):
+            yield group[start:index]
+            start, messages, size = index, 0, 0
         messages += len(publish.drafts)
         size += sum([len(draft.data) for draft in publish.drafts])
         if messages >= _MAX_MESSAGES or size >= _MAX_BYTES:
@@ -313,6 +325,10 @@ def _parts(group: Sequence[Publish]) -> Iterator[Sequence[Publish]]:
             start, messages, size = index + 1, 0, 0
     if start < len(group):
         yield group[start:]
+
+
+def _lifetime_s(publish: Publish) -> float:
+    return 0.0 if publish.idempotency is None else publish.idempotency.lifetime_s
 
 
 def _field(idempotency: Idempotency) -> bytes:

@@ -69,7 +69,7 @@ class Files:
 
 def max_bytes(retention: Retention) -> int:
     """The maximum size of the database: more than twice the retained messages, so that trimming always has room."""
-    return 4 * retention.bytes + retention.idempotency_bytes + _ROOM_BYTES
+    return 4 * retention.bytes + 2 * retention.idempotency_bytes + _ROOM_BYTES
 
 
 class WriteLock:

@@ -35,9 +35,11 @@ from ...message import Message, new_epoch
 from .files import Files, Mark, Place, WriteLock, transaction
 
 APPLICATION_ID = int.from_bytes(b"push", "big")
-VERSION = 1
+VERSION = 2
 # The statements that convert a database of one version to the next
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: ("ALTER TABLE receipt ADD COLUMN lifetime_s REAL NOT NULL DEFAULT 0",),
+}
 SCHEMA = (
     # No index but the sequence: one by channel makes an append cost four times as much
     """CREATE TABLE message (channel TEXT NOT NULL, data BLOB NOT NULL, json INTEGER NOT NULL, key TEXT, type TEXT,
@@ -49,9 +51,11 @@ SCHEMA = (
        starts INTEGER NOT NULL, boot TEXT NOT NULL, clean INTEGER NOT NULL, synchronous TEXT NOT NULL,
        file TEXT NOT NULL)""",
     "CREATE TABLE floor (channel TEXT PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID",
-    # The receipts of publishes with a key, by the sequence number of the publish's last message
+    # The receipts of publishes with a key, by the sequence number of the publish's last message. lifetime_s: 0 is the
+    # configured window
     """CREATE TABLE receipt (sequence INTEGER PRIMARY KEY, publisher TEXT NOT NULL, key TEXT NOT NULL,
-       digest BLOB NOT NULL, epoch TEXT NOT NULL, subscribers TEXT NOT NULL, time_ms INTEGER NOT NULL)""",
+       digest BLOB NOT NULL, epoch TEXT NOT NULL, subscribers TEXT NOT NULL, time_ms INTEGER NOT NULL,
+       lifetime_s REAL NOT NULL DEFAULT 0)""",
 )
 COLUMNS = ", ".join(Message.__struct_fields__)
 # The highest number given. Writing it with each append would add a page to the WAL: a tenth of its time

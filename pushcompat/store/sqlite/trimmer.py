@@ -33,9 +33,10 @@ _AT_LEAST = 16_384  # messages; for fewer a pass is not worth it
 _LOG = f"SELECT floor, evicted, {HEAD} FROM log"
 _MESSAGES = """SELECT sequence, channel, key, ttl_s, time_ms, length(data) FROM message
                WHERE sequence <= ? ORDER BY sequence"""
-# The last one that is too old, or beyond the maximum number
-_RECEIPTS = """SELECT max(coalesce((SELECT max(sequence) FROM receipt WHERE time_ms <= ?), 0),
-                          coalesce((SELECT sequence FROM receipt ORDER BY sequence DESC LIMIT 1 OFFSET ?), 0))"""
+# The last one that is too old, or beyond the maximum number, of those without a lifetime of their own
+_RECEIPTS = """SELECT max(coalesce((SELECT max(sequence) FROM receipt WHERE lifetime_s = 0 AND time_ms <= ?), 0),
+                          coalesce((SELECT sequence FROM receipt WHERE lifetime_s = 0
+                                    ORDER BY sequence DESC LIMIT 1 OFFSET ?), 0))"""
 _RAISE = """INSERT INTO floor VALUES (?, ?)
             ON CONFLICT (channel) DO UPDATE SET sequence = max(sequence, excluded.sequence)"""
 
@@ -128,7 +129,8 @@ class _Trim:
         if execute("SELECT count(*) FROM floor").fetchone()[0] > MOST_FLOORS:
             floor, _ = fold(dict(execute("SELECT channel, sequence FROM floor").fetchall()), floor)
             execute("DELETE FROM floor WHERE sequence <= ?", (floor,))
-        execute("DELETE FROM receipt WHERE sequence <= ?", (receipts_upto,))
+        execute("DELETE FROM receipt WHERE lifetime_s = 0 AND sequence <= ?", (receipts_upto,))
+        execute("DELETE FROM receipt WHERE lifetime_s > 0 AND time_ms + lifetime_s * 1000 <= ?", (self._now_ms,))
         (head,) = execute(f"SELECT {HEAD} FROM log").fetchone()
         pages = pages_used(self._connection) + self._retention.bytes // 4 // PAGE_BYTES
         execute(

@@ -50,8 +50,8 @@ _rare = attrgetter(*_RARE)
 _NONE = (None,) * len(_RARE)
 
 _LOG = f"SELECT epoch, {HEAD}, starts FROM log"
-_RECEIPT = "sequence, publisher, key, digest, epoch, subscribers, time_ms"
-_INSERT_RECEIPT = f"INSERT INTO receipt ({_RECEIPT}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_RECEIPT = "sequence, publisher, key, digest, epoch, subscribers, time_ms, lifetime_s"
+_INSERT_RECEIPT = f"INSERT INTO receipt ({_RECEIPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _SIZE_EVERY = 256  # messages between two checks of the size of the database
 
 _full = StoreFull("the log is full; retry later. The log lines of the server say what to change")
@@ -193,11 +193,11 @@ class Writer:
             f"SELECT {_RECEIPT} FROM receipt WHERE sequence > ? ORDER BY sequence", (self._known,)
         ).fetchall()
         wall, steady = self._clock(), self._steady()
-        for sequence, publisher, key, digest, epoch, subscribers, time_ms in rows:
+        for sequence, publisher, key, digest, epoch, subscribers, time_ms, lifetime_s in rows:
             age_s = max(0.0, wall - time_ms / 1000)
-            if age_s < self._window_s:
+            if age_s < (lifetime_s or self._window_s):
                 receipt = Receipt(epoch, sequence, msgspec.json.decode(subscribers))
-                self.receipts.keep(Idempotency(publisher, key, digest), receipt, steady - age_s)
+                self.receipts.keep(Idempotency(publisher, key, digest, lifetime_s), receipt, steady - age_s)
 
 
 def _repeated(
@@ -211,4 +211,4 @@ def _repeated(
 def _receipt_row(idempotency: Idempotency, receipt: Receipt, time_ms: int) -> tuple[object, ...]:
     subscribers = msgspec.json.encode(receipt.subscribers).decode()
     who = idempotency.publisher, idempotency.key, idempotency.digest
-    return receipt.sequence, *who, receipt.epoch, subscribers, time_ms
+    return receipt.sequence, *who, receipt.epoch, subscribers, time_ms, idempotency.lifetime_s
