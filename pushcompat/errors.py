@@ -6,6 +6,7 @@
     ├── Forbidden           403  channel or origin not allowed                         (close 4403)
     ├── NotFound            404
     ├── MethodNotAllowed    405
+    ├── Conflict            409  a name that is taken
     ├── RequestTimeout      408  the request was not received in time
     ├── PayloadTooLarge     413
     ├── UnsupportedMedia    415
@@ -107,6 +108,10 @@ class MethodNotAllowed(RequestError):
     def __init__(self, detail: str, allow: str) -> None:
         super().__init__(detail)
         self.headers = (("Allow", allow),)
+
+
+class Conflict(RequestError):
+    status = HTTPStatus.CONFLICT
 
 
 class RequestTimeout(RequestError):

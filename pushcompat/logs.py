@@ -53,6 +53,8 @@ class Event(StrEnum):
     WEBHOOK = "webhook"
     WEBHOOK_FAILED = "webhook_failed"
     WEBHOOK_WORKS = "webhook_works"
+    KEY_ADDED = "key_added"
+    KEY_REVOKED = "key_revoked"
     HOOK = "hook"
     HOOK_REFUSED = "hook_refused"
     HOOK_UNUSABLE = "hook_unusable"

@@ -32,7 +32,7 @@ from .store import open_store, registry_of
 from .store.base import Idempotency
 from .supervisor import Supervisor
 from .tls import Certificate
-from .web import admin, demo, hooks
+from .web import admin, demo, hooks, keys
 from .web.app import Views, make_application
 from .web.handover import Handover
 from .web.webhook import Webhook, signing_key
@@ -82,8 +82,10 @@ class Server:
         settings = Settings(limits, self._policy(config), config.prefix, self._certificate)
         webhook = _webhook(config, self._metrics)
         views = Views(__version__, config.prefix, self._expose, lambda: hub.not_ready, config.demo)
-        administration = admin.Administration(lambda: hub.access, lambda drafts: hub.publish(drafts))
-        routes = admin.routes(administration, config.prefix)
+        administration = admin.Administration(
+            lambda: hub.access, lambda drafts: hub.publish(drafts), durable=config.store != "memory:"
+        )
+        routes = [*admin.routes(administration, config.prefix), *keys.routes(administration, config.prefix)]
         self._hooks = hooks.Hooks(config.hooks, limits, self._publish_hook, self._metrics, self._message_bytes)
         routes += hooks.routes(config.prefix, self._hooks)
         handover = Handover(make_application(views, *routes, *pages), limits)

@@ -1,5 +1,7 @@
 """Administration over HTTP, with the root key: what it changes is appended to the access log.
 
+Keys are in ``keys``. Here:
+
 POST /revoke    refuses subscribers whose tokens are valid, and ends what they have open
 """
 
@@ -27,11 +29,14 @@ _Document = TypeVar("_Document")
 
 @dataclass(frozen=True, slots=True)
 class Administration:
-    """``publish`` appends to the log, and returns when this process has read it there. Raises RequestError."""
+    """``publish`` appends to the log, and returns when this process has read it there. Raises RequestError.
+    ``durable``: the log outlives the process.
+    """
 
     access: Callable[[], Access]
     publish: Callable[[Sequence[Message]], Awaitable[object]]
     token_max_age_s: float = 366 * 86400.0
+    durable: bool = True
 
     async def append(self, message: Message) -> None:
         """Appends to the access log. Raises RequestError: StoreFull if it has no room."""

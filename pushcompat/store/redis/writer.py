@@ -243,9 +243,10 @@ class Writer:
                 APPEND,
                 (keys.state, keys.log, self.fence, *receipts),
                 link.state.epoch, link.ident, self._number, request.nonce, FENCE_S,
-                int((self._steady() + link.ahead_s) * 1000), int((request.lifetime_s or retention.idempotency_s) * 1000),
-                retention.idempotency_bytes, len(request.keyed), b"lasting_bytes" if lasting else b"receipt_bytes",
-                int(lasting), *request.arguments,
+                int((self._steady() + link.ahead_s) * 1000),
+                int((request.lifetime_s or retention.idempotency_s) * 1000),
+                retention.idempotency_bytes, len(request.keyed),
+                b"lasting_bytes" if lasting else b"receipt_bytes", int(lasting), *request.arguments,
                 behind=(("WAIT", wait, _WAIT_MS),) if wait else (),
                 timeout_s=_CALL_S + (_WAIT_MS / 1000 if wait else 0),
             )  # fmt: skip
