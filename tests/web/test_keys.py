@@ -37,7 +37,7 @@ def durable() -> bool:
 
 @pytest.fixture
 def app(appended: Log, durable: bool) -> Application:
-    administration = Administration(lambda: appended.access, appended.publish, durable=durable)
+    administration = Administration(lambda: appended.access, lambda drafts: appended.publish(drafts), durable=durable)
     return make_application(Views("1", "", exposed, lambda: None), *keys.routes(administration, ""))
 
 
