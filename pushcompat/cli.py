@@ -27,6 +27,8 @@ from .errors import ConfigError
 from .hook_tables import hooks_from
 from .key_tables import keys_from
 from .options import (
+    HOOK_ADD,
+    HOOK_LIST,
     LISTEN,
     PUBLISH,
     SERVER,
@@ -35,6 +37,7 @@ from .options import (
     Setting,
     ignored_variables,
     limits_from,
+    read_server_config,
     tables,
     tokens_from,
 )
@@ -255,6 +258,52 @@ def token(ctx: click.Context, /, key: str | None, key_file: Path | None, **claim
         raise click.UsageError("no key: give --token-key-file, or set PUSHCOMPAT_TOKEN_KEY", ctx)
     click.echo(issue(key_file or key or "", **claims))
     return 0
+
+
+@pushcompat.group()
+def hooks() -> None:
+    """Webhooks of others that the server receives."""
+
+
+@hooks.command(cls=Grouped, groups=HOOK_ADD)
+@click.argument("name")
+@click.pass_context
+def add(ctx: click.Context, /, name: str, path: Path | None, url: str | None, **values: Any) -> None:
+    """Add the webhook /hooks/NAME, and print what to enter at its sender.
+
+    It is appended to the file that --config names; without it, it is printed. The server applies it when it is
+    restarted, or gets SIGHUP.
+    """
+    from .hook_files import NewHook
+
+    options, others = read_server_config(path) if path is not None and path.exists() else ({}, [])
+    keys = {key.replace("_", "-"): value for key, value in values.items()}
+    keys |= {"channels": list(keys["channels"])}
+    if keys["secrets-file"] is not None:
+        keys["secrets-file"] = str(keys["secrets-file"].absolute())
+    others = [table for table in others if table.kind == "hook"]
+    new = NewHook(path or Path("pushcompat.toml"), {"name": name, **keys}, others)
+    notes = new.notes(url or f"https://YOUR-SERVER{options.get('prefix', '')}")
+    if path is None:
+        click.echo(new.table() + "\n".join([f"# {note}" for note in notes]))
+        return
+    warning = new.append()
+    click.echo("\n".join([*notes, f"Added to {path}. It is applied when the server is restarted, or gets SIGHUP."]))
+    if warning:
+        _print_error(warning)
+
+
+@hooks.command("list", cls=Grouped, groups=HOOK_LIST)
+@click.pass_context
+def list_hooks(ctx: click.Context, /, path: Path | None) -> None:
+    """List the webhooks in the file that --config names."""
+    from .hook_files import described
+
+    if path is None:
+        raise click.UsageError("no configuration: give --config, or set PUSHCOMPAT_CONFIG", ctx)
+    _, found = read_server_config(path)
+    for hook in hooks_from([table for table in found if table.kind == "hook"]):
+        click.echo(described(hook))
 
 
 def _ignore(text: str) -> None:

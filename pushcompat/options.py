@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from . import cores
+from .access.providers import PROVIDERS
 from .access.rules import Subscribe
 from .access.token_settings import DEFAULTS, TokenSettings
 from .config_file import Table, read_config
@@ -503,3 +504,45 @@ LISTEN: Groups = {
         Setting("verbose", "Print connection events on stderr.", is_flag=True, envvar=None),
     ),
 }  # fmt: skip
+
+
+# Of the commands about webhooks
+
+_HOOK_FILE = Setting("config", "Configuration file (TOML) of the server.", param="path", **_PATH)
+
+HOOK_ADD: Groups = {
+    "What is published": (
+        Setting("channel", "Channel to publish to. Repeatable.", param="channels", multiple=True, required=True,
+                metavar="NAME", envvar=None),
+        Setting("publish", "UPDATED or body. [default: UPDATED]", metavar="WHAT", envvar=None),
+        Setting("template", "Text with fields of the request: \"order {order.id} is {action}\".", metavar="TEXT",
+                envvar=None),
+        Setting("message-key", "Message key. Only the latest message with a key is retained.", metavar="KEY",
+                envvar=None),
+        Setting("message-type", "Message type (the event's name in a stream).", metavar="TYPE", envvar=None),
+    ),
+    "What is accepted": (
+        Setting("verify", f"How requests are verified: {', '.join(PROVIDERS)}.", required=True, metavar="HOW",
+                envvar=None),
+        Setting("secrets-file", "File with the secret, or with several, one in each line. [default: a new secret]",
+                envvar=None, **_PATH),
+        Setting("body-limit", "Maximum size of the body. [default: --hook-body-limit]", metavar="SIZE", envvar=None),
+        Setting("allow-get", "Accept GET too: then link previews and scanners publish as well.", is_flag=True,
+                envvar=None),
+        Setting("challenge", "Answer the GET with which meta or websub verify the URL.", metavar="WHOSE", envvar=None),
+    ),
+    "Where": (
+        _HOOK_FILE,
+        Setting("url", "URL of the server as senders reach it, with its prefix.", metavar="URL"),
+    ),
+}  # fmt: skip
+
+HOOK_LIST: Groups = {"Where": (_HOOK_FILE,)}
+
+
+def read_server_config(path: Path) -> tuple[dict[str, str | list[str]], Sequence[Table]]:
+    """The options and the tables of a server's configuration file. Raises ConfigError."""
+    known = [setting for settings in SERVER.values() for setting in settings]
+    switches = {setting.flag for setting in known if setting.is_flag}
+    lists = {setting.flag for setting in known if setting.multiple}
+    return read_config(path, {setting.flag for setting in known} - {"config"}, switches, lists)

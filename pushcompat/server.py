@@ -18,6 +18,7 @@ from tornado.routing import URLSpec
 
 from . import __version__, listening, logs, place, systemd, worker
 from .access.policy import Policy
+from .access.replays import REPLAY_S
 from .access.subscribers import Verifier
 from .access.token_settings import TokenSettings
 from .config import Config
@@ -142,7 +143,9 @@ class Server:
 
     async def _publish_hook(self, hook: str, drafts: Sequence[Message], replay_key: str | None) -> str:
         """``hooks.Publish``."""
-        idempotency = None if replay_key is None else Idempotency(f"hook:{hook}", replay_key, b"")
+        idempotency = None
+        if replay_key is not None:
+            idempotency = Idempotency(f"hook:{hook}", replay_key, replay_key.encode(), REPLAY_S)
         receipt = await self._hub.publish(drafts, idempotency)
         return format_cursor(receipt.epoch, receipt.sequence)
 

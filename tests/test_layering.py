@@ -27,6 +27,7 @@ USED: dict[str, set[str]] = {
         "client",
         "config",
         "errors",
+        "hook_files",
         "hook_tables",
         "key_tables",
         "logs",
@@ -38,6 +39,7 @@ USED: dict[str, set[str]] = {
     "client": {"errors", "state"},
     "config": {"access", "errors", "limits", "logs", "state"},
     "config_file": {"errors"},
+    "hook_files": {"access", "config_file", "errors", "hook_tables"},
     "hook_tables": {"access", "config_file", "errors", "units", "wire"},
     "hub": {
         "access",

@@ -4,11 +4,11 @@ Nearly all sign in one way: HMAC-SHA256, with a shared secret, of the raw body a
 the time. They differ in where signature and time are, and in the encoding. So the header fields become a ``Claim``; the
 rest is the same for all. A claim that cannot be true is refused before the body is read.
 
-A request that was captured can be sent again. If its time is signed, it is refused after ``TOLERANCE_S``; a sender's
-clock may be ahead by as much, so ``REPLAY_S`` is how long a request may be accepted again, and how long its
-``replay_key`` must be remembered. GitHub and Shopify sign no time: after ``REPLAY_S`` a captured request is accepted
-again. Ids of deliveries (X-GitHub-Delivery, X-Shopify-Webhook-Id) are not signed; the body is, so its hash is the key.
-Those who know a shared token can send anything: the key then only prevents that a retry is published twice.
+A request that was captured can be sent again. If its time is signed, it is refused after ``TOLERANCE_S``, and its
+``replay_key`` is remembered until then (``replays``). GitHub and Shopify sign no time: a captured request is accepted
+again once its key is forgotten. Ids of deliveries (X-GitHub-Delivery, X-Shopify-Webhook-Id) are not signed; the body
+is, so its hash is the key. Those who know a shared token can send anything: the key then only prevents that a retry is
+published twice.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from ..errors import Unauthorized
-
-TOLERANCE_S = 300  # Standard Webhooks, Stripe and Slack
-REPLAY_S = 2 * TOLERANCE_S
+from .replays import TOLERANCE_S
 
 Headers = Mapping[str, str]  # by name, in any case
 
 _SECONDS = re.compile(r"[0-9]{1,12}")
 _HEX = re.compile(r"[0-9a-f]{64}")
-_ID = re.compile(r"[!-~]{1,256}")
+_ID = re.compile(r"[!-,/-~-]{1,256}")  # without ".": it could take the beginning of the body for the time
 _STANDARD_BYTES = (24, 64)  # of a secret
 _SHORTEST = 16  # characters of a secret; senders make 32 or more, people may not
 _SHA256 = "sha256:"  # before the hash of a token

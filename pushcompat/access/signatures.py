@@ -17,9 +17,6 @@ from ..errors import Unauthorized
 from ..wire.request import Request
 from .named_key import NamedKey
 
-# Five minutes before and after the time of the server, and one for servers whose clocks differ: a signature whose time
-# is five minutes ahead is accepted for ten
-REPLAY_S = 660.0
 _FIELDS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 

@@ -23,7 +23,7 @@ from hashlib import sha256
 
 from .. import logs
 from ..access.grant import Grant
-from ..access.signatures import REPLAY_S
+from ..access.replays import REPLAY_S
 from ..errors import BadRequest, RequestError, Unavailable
 from ..logs import Event
 from ..message import Message, format_cursor

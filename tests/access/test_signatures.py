@@ -7,7 +7,8 @@ import pytest
 from standardwebhooks import Webhook
 
 from pushcompat.access.named_key import NamedKey
-from pushcompat.access.signatures import REPLAY_S, Signatures
+from pushcompat.access.replays import REPLAY_S
+from pushcompat.access.signatures import Signatures
 from pushcompat.errors import Unauthorized
 from pushcompat.wire.request import Request, parse_head
 
