@@ -21,7 +21,7 @@ COMPILED = {
         "subscribers",
     ],
     "hub": [
-        "admission", "channel", "chunks", "connection", "context", "fanout", "history", "listener", "loop",
+        "admission", "ages", "channel", "chunks", "connection", "context", "fanout", "history", "listener", "loop",
         "message_rules", "poller", "polls", "presence", "publishing", "reasons", "requests", "responses", "sockets",
         "streams", "subscriptions", "timers",
     ],

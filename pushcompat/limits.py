@@ -6,19 +6,44 @@ Units are in the names: ``_s`` seconds, ``_bytes`` bytes; the rest are counts.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 LONGEST_S = 86400.0  # longest delay that clients are given: far below the 24.8 days that a browser's timer can hold
 
 
+class ByChannel(Protocol):
+    """What channels have instead. It may change while the server runs."""
+
+    @property
+    def exist(self) -> bool:
+        """Whether some channel has a count or an age of its own."""
+
+    def of(self, channel: str) -> tuple[int | None, float | None]:
+        """The channel's own count, and age in seconds; None: as all channels."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Which messages are retained, for clients that resume."""
+    """Which messages are retained, for clients that resume. Processes that share a log should have the same."""
 
     count: int = 100  # messages per channel
     age_s: float = 3600.0
     bytes: int = 64 * 1024 * 1024  # payloads of all channels together
     idempotency_s: float = 300.0  # how long an Idempotency-Key is remembered
     idempotency_bytes: int = 32 * 1024 * 1024  # of the keys and their responses; under load it shortens the time above
+    by_channel: ByChannel | None = None
+
+    @property
+    def uniform(self) -> bool:
+        """All channels have the same count and age."""
+        return self.by_channel is None or not self.by_channel.exist
+
+    def of(self, channel: str) -> tuple[int, float]:
+        """The maximum number of the channel's messages, and their maximum age in seconds."""
+        if self.by_channel is None:
+            return self.count, self.age_s
+        count, age_s = self.by_channel.of(channel)
+        return self.count if count is None else count, self.age_s if age_s is None else age_s
 
 
 @dataclass(frozen=True, slots=True)

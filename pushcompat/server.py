@@ -19,6 +19,7 @@ from tornado.routing import URLSpec
 from . import __version__, listening, logs, place, systemd, worker
 from .access.policy import Policy
 from .access.replays import REPLAY_S
+from .access.rules import HistoryRules
 from .access.subscribers import Verifier
 from .access.token_settings import TokenSettings
 from .config import Config
@@ -65,6 +66,7 @@ class Server:
     def __init__(self, config: Config, configure: Configure, selector: LoopSelector) -> None:
         self._config = config
         self._configure = configure
+        self._history_rules = HistoryRules(config.rules)
         self._selector = selector
         self._stop = asyncio.Event()
         self._reloads: set[asyncio.Task[None]] = set()
@@ -76,10 +78,11 @@ class Server:
         self._handle_signals()
         config = self._config
         self._certificate = _certificate(config)
-        store = open_store(config.store, config.limits.retention, config.state_dir)
+        retention = replace(config.limits.retention, by_channel=self._history_rules)
+        store = open_store(config.store, retention, config.state_dir)
         self._sockets = self._bind()
         pages = _demo_pages(config, self._sockets[0], lambda: self._config.publish_key)
-        limits = _within_descriptors(self._own_limits())
+        limits = replace(_within_descriptors(self._own_limits()), retention=retention)
         settings = Settings(limits, self._policy(config), config.prefix, self._certificate)
         webhook = _webhook(config, self._metrics)
         views = Views(__version__, config.prefix, self._expose, lambda: hub.not_ready, config.demo)
@@ -131,6 +134,7 @@ class Server:
         except ConfigError as error:
             logs.event(Event.RELOAD, logging.ERROR, detail=f"{error}; the server continues unchanged")
             return
+        self._history_rules.replace(config.rules)
         await self._hub.reconfigure(policy)
         if self._certificate is not None:
             self._certificate.reload()

@@ -88,3 +88,18 @@ class Rules:
             if rule.pattern.matches(name):
                 return rule
         return self.default
+
+
+class HistoryRules:
+    """How much history channels have by their rules (``limits.ByChannel``). Stores and the hub ask it."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.replace(rules)
+
+    def replace(self, rules: Rules) -> None:
+        self._rules = rules
+        self.exist = any(rule.history is not None or rule.history_age_s is not None for rule in rules.rules)
+
+    def of(self, channel: str) -> tuple[int | None, float | None]:
+        rule = self._rules.of(channel)
+        return rule.history, rule.history_age_s

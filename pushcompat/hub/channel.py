@@ -30,8 +30,9 @@ _COMPACT_AT = 64  # evicted entries at the front of a window before the lists ar
 
 class Channel:
     __slots__ = (
-        "_first", "_keyed", "_messages", "_sequences", "absent", "as_tuple", "beyond", "cache", "clients", "dirty",
-        "floor", "head", "name", "pass_head", "pass_started", "queued", "served_up_to", "subscribers", "to_visit",
+        "_first", "_keyed", "_messages", "_sequences", "absent", "ages", "as_tuple", "beyond", "cache", "clients",
+        "dirty", "floor", "head", "max_messages", "name", "pass_head", "pass_started", "queued", "served_up_to",
+        "subscribers", "to_visit",
     )  # fmt: skip
 
     def __init__(self, name: str, floor: int) -> None:
@@ -45,7 +46,9 @@ class Channel:
         self.clients: dict[str, Any] | None = None  # the named ones among them; see presence
         self.absent: list[int] | None = None  # expiry ticks of pollers without a connection, earliest first
         self.beyond = 0  # all subscribers, minus those in ``subscribers``
-        self.queued = False  # history has an entry for its messages
+        self.max_messages = 0  # unless a pass has yet to deliver more
+        self.ages: Any = None  # of all channels with the same maximum age (whose module imports this one)
+        self.queued = False  # there is an entry for its messages in ``ages``
         # The current pass; see fanout.
         self.dirty = False
         self.pass_started = 0.0

@@ -1,7 +1,8 @@
 """The retained messages of the whole log, by channel, in memory: clients resume without waiting for a disk.
 
 A message is removed for one of four reasons: the number of messages in its channel, its age, the byte budget of all
-channels, its ttl. Only its ttl removes it before a current pass has delivered it (``Channel.evict_to``).
+channels, its ttl. Maximum number and age may differ by channel. Only its ttl removes it before a current pass has
+delivered it (``Channel.evict_to``).
 
 Memory is bounded: a channel without messages and subscribers is kept only for its floor, and at most ``MOST_FLOORS``
 of them. The floors of discarded channels are merged into the global floor, the initial floor of new channels. This can
@@ -15,7 +16,6 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import nsmallest
 from operator import attrgetter
@@ -24,12 +24,12 @@ from ..access.rules import Rules
 from ..limits import LONGEST_S, Retention
 from ..message import EPOCH_WIDTH, Message, format_cursor
 from ..store.base import MESSAGE_OVERHEAD_BYTES, MOST_FLOORS, Retained
+from .ages import Ages
 from .channel import Channel
 
 UNKNOWN_POSITION = -1  # of a client whose position is unknown: below every floor
 # As text: of no log's epoch, so that a client that resumes from it before it got the reset gets it then.
 NULL_CURSOR = format_cursor("0" * EPOCH_WIDTH, 0)
-_AGES_APART_S = 0.5
 _LONGEST_SPREAD_MS = int(LONGEST_S * 1000)
 
 
@@ -40,25 +40,21 @@ class History:
         self.epoch = ""
         self._retention = retention
         self._refetch_rate = refetch_rate
-        self.follow_rules(Rules())
+        self._rules = Rules()
         self._budget = retention.bytes
-        self._count_limit = retention.count
         self._clock = clock
         self._channels: dict[str, Channel] = {}
         self.find: Callable[[str], Channel | None] = self._channels.get
         self._idle: dict[str, Channel] = {}  # the channels kept only for their floor
-        # Heap of (sequence number of the oldest message, channel), one entry for each channel with messages. Entries
-        # may be stale; they are corrected when they reach the top. So most messages need no heap operation.
-        self._oldest: list[tuple[int, Channel]] = []
+        self._ages: dict[float, Ages] = {}  # by maximum age: one, unless channels have rules
         self._ending: list[tuple[float, int, Message]] = []  # heap of messages with a ttl; may contain removed ones
-        self._ages: deque[tuple[float, int]] = deque()  # (time, head of the log at that time)
-        self._too_old = 0  # messages up to this sequence number exceed the maximum age
         self._formatted = 0, "", ""  # the cursor formatted last: sequence number, epoch, text
         self.others: Mapping[str, int] = {}  # subscribers in other processes, by channel
         self.floor = 0
         self.head = 0
         self.count = 0
         self.bytes = 0
+        self.follow_rules(self._rules)
 
     # Channels
 
@@ -76,10 +72,34 @@ class History:
         """The channel of that name, created if necessary."""
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = Channel(name, self.floor)
+            channel = self._new(name, self.floor)
         elif name in self._idle:
             del self._idle[name]
         return channel
+
+    def _new(self, name: str, floor: int) -> Channel:
+        channel = self._channels[name] = Channel(name, floor)
+        self._apply_rule(channel)
+        return channel
+
+    def _apply_rule(self, channel: Channel) -> None:
+        channel.max_messages, age_s = self._retention.of(channel.name)
+        ages = self._ages.get(age_s)
+        if ages is None:
+            ages = self._ages[age_s] = Ages(age_s)
+        channel.ages = ages
+
+    def _change_history(self) -> None:
+        """Channels may have other maximum numbers and ages than before."""
+        before, self._ages = self._ages, {}
+        for channel in self:
+            self._apply_rule(channel)
+        for ages in self._ages.values():
+            if before:
+                ages.inherit(before[max(before)])
+        self._refill()
+        for channel in list(self):
+            self.trim(channel)
 
     def discard_if_idle(self, channel: Channel) -> None:
         """Releases the channel: it is kept only if it is not idle, or for its floor."""
@@ -130,8 +150,10 @@ class History:
         return min(math.ceil(spread_s * 1000), _LONGEST_SPREAD_MS)
 
     def follow_rules(self, rules: Rules) -> None:
-        """The rules by channel are these from now on."""
-        self._rules = rules
+        """The rules by channel are these from now on. What they say about history is known to the retention."""
+        before, self._rules = self._rules, rules
+        if rules.rules != before.rules:
+            self._change_history()
         self.spreads = self._refetch_rate is not None or rules.set_spreads  # some messages have a spread
 
     # Cursors
@@ -164,8 +186,7 @@ class History:
         if replaced is not None:
             self._uncount(replaced)
         if not channel.queued:
-            channel.queued = True
-            heapq.heappush(self._oldest, (message.sequence, channel))
+            channel.ages.add(channel, message.sequence)
             self._forget_gone()
         if message.ttl_s is not None:
             self._end_in(message, message.ttl_s)
@@ -182,16 +203,15 @@ class History:
         first of them, whatever floors were merged into the global floor.
         """
         messages, floor, head, self.epoch, floors = retained
-        self._oldest.clear()
         self._ending.clear()
-        self._ages.clear()
-        self._too_old = 0
+        for ages in self._ages.values():
+            ages.clear()
         self.count = self.bytes = 0
         self.floor = floor
         for channel in self:
             channel.start_over(max(floor, floors.get(channel.name, 0)))
         for name in floors.keys() - self._channels.keys():
-            self._channels[name] = Channel(name, max(floor, floors[name]))
+            self._new(name, max(floor, floors[name]))
         now = self._clock()
         for message in messages:
             channel = self.channel(message.channel)
@@ -200,18 +220,19 @@ class History:
             self.append(message)
             channel.served_up_to = message.sequence
             age_s = max(0.0, wall_s - message.time_ms / 1000)
-            self._note_age(now - age_s)
+            channel.ages.note(now - age_s, self.head)
             if message.ttl_s is not None:
                 self._end_in(message, message.ttl_s - age_s)
         self.head = head
-        self._note_age(now)
+        for ages in self._ages.values():
+            ages.note(now, head)
         for channel in list(self):
             self.trim(channel)
             self.discard_if_idle(channel)
 
     def trim(self, channel: Channel) -> None:
         """Evicts the channel's messages beyond the maximum number."""
-        evicted, size = channel.evict_to(self._count_limit)
+        evicted, size = channel.evict_to(channel.max_messages)
         if evicted:
             self.count -= evicted
             self.bytes -= size + evicted * MESSAGE_OVERHEAD_BYTES
@@ -223,7 +244,7 @@ class History:
 
     def needs_backpressure(self, channel: Channel) -> bool:
         """Whether publishing to the channel must wait for its pass."""
-        return channel.dirty and (len(channel) >= 2 * self._retention.count or self.over_budget)
+        return channel.dirty and (len(channel) >= 2 * channel.max_messages or self.over_budget)
 
     def expire(self) -> None:
         """Removes messages beyond the maximum age, the byte budget or their ttl. Call it about once a second."""
@@ -234,51 +255,67 @@ class History:
             if channel is not None and channel.drop(message):
                 self._uncount(message)
                 self.discard_if_idle(channel)
-        while self._ages and self._ages[0][0] <= now - self._retention.age_s:
-            self._too_old = self._ages.popleft()[1]
-        self._note_age(now)
-        self._shrink()
+        for ages in self._ages.values():
+            ages.advance(now)
+            ages.note(now, self.head)
+            while self._evict_too_old(ages):
+                pass
+        self.shrink()
+        self._forget_gone()
+
+    def _evict_too_old(self, ages: Ages) -> bool:
+        """Whether there may be more."""
+        channel = ages.first()
+        if channel is None:
+            return False
+        message = channel.oldest
+        if message is None:
+            self.discard_if_idle(channel)
+            return True
+        return message.sequence <= ages.too_old and self._evict_oldest(channel) > 0
 
     def shrink(self) -> None:
         """Evicts the oldest messages of all channels while the byte budget is exceeded."""
-        if self.bytes > self._budget:
-            self._shrink()
+        while self.bytes > self._budget and self._evict_first():
+            pass
 
-    def _shrink(self) -> None:
-        oldest = self._oldest
-        while oldest:
-            sequence, channel = oldest[0]
+    def _evict_first(self) -> bool:
+        """Evicts the oldest message of all. False if there is none, or a pass has yet to deliver it."""
+        first: Channel | None = None
+        sequence = self.head + 1
+        for ages in self._ages.values():
+            channel = ages.first()
+            if channel is None:
+                continue
             message = channel.oldest
             if message is None:
-                heapq.heappop(oldest)
-                channel.queued = False
                 self.discard_if_idle(channel)
-            elif message.sequence != sequence:
-                heapq.heapreplace(oldest, (message.sequence, channel))
-            elif sequence > self._too_old and self.bytes <= self._budget:
-                break
-            elif not self._evict_oldest(channel):
-                break  # a pass has yet to deliver it
-        self._forget_gone()
-
-    def _note_age(self, when: float) -> None:
-        """Notes that all messages up to the head are from this time or earlier."""
-        if not self._ages or (self._ages[-1][1] < self.head and self._ages[-1][0] + _AGES_APART_S <= when):
-            self._ages.append((when, self.head))
+                return True
+            if message.sequence < sequence:
+                first, sequence = channel, message.sequence
+        return first is not None and self._evict_oldest(first) > 0
 
     def _end_in(self, message: Message, seconds: float) -> None:
         heapq.heappush(self._ending, (self._clock() + seconds, message.sequence, message))
         self._forget_gone()
 
     def _forget_gone(self) -> None:
-        if len(self._oldest) > 2 * len(self._channels) + 1024:
-            self._oldest = [(m.sequence, channel) for channel in self if (m := channel.oldest)]
-            heapq.heapify(self._oldest)
-            for channel in self:
-                channel.queued = channel.oldest is not None
+        most = 2 * len(self._channels) + 1024
+        for ages in self._ages.values():
+            if len(ages.oldest) > most:
+                self._refill()
         if len(self._ending) > 2 * self.count + 1024:
             self._ending = [ending for ending in self._ending if self._holds(ending[2])]
             heapq.heapify(self._ending)
+
+    def _refill(self) -> None:
+        """Drops the stale entries of all heaps."""
+        of_age: dict[float, list[Channel]] = {age_s: [] for age_s in self._ages}
+        for channel in self:
+            channel.queued = channel.oldest is not None
+            of_age[channel.ages.age_s].append(channel)
+        for age_s, channels in of_age.items():
+            self._ages[age_s].refill(channels)
 
     def _evict_oldest(self, channel: Channel) -> int:
         evicted, size = channel.evict_to(len(channel) - 1)

@@ -27,7 +27,7 @@ import msgspec
 
 from ..errors import RequestError
 from ..limits import Retention
-from ..message import Message
+from ..message import ACCESS_LOG, Message
 
 
 class Lost(Exception):
@@ -167,18 +167,18 @@ def retain(
     """The messages to retain, of ``messages`` (oldest first). The rules of all stores:
 
     - expired messages, and messages replaced by a newer one with the same key, are dropped; that is no loss, and does
-      not
-      raise the floor;
-    - beyond a channel's maximum number, the maximum age and the byte budget, the oldest messages are evicted, and the
-      floors of their channels rise to the last of them;
+      not raise the floor;
+    - beyond a channel's maximum number and age, and the byte budget of all channels, the oldest messages are evicted,
+      and the floors of their channels rise to the last of them;
+    - nothing is evicted from the access log, and it does not count in the byte budget;
     - if there are too many floors, the lowest are merged into the global one (``fold``).
     """
     kept: list[Message] = []
     raised = dict(floors or {})
     seen: set[tuple[str, str]] = set()
-    counts: dict[str, int] = {}
+    left: dict[str, int] = {}  # how many more of each channel are kept
+    oldest_ms: dict[str, float] = {}
     left_bytes = retention.bytes
-    over = False  # once one is evicted, all older ones are, even if the clock jumped
     for message in sorted(messages, key=attrgetter("sequence"), reverse=True):
         channel, sequence = message.channel, message.sequence
         if message.key is not None:
@@ -187,16 +187,21 @@ def retain(
             seen.add((channel, message.key))
         if message.ttl_s is not None and message.time_ms + message.ttl_s * 1000 <= now_ms:
             continue
-        count = counts.get(channel, 0)
-        if count < retention.count:
-            left_bytes -= weight(message)
-            over = over or left_bytes < 0 or message.time_ms < now_ms - retention.age_s * 1000
-        if over or count >= retention.count:
-            raised[channel] = max(raised.get(channel, 0), sequence)
-            evicted = max(evicted, sequence)
+        if channel == ACCESS_LOG:
+            kept.append(message)
             continue
-        counts[channel] = count + 1
-        kept.append(message)
+        if channel not in left:
+            left[channel], age_s = retention.of(channel)
+            oldest_ms[channel] = now_ms - age_s * 1000
+        if left[channel] and left_bytes >= 0 and message.time_ms >= oldest_ms[channel]:
+            left_bytes -= weight(message)
+            if left_bytes >= 0:
+                left[channel] -= 1
+                kept.append(message)
+                continue
+        left[channel] = 0  # all older ones are evicted too, even if the clock jumped
+        raised[channel] = max(raised.get(channel, 0), sequence)
+        evicted = max(evicted, sequence)
     kept.reverse()
     return Kept(kept, *fold(raised, floor), evicted)
 

@@ -2,7 +2,7 @@
 
 Messages are in one list. They are the same objects as in the hub's history, so only messages beyond a channel's maximum
 number need additional memory. They are evicted when they are half of the list, and the byte budget may be exceeded by
-an eighth: so the cost per message is small, and no turn of the loop is long.
+an eighth: so the cost per message is small, and no turn of the loop is long. The access log is kept apart.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 from ..limits import Retention
-from ..message import Message, new_epoch
+from ..message import ACCESS_LOG, Message, new_epoch
 from .base import (
     MESSAGE_OVERHEAD_BYTES,
     MOST_FLOORS,
@@ -33,6 +33,7 @@ from .base import (
 from .receipts import Receipts
 
 _TRIM_AT_LEAST = 4096
+_SWEEP_AT_LEAST = 1024  # entries of the access log
 _sequence = attrgetter("sequence")
 
 
@@ -55,6 +56,8 @@ class MemoryStore:
         self._evicted = 0
         self._counts: dict[str, int] = {}  # number of messages in the list, by channel
         self._beyond = 0  # number of messages beyond their channel's maximum
+        self._access: dict[str | None, Message] = {}  # the access log, by key, in its order
+        self._sweep_at = _SWEEP_AT_LEAST
         self._trim_at_bytes = retention.bytes + retention.bytes // 8
         self._followers: list[News] = []
         self._receipts = Receipts(retention)
@@ -68,12 +71,19 @@ class MemoryStore:
         now = self._steady()
         outcomes = [self._append(publish, time_ms, now, appended) for publish in group]
         self._log += appended
-        counts, limit = self._counts, self._retention.count
+        counts, access = self._counts, False
+        limit = self._retention.count if self._retention.uniform else 0  # beyond it a channel may have one of its own
         for message in appended:
+            channel = message.channel
+            if channel == ACCESS_LOG:
+                access = True
+                continue
             self._bytes += len(message.data) + MESSAGE_OVERHEAD_BYTES
-            count = counts[message.channel] = counts.get(message.channel, 0) + 1
-            if count > limit:
+            count = counts[channel] = counts.get(channel, 0) + 1
+            if count > limit and count > self._retention.of(channel)[0]:
                 self._beyond += 1
+        if access:
+            self._move_access_log(appended)
         if self._bytes > self._trim_at_bytes or self._beyond * 2 > len(self._log) + _TRIM_AT_LEAST:
             self._trim()
         for news in self._followers:
@@ -82,7 +92,7 @@ class MemoryStore:
 
     async def retained(self) -> Retained:
         now_ms = int(self._clock() * 1000)
-        kept = retain(self._log, self._retention, now_ms, self._floor, self._floors)
+        kept = retain([*self._log, *self._access.values()], self._retention, now_ms, self._floor, self._floors)
         return Retained(kept.messages, kept.floor, self._head, self.epoch, kept.floors)
 
     async def head(self) -> tuple[str, int]:
@@ -92,7 +102,9 @@ class MemoryStore:
         if after < self._evicted or epoch != self.epoch:
             raise Lost
         missed = self._log[bisect_right(self._log, after, key=_sequence) :]
+        missed += [message for message in self._access.values() if message.sequence > after]
         if missed:
+            missed.sort(key=_sequence)
             news(missed)
         self._followers.append(news)
         try:
@@ -122,6 +134,22 @@ class MemoryStore:
             self._receipts.keep(idempotency, receipt, now)
         return receipt
 
+    def _move_access_log(self, appended: Sequence[Message]) -> None:
+        """Removes its messages from the end of the list. Only their keys and ttl end them."""
+        del self._log[len(self._log) - len(appended) :]
+        for message in appended:
+            if message.channel != ACCESS_LOG:
+                self._log.append(message)
+                continue
+            self._access.pop(message.key, None)
+            self._access[message.key] = message
+        if len(self._access) >= self._sweep_at:
+            now_ms = int(self._clock() * 1000)
+            self._access = {
+                message.key: message for message in retain(self._access.values(), self._retention, now_ms)[0]
+            }
+            self._sweep_at = max(_SWEEP_AT_LEAST, 2 * len(self._access))
+
     def _trim(self) -> None:
         if self._beyond * 8 > len(self._log):
             self._evict_beyond_counts()
@@ -134,7 +162,7 @@ class MemoryStore:
             evicted += 1
             if not self._counts[message.channel]:
                 del self._counts[message.channel]
-            elif self._counts[message.channel] >= self._retention.count:
+            elif self._counts[message.channel] >= self._retention.of(message.channel)[0]:
                 self._beyond -= 1
         del self._log[:evicted]
 
@@ -143,7 +171,6 @@ class MemoryStore:
         kept: list[Message] = []
         counts: dict[str, int] = {}
         seen: set[tuple[str, str]] = set()
-        limit = self._retention.count
         for message in reversed(self._log):
             if message.key is not None:
                 key = message.channel, message.key
@@ -152,7 +179,7 @@ class MemoryStore:
                     continue  # replaced: no loss
                 seen.add(key)
             count = counts.get(message.channel, 0)
-            if count < limit:
+            if count < self._retention.of(message.channel)[0]:
                 counts[message.channel] = count + 1
                 kept.append(message)
             else:

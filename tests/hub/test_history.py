@@ -7,11 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
+from pushcompat.access.patterns import Pattern
+from pushcompat.access.rules import Rule, Rules
 from pushcompat.hub.channel import Channel
 from pushcompat.hub.history import History
 from pushcompat.limits import Retention
 from pushcompat.message import Message
 from pushcompat.store.base import MOST_FLOORS, Retained, weight
+
+from ..by_channel import ByChannel
 
 
 class Log:
@@ -161,6 +165,108 @@ def test_messages_that_are_too_old_wait_for_their_pass(make_log: MakeLog) -> Non
     assert log.held("a") == []
 
 
+# Channels with rules of their own
+
+
+by_channel = ByChannel({"tokens": (5, 10.0), "long": (None, 200.0), "few": (1, None)})
+
+
+def test_channels_keep_as_many_messages_as_their_rules_say(make_log: MakeLog) -> None:
+    log = make_log(count=2, by_channel=by_channel)
+    for name in ("tokens", "plain", "few") * 7:
+        log.publish(name)
+    assert {name: len(log.held(name)) for name in ("tokens", "plain", "few")} == {"tokens": 5, "plain": 2, "few": 1}
+
+
+def test_channels_keep_messages_for_as_long_as_their_rules_say_whatever_is_older_in_others(make_log: MakeLog) -> None:
+    log = make_log(age_s=60.0, by_channel=by_channel)
+    for name in ("long", "plain", "tokens"):
+        log.publish(name)
+    log.wait(9)
+    assert [log.held(name) for name in ("long", "plain", "tokens")] == [[1], [2], [3]]
+    log.wait(2)
+    assert [log.held(name) for name in ("long", "plain", "tokens")] == [[1], [2], []]
+    log.wait(51)
+    assert [log.held(name) for name in ("long", "plain", "tokens")] == [[1], [], []]
+    log.wait(140)
+    assert log.held("long") == []
+    assert log.history.channel("long").floor == 1
+
+
+def test_the_byte_budget_takes_the_oldest_of_all_whatever_their_rules(make_log: MakeLog) -> None:
+    log = make_log(bytes=3 * weight(Message("a", b"x" * 100)), by_channel=by_channel)
+    for name in ("plain", "long", "tokens", "few"):
+        log.publish(name, b"x" * 100)
+    assert [log.held(name) for name in ("plain", "long", "tokens", "few")] == [[], [2], [3], [4]]
+    log.publish("tokens", b"x" * 100)
+    assert [log.held(name) for name in ("long", "tokens", "few")] == [[], [3, 5], [4]]
+
+
+def test_a_channel_with_more_history_takes_more_before_its_publishers_wait(make_log: MakeLog) -> None:
+    log = make_log(count=2, by_channel=by_channel)
+    for _ in range(9):
+        tokens = log.append("tokens")
+    for _ in range(2):
+        few = log.append("few")
+    tokens.dirty = few.dirty = True
+    assert not log.history.needs_backpressure(tokens)
+    assert log.history.needs_backpressure(few)
+    log.append("tokens")
+    assert log.history.needs_backpressure(tokens)
+
+
+def test_a_load_gives_each_channel_its_own_age(make_log: MakeLog) -> None:
+    log = make_log(age_s=60.0, by_channel=by_channel)
+    load(log, [stored("long", 1, age_s=150.0), stored("plain", 2, age_s=50.0), stored("tokens", 3, age_s=5.0)], 0)
+    log.wait(6)
+    assert [log.held(name) for name in ("long", "plain", "tokens")] == [[1], [2], []]
+    log.wait(6)
+    assert [log.held(name) for name in ("long", "plain")] == [[1], []]
+    log.wait(40)
+    assert log.held("long") == []
+
+
+def test_rules_that_change_apply_to_what_is_there(make_log: MakeLog) -> None:
+    rules: dict[str, tuple[int | None, float | None]] = {"a": (5, 300.0)}
+    log = make_log(count=4, age_s=100.0, by_channel=ByChannel(rules))
+    for _ in range(4):
+        log.publish("a")
+        log.publish("b")
+    log.wait(50)
+    log.publish("a")
+    rules.update(a=(3, 60.0), b=(None, 20.0))
+    log.history.follow_rules(Rules((Rule(Pattern("a")),)))
+    assert (log.held("a"), log.held("b")) == ([5, 7, 9], [2, 4, 6, 8])
+    log.wait(1)
+    assert log.held("b") == []
+    log.wait(11)
+    assert log.held("a") == [9]
+    assert log.history.channel("a").floor == 7
+    for _ in range(4):
+        log.publish("a")
+    assert log.held("a") == [11, 12, 13]
+
+
+def test_a_long_maximum_age_needs_no_more_notes_than_a_short_one(make_log: MakeLog) -> None:
+    log = make_log(age_s=86_400.0 * 30)
+    for _ in range(30_000):
+        log.publish("a", key="k")
+        log.now += 60.0
+        log.history.expire()
+    (ages,) = log.history._ages.values()
+    assert len(ages._notes) <= 10_001
+
+
+# The access log
+
+
+def test_a_message_that_is_not_for_subscribers_moves_the_head_and_nothing_else(make_log: MakeLog) -> None:
+    log = make_log()
+    log.publish("a")
+    log.history.skip(Message("!access", b"{}", key="k", sequence=2))
+    assert (log.history.head, log.history.count, list(log.history.names)) == (2, 1, ["a"])
+
+
 # Keys and time to live
 
 
@@ -255,7 +361,7 @@ def test_a_message_that_is_gone_before_its_ttl_is_freed(make_log: MakeLog) -> No
         log.publish("b", ttl_s=86_400.0, key=str(number % 3))
     assert log.history.count == 13
     assert len(log.history._ending) < 2000
-    assert len(log.history._oldest) < 2000
+    assert sum(len(ages.oldest) for ages in log.history._ages.values()) < 2000
 
 
 def test_a_message_among_many_that_are_gone_still_ends_with_its_ttl(make_log: MakeLog) -> None:

@@ -20,6 +20,8 @@ from pushcompat.limits import Retention
 from pushcompat.message import Message
 from pushcompat.store.base import Kept, Retained, retain
 
+from ..by_channel import ByChannel
+
 DEPTH = int(os.environ.get("PUSHCOMPAT_TEST_DEPTH", "5"))
 PUBLISHES = ("a", "b", "a key", "b key", "a ttl")
 STEPS = (*PUBLISHES, "time passes", "ttl ends", "restart", "reload", "catch up", "catch up a")
@@ -111,6 +113,9 @@ RETENTIONS = {
     "one message": Retention(count=1, age_s=AGE_S),
     "two messages": Retention(count=2, age_s=AGE_S),
     "bytes of two messages": Retention(age_s=AGE_S, bytes=2 * 257),
+    "one message, and two of channel a for a shorter time": Retention(
+        count=1, age_s=AGE_S, by_channel=ByChannel({"a": (2, AGE_S * 0.5)})
+    ),
 }
 
 

@@ -45,8 +45,9 @@ class World(NamedTuple):
 
 class Following:
     """``check``: what a follower's place is compared with. ``load``: floors and rows in one transaction, or in two.
-    ``floor``: in the transaction that deletes, or in the next. ``budget``: messages of all channels; ``budget_floor``:
-    which floor rises when it is exceeded.
+    ``floor``: in the transaction that deletes, or in the next. ``counts``: messages of each channel; two trimmers may
+    have different rules, so a channel has also been trimmed to fewer. ``budget``: messages of all channels;
+    ``budget_floor``: which floor rises when it is exceeded.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Following:
         check: str = "evicted",
         load: str = "one",
         floor: str = "with",
-        count: int = 1,
+        counts: tuple[int, int] = (1, 1),
         budget: int = 9,
         budget_floor: str = "channel",
         messages: int = 3,
@@ -62,7 +63,7 @@ class Following:
         self._check = check
         self._load = load
         self._floor = floor
-        self._count = count
+        self._counts = counts
         self._budget = budget
         self._budget_floor = budget_floor
         self._messages = messages
@@ -97,7 +98,7 @@ class Following:
             return
         for channel, name in enumerate(CHANNELS):
             rows = [row for row in world.rows if row[1] == channel]
-            if len(rows) > self._count:
+            if len(rows) > self._counts[channel]:
                 yield f"the trimmer takes {name}{rows[0][0]}, beyond the count", self._taken(world, rows[0])
         if len(world.rows) > self._budget:
             number, channel = world.rows[0]
@@ -186,8 +187,9 @@ def explored(model: Following) -> Explored[World]:
     "model",
     [
         pytest.param(Following(), id="count"),
-        pytest.param(Following(count=9, budget=1), id="budget"),
-        pytest.param(Following(count=1, budget=2), id="both"),
+        pytest.param(Following(counts=(2, 1)), id="count by channel"),
+        pytest.param(Following(counts=(9, 9), budget=1), id="budget"),
+        pytest.param(Following(counts=(1, 1), budget=2), id="both"),
     ],
 )
 def test_no_message_is_missed_in_silence_and_no_reset_is_needless(model: Following) -> None:
@@ -201,7 +203,7 @@ def test_no_message_is_missed_in_silence_and_no_reset_is_needless(model: Followi
         pytest.param(Following(load="two"), HOLE, id="floors and messages are read in two transactions"),
         pytest.param(Following(floor="after"), HOLE, id="messages are deleted before their floors are written"),
         pytest.param(
-            Following(count=9, budget=1, budget_floor="global"), NEEDLESS, id="the budget raises the global floor"
+            Following(counts=(9, 9), budget=1, budget_floor="global"), NEEDLESS, id="the budget raises the global floor"
         ),
     ],
 )

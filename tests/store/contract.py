@@ -14,9 +14,10 @@ from msgspec.structs import replace
 
 from pushcompat.errors import KeyReused, Unavailable
 from pushcompat.limits import Retention
-from pushcompat.message import EPOCH_WIDTH, Message
+from pushcompat.message import ACCESS_LOG, EPOCH_WIDTH, Message
 from pushcompat.store.base import Idempotency, Lost, Outcome, Publish, Receipt, Store, weight
 
+from ..by_channel import ByChannel
 from ..harness import PATIENCE_S
 
 ALL = Retention(count=1000)
@@ -343,6 +344,54 @@ class Contract:
 
         run(scenario, Retention(count=1, bytes=2 * weight(draft("a"))))
 
+    def test_channels_keep_as_many_messages_and_for_as_long_as_their_rules_say(
+        self, run: Callable[..., None], clock: Clock
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            await fill(store, "tokens", *"abcdef")
+            await fill(store, "plain", *"123")
+            await self.trim_soon(store)
+            assert await kept(store) == ([*(f"tokens:{n}" for n in "bcdef"), "plain:3"], {"tokens": 1, "plain": 8})
+            clock.now += 11
+            assert await kept(store) == (["plain:3"], {"tokens": 6, "plain": 8})
+            await fill(store, "plain", "4")
+            clock.now += 50
+            await self.trim_soon(store)
+            assert await kept(store) == (["plain:4"], {"tokens": 6, "plain": 9})
+
+        run(scenario, Retention(count=1, age_s=60.0, by_channel=ByChannel({"tokens": (5, 10.0)})))
+
+    def test_only_keys_and_ttl_remove_messages_of_the_access_log(self, run: Callable[..., None], clock: Clock) -> None:
+        async def scenario(store: Store) -> None:
+            async with aclosing(Follower(store)) as follower:
+                for key, ttl_s in (("revoke:a", 100.0), ("key:b", None), ("revoke:c", 1000.0), ("key:b", None)):
+                    await append(store, draft(ACCESS_LOG, key, key=key, ttl_s=ttl_s))
+                assert [m.sequence for m in await follower.read(4)] == [1, 2, 3, 4]
+            for number in range(20):
+                await append(store, draft("busy", f"{number}" * 100))
+            clock.now += 500
+            await self.trim_soon(store)
+            await fill(store, "busy", "last")
+            messages, floors = await kept(store)
+            assert messages == ["!access:revoke:c", "!access:key:b", "busy:last"]
+            assert floors == {"busy": 24}
+            async with aclosing(Follower(store, (await store.retained()).head)) as follower:
+                await append(store, draft("a"), draft(ACCESS_LOG, "x", key="key:d"))
+                assert shown(await follower.read(2)) == ["a:x", "!access:x"]
+
+        run(scenario, Retention(count=1, age_s=60.0, bytes=2 * weight(draft("a", "x" * 200))))
+
+    def test_the_access_log_is_followed_with_the_messages_around_it(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            await append(store, draft("a"), draft(ACCESS_LOG, "1", key="key:b"), draft("a"))
+            await append(store, draft(ACCESS_LOG, "2", key="key:c"))
+            await fill(store, "a", "y")
+            for after in range(5):
+                async with aclosing(Follower(store, after)) as follower:
+                    assert [m.sequence for m in await follower.read(5 - after)] == list(range(after + 1, 6))
+
+        run(scenario)
+
     def test_a_message_past_its_ttl_goes_and_does_not_move_the_floor(
         self, run: Callable[..., None], clock: Clock
     ) -> None:
@@ -627,6 +676,9 @@ class Contract:
             assert health.idempotency_window_s < 20
 
         run(scenario, Retention(idempotency_bytes=8192))
+
+    async def trim_soon(self, store: Store) -> None:
+        """Makes the store forget what it need not keep, if that appends nothing."""
 
     async def trim(self, store: Store) -> None:
         """Makes the store really forget what it need not keep."""

@@ -15,13 +15,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import astuple, replace
 
 from pushcompat.limits import Retention
-from pushcompat.message import Message
+from pushcompat.message import ACCESS_LOG, Message
 from pushcompat.store.base import Idempotency, Lost, Publish, Receipt, Store, weight
 
+from ..by_channel import ByChannel
 from ..harness import PATIENCE_S
 from .contract import Clock, Follower, append_group, draft
 
-RETENTION = Retention(count=3, age_s=60.0, bytes=12 * weight(draft("a")), idempotency_s=30.0)
+RETENTION = Retention(
+    count=3,
+    age_s=60.0,
+    bytes=12 * weight(draft("a")),
+    idempotency_s=30.0,
+    by_channel=ByChannel({"a": (5, 30.0)}),
+)
 SETTINGS = settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 drafts = st.builds(
@@ -31,7 +38,10 @@ drafts = st.builds(
     ttl_s=st.sampled_from([None, None, 5.0]),
     json=st.booleans(),
 )
-publishes = st.lists(drafts, min_size=1, max_size=3)
+entries = st.builds(
+    draft, channel=st.just(ACCESS_LOG), key=st.sampled_from(["revoke:1", "key:2"]), ttl_s=st.sampled_from([None, 5.0])
+)
+publishes = st.lists(st.one_of(drafts, drafts, entries), min_size=1, max_size=3)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -169,8 +179,9 @@ class StoreMachine(RuleBasedStateMachine):
                 floor = max(retained.floor, retained.floors.get(message.channel, 0))
                 assert number <= floor or self._is_over(message), message
         for channel in "abc":
-            assert sum(message.channel == channel for message in kept.values()) <= RETENTION.count
-        assert sum(map(weight, kept.values())) <= RETENTION.bytes
+            assert sum(message.channel == channel for message in kept.values()) <= RETENTION.of(channel)[0]
+        assert ACCESS_LOG not in retained.floors
+        assert sum(weight(message) for message in kept.values() if message.channel != ACCESS_LOG) <= RETENTION.bytes
         assert max(retained.floors.values(), default=0) <= retained.head
 
     def _retained_floors(self) -> dict[str, int]:

@@ -7,9 +7,11 @@ import asyncio
 import pytest
 
 from pushcompat.limits import Retention
+from pushcompat.message import ACCESS_LOG
 from pushcompat.store.base import Publish, Store, weight
 from pushcompat.store.memory import MemoryStore
 
+from ..by_channel import ByChannel
 from .contract import ALL, Clock, Contract, Follower, Open, append_group, draft
 from .machine import SETTINGS, StoreMachine
 
@@ -21,6 +23,10 @@ class TestMemoryStore(Contract):
             return MemoryStore(retention, clock, clock)
 
         return opened
+
+    async def trim_soon(self, store: Store) -> None:
+        assert isinstance(store, MemoryStore)
+        store._trim()
 
     async def trim(self, store: Store) -> None:
         await append_group(store, [Publish([draft("a", str(n)) for n in range(10_000)])])
@@ -77,6 +83,32 @@ def test_messages_that_need_not_be_retained_are_freed() -> None:
         await follower.aclose()
         await append_group(store, [Publish([draft("a") for _ in range(5000)])])
         assert len(store._log) == 10
+
+    asyncio.run(scenario())
+
+
+def test_entries_of_the_access_log_that_are_over_use_no_memory_for_long() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        store = MemoryStore(Retention(), clock, clock)
+        for number in range(10_000):
+            clock.now += 1
+            await append_group(store, [Publish([draft(ACCESS_LOG, key=f"revoke:{number}", ttl_s=60.0)])])
+        await append_group(store, [Publish([draft(ACCESS_LOG, key="key:a") for _ in range(100)])])
+        assert len(store._access) < 2048
+        assert len((await store.retained()).messages) == 61
+        assert store._log == []
+
+    asyncio.run(scenario())
+
+
+def test_a_channel_with_more_messages_by_its_rule_is_not_trimmed_to_the_number_of_others() -> None:
+    async def scenario() -> None:
+        store = Counting(Retention(count=1, by_channel=ByChannel({"tokens": (5000, None)})))
+        await append_group(store, [Publish([draft("tokens") for _ in range(6000)])])
+        await append_group(store, [Publish([draft("busy") for _ in range(20_000)])])
+        assert store.trims == 1
+        assert len([message for message in store._log if message.channel == "tokens"]) == 5000
 
     asyncio.run(scenario())
 

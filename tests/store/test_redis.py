@@ -42,6 +42,10 @@ class TestRedisStore(Contract):
 
         return opened
 
+    async def trim_soon(self, store: Store) -> None:
+        assert isinstance(store, RedisStore)
+        assert await store.trim(tail=0) == ""
+
     async def trim(self, store: Store) -> None:
         assert isinstance(store, RedisStore)
         for number in range(3):

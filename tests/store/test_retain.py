@@ -7,14 +7,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pushcompat.limits import Retention
-from pushcompat.message import Message
+from pushcompat.message import ACCESS_LOG, Message
 from pushcompat.store.base import fold, retain, weight
+
+from ..by_channel import ByChannel
 
 NOW_MS = 1_000_000
 
 attributes = st.fixed_dictionaries(
     {
-        "channel": st.sampled_from("abc"),
+        "channel": st.sampled_from(["a", "b", "c", ACCESS_LOG]),
         "data": st.binary(max_size=40),
         "key": st.sampled_from([None, None, "", "k", "l"]),
         "ttl_s": st.sampled_from([None, None, 1.0, 30.0, 500.0]),
@@ -24,8 +26,14 @@ attributes = st.fixed_dictionaries(
 logs = st.lists(attributes, max_size=25).map(
     lambda made: [Message(**each, sequence=2 * number + 1) for number, each in enumerate(made)]
 )
+rules = st.dictionaries(
+    st.sampled_from("abc"),
+    st.tuples(st.sampled_from([None, 1, 4]), st.sampled_from([None, 50.0, 7200.0])),
+    max_size=2,
+)
 retentions = st.builds(
     Retention,
+    by_channel=st.one_of(st.none(), rules.map(ByChannel)),
     count=st.sampled_from([1, 1, 2, 3, 6]),
     age_s=st.sampled_from([10.0, 100.0, 3600.0, 3600.0]),
     bytes=st.sampled_from([300, 1000, 3000, 1 << 20]),
@@ -46,11 +54,15 @@ def model(log: list[Message], retention: Retention, floors: dict[str, int]) -> t
         floors[message.channel] = max(floors.get(message.channel, 0), message.sequence)
 
     for message in window.copy():
-        if len([m for m in window if m.channel == message.channel]) > retention.count:
+        if message.channel == ACCESS_LOG:
+            continue
+        count, age_s = retention.of(message.channel)
+        of_channel = [m for m in window if m.channel == message.channel]
+        later = of_channel[of_channel.index(message) :]
+        if len(later) > count or any(m.time_ms < NOW_MS - age_s * 1000 for m in later):
             evict(message)
-    oldest_ms = NOW_MS - retention.age_s * 1000
-    while any(m.time_ms < oldest_ms for m in window) or sum(map(weight, window)) > retention.bytes:
-        evict(window[0])
+    while sum(map(weight, users := [m for m in window if m.channel != ACCESS_LOG])) > retention.bytes:
+        evict(users[0])
     return window, floors
 
 
@@ -91,6 +103,17 @@ def test_the_lowest_of_too_many_floors_are_folded(floors: dict[str, int], floor:
 def test_the_highest_number_evicted_is_the_highest_floor(log: list[Message], retention: Retention, before: int) -> None:
     kept = retain(log, retention, NOW_MS, evicted=before)
     assert kept.evicted == max([before, *kept.floors.values()])
+
+
+def test_nothing_but_its_keys_and_ttl_takes_from_the_access_log() -> None:
+    def entry(number: int, key: str, ttl_s: float | None = None) -> Message:
+        return Message(ACCESS_LOG, b"x" * 99, key=key, ttl_s=ttl_s, sequence=number, time_ms=0)
+
+    log = [entry(1, "a"), entry(2, "b"), entry(3, "a"), entry(4, "c", 999.0), entry(5, "d", 1001.0)]
+    log += [Message("busy", b"x", sequence=number, time_ms=NOW_MS) for number in range(6, 12)]
+    kept = retain(log, Retention(count=1, age_s=1.0, bytes=weight(log[-1])), NOW_MS)
+    assert [message.sequence for message in kept.messages] == [2, 3, 5, 11]
+    assert kept.floors == {"busy": 10}
 
 
 def test_messages_beyond_a_channels_count_use_up_no_budget() -> None:

@@ -47,6 +47,10 @@ class TestSqliteStore(Contract):
 
         return opened
 
+    async def trim_soon(self, store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        await trimmed(store, urgent=True)
+
     async def trim(self, store: Store) -> None:
         assert isinstance(store, SqliteStore)
         await append_group(store, [Publish([draft("a", str(n)) for n in range(1000)])])

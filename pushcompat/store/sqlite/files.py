@@ -30,6 +30,7 @@ from ...message import CURSOR_WIDTH, format_cursor, parse_cursor
 PAGE_BYTES = 4096
 _WAL_BYTES = 4 * 1024 * 1024  # size of the WAL after a checkpoint
 _ROOM_BYTES = 16 * 1024 * 1024  # for other data, and for the writes of a trim
+_ACCESS_LOG_BYTES = 64 * 1024 * 1024  # 100,000 entries (``access.log``)
 _BUSY_S = 10.0  # for programs that do not use our lock: the sqlite3 shell, a backup
 _LOCK_POLL_S = 0.01
 _MARK_BYTES = CURSOR_WIDTH + 12
@@ -68,8 +69,10 @@ class Files:
 
 
 def max_bytes(retention: Retention) -> int:
-    """The maximum size of the database: more than twice the retained messages, so that trimming always has room."""
-    return 4 * retention.bytes + 2 * retention.idempotency_bytes + _ROOM_BYTES
+    """The maximum size of the database: more than twice the retained messages, so that trimming always has room; and
+    the access log, which does not count among these.
+    """
+    return 4 * retention.bytes + 2 * retention.idempotency_bytes + _ROOM_BYTES + _ACCESS_LOG_BYTES
 
 
 class WriteLock:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from ...limits import Retention
-from ...message import Message
+from ...message import ACCESS_LOG, Message
 from ..base import MOST_FLOORS, Kept, fold, retain
 from ..receipts import most_entries
 from .files import PAGE_BYTES, Files, WriteLock, pages_used, transaction
@@ -111,7 +111,7 @@ class _Trim:
         raised: dict[str, int] = {}
         for message in dead:
             channel, sequence = message.channel, message.sequence
-            if sequence <= kept.floors.get(channel, kept.floor):
+            if channel != ACCESS_LOG and sequence <= kept.floors.get(channel, kept.floor):
                 raised[channel] = max(raised.get(channel, 0), sequence)
         self._connection.execute(
             f"UPDATE log SET head = {HEAD}"
