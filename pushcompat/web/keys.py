@@ -102,7 +102,7 @@ def _shown(key: NamedKey) -> dict[str, object]:
         "prefix": key.prefix or None,
         "channels": [pattern.text for pattern in key.channels],
         "created": key.created or None,
-        "configured": not key.created,
+        "configured": not key.prefix,
         "signs": bool(key.secrets),
     }
 
