@@ -56,6 +56,7 @@ class Config:
     log_format: str = "text"
     log_level: str = "info"
     demo: bool = False
+    authorize_url: str | None = None
     presence_webhook: str | None = None
     presence_secret: str | None = field(default=None, repr=False)
 
@@ -66,6 +67,8 @@ class Config:
         _check_limits(self.limits)
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port {self.port}: a port is a number from 0 (any free one) to 65535")
+        if self.authorize_url is not None:
+            _check_authorize_url(self.authorize_url)
         if self.presence_webhook is not None:
             _check_webhook(self.presence_webhook, self.presence_secret)
         if self.tls_key is not None and self.tls_cert is None:
@@ -126,14 +129,24 @@ def _check_limits(limits: Limits) -> None:
         raise ConfigError("--history-bytes must be at least --message-limit, or a message could not be kept")
 
 
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _check_authorize_url(url: str) -> None:
+    if not _is_url(url) or "#" in url or "@" in urlsplit(url).netloc:
+        raise ConfigError(
+            f"--authorize-url {url!r}: must be a URL like https://app.example/push/authorize, without a password"
+        )
+
+
 def _check_webhook(url: str, secret: str | None) -> None:
     """The secret itself is checked when it is used."""
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
+    if not _is_url(url):
         raise ConfigError(f"--presence-webhook {url!r}: must be a URL like https://app.example/hooks/presence")
     if not secret:
         made = "whsec_$(openssl rand -base64 32)"

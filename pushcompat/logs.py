@@ -50,6 +50,8 @@ class Event(StrEnum):
     LOG_WORKS = "log_works"
     PRESENCE_TROUBLE = "presence_trouble"
     PRESENCE_WORKS = "presence_works"
+    AUTHORIZE_FAILED = "authorize_failed"
+    AUTHORIZE_WORKS = "authorize_works"
     WEBHOOK = "webhook"
     WEBHOOK_FAILED = "webhook_failed"
     WEBHOOK_WORKS = "webhook_works"

@@ -235,7 +235,7 @@ _ACCESS = (
     Setting(
         "subscribe",
         "Who may subscribe to channels without a rule: open (anyone), token, ask (the application decides) or nobody. "
-        "[default: token if there are token keys, otherwise open]",
+        "[default: token if there are token keys, ask with --authorize-url, otherwise open]",
         type=click.Choice([who.value for who in Subscribe]),
         metavar="WHO",
     ),
@@ -272,6 +272,18 @@ _TOKENS = (
     ),
     Setting("token-cookie", "Cookie that may hold the token.", metavar="NAME"),
 )  # fmt: skip
+
+_ASKING = (
+    Setting(
+        "authorize-url",
+        "URL of your application that decides about subscribers, where a rule says ask; docs/access.md.",
+        metavar="URL",
+    ),
+    _limit("authorize-timeout", SECONDS, "authorize_s", 0.1, "Time limit for its answer."),
+    _limit("authorize-ttl", SECONDS, "authorize_ttl_s", 2, "How long an answer is kept that has no expires."),
+    _limit("authorize-max-ttl", SECONDS, "authorize_most_s", 2, "How long an answer is kept at most."),
+    _limit("authorize-concurrency", COUNT, "authorize_at_once", 1, "Questions to it at the same time."),
+)
 
 _WINDOWS = (
     Setting(
@@ -405,6 +417,13 @@ _LIMITS = (
         "Maximum unsent bytes of all connections in a process.",
     ),
     _limit(
+        "verify-share",
+        RATE,
+        "verify_share",
+        0.01,
+        "Seconds of each second in which a process may verify tokens; others wait, and then get 503.",
+    ),
+    _limit(
         "visits",
         COUNT,
         "max_visits",
@@ -435,6 +454,7 @@ SERVER: Groups = {
     "Listening": _LISTENING,
     "Access control": _ACCESS,
     "Subscriber tokens": _TOKENS,
+    "Asking the application": _ASKING,
     "Timing": _WINDOWS,
     "Presence": _PRESENCE,
     "History": _HISTORY,

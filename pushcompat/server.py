@@ -37,12 +37,15 @@ from .tls import Certificate
 from .web import admin, demo, hooks, keys
 from .web.app import Views, make_application
 from .web.handover import Handover
+from .web.question import Authorizer
 from .web.webhook import Webhook, signing_key
 
 Configure = Callable[[], tuple[Config, set[str]]]
 
 # What SIGHUP replaces in a single process; all other options take effect at the next start.
-_RELOADED = {"publish-key", "publish-key-file", "cors-origin", "publish", "subscribe"}
+_RELOADED = {"publish-key", "publish-key-file", "cors-origin", "publish", "subscribe"} | {
+    f"token-{name}" for name in ("key", "key-file", "audience", "issuer", "leeway", "max-age", "cookie")
+}
 
 
 def run(config: Config, configure: Configure) -> None:
@@ -83,8 +86,8 @@ class Server:
         self._sockets = self._bind()
         pages = _demo_pages(config, self._sockets[0], lambda: self._config.publish_key)
         limits = replace(_within_descriptors(self._own_limits()), retention=retention)
-        settings = Settings(limits, self._policy(config), config.prefix, self._certificate)
-        webhook = _webhook(config, self._metrics)
+        webhook, authorizer = _webhook(config, self._metrics), _authorizer(config, self._metrics)
+        settings = Settings(limits, self._policy(config), config.prefix, self._certificate, authorizer)
         views = Views(__version__, config.prefix, self._expose, lambda: hub.not_ready, config.demo)
         administration = admin.Administration(
             lambda: hub.access, lambda drafts: hub.publish(drafts), durable=config.store != "memory:"
@@ -110,6 +113,8 @@ class Server:
         await hub.close()
         if webhook is not None:
             await webhook.close()
+        if authorizer is not None:
+            await authorizer.close()
         await store.close()
         await self._end()
         if hub.failed.is_set():
@@ -305,6 +310,13 @@ def _webhook(config: Config, metrics: Metrics) -> Webhook | None:
     if config.presence_webhook is None:
         return None
     return Webhook(config.presence_webhook, signing_key(config.presence_secret or ""), metrics)
+
+
+def _authorizer(config: Config, metrics: Metrics) -> Authorizer | None:
+    if config.authorize_url is None:
+        return None
+    limits = config.limits
+    return Authorizer(config.authorize_url, limits.authorize_s, limits.authorize_at_once, metrics)
 
 
 def _verifier(settings: TokenSettings) -> Verifier | None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Protocol
 
-from ..errors import BadRequest, Forbidden, Unauthorized
+from ..errors import BadRequest, Forbidden, Unauthorized, Unavailable
 from ..wire.request import Request
 from .credentials import bearer, cookie
 from .grant import FOREVER, Grant
@@ -151,7 +151,8 @@ class Subscribers:
         self._asked().ask(question, waiter)
 
     def _asked(self) -> Questions:
-        assert self._questions is not None, "the configuration has no rule that asks without --authorize-url"
+        if self._questions is None:
+            raise Unavailable("the server asks no application: --authorize-url takes effect when it is restarted")
         return self._questions
 
     # Rules
@@ -216,9 +217,7 @@ def _covers(claims: Claims, pattern: Pattern, name: str) -> bool:
 def _check_none_is_needed(names: Sequence[str], rules: Sequence[Rule]) -> None:
     for name, rule in zip(names, rules, strict=True):
         if rule.subscribe is _TOKEN:
-            raise Unauthorized(
-                f'channel {name} needs a token: send "Authorization: Bearer TOKEN", or the parameter token'
-            )
+            raise Unauthorized(f"channel {name} needs a token: send it in Authorization (Bearer) or as ?token=")
 
 
 def _check_verdict(verdict: Verdict, asked: Sequence[str], known: _Known | None) -> None:
