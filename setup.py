@@ -17,18 +17,18 @@ from setuptools import setup
 # structs of msgspec, and a thread of logs would crash the process at its end.
 COMPILED = {
     "access": [
-        "access", "credentials", "grant", "keys", "named_key", "origins", "patterns", "publishers", "scope",
-        "subscribers",
+        "access", "credentials", "grant", "keys", "named_key", "origins", "patterns", "proxies", "publishers", "quotas",
+        "scope", "subscribers",
     ],
     "hub": [
         "admission", "ages", "channel", "chunks", "connection", "context", "fanout", "history", "listener", "loop",
-        "message_rules", "poller", "polls", "presence", "publishing", "reasons", "requests", "responses", "sockets",
-        "streams", "subscriptions", "timers",
+        "message_rules", "peers", "poller", "polls", "presence", "publishing", "reasons", "requests", "responses",
+        "sockets", "streams", "subscriptions", "timers",
     ],
     "store": ["receipts"],
     "wire": [
-        "drafts", "encoding", "envelope", "eventsource", "http", "longpoll", "names", "negotiation", "polls",
-        "request", "streams", "websocket",
+        "drafts", "encoding", "envelope", "eventsource", "forwarded", "http", "longpoll", "names", "negotiation",
+        "polls", "request", "streams", "websocket",
     ],
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from .access.hooks import Hook
 from .access.named_key import NamedKey
+from .access.proxies import Proxies
 from .access.rules import Rules
 from .access.token_settings import DEFAULTS, TokenSettings
 from .errors import ConfigError
@@ -50,6 +51,7 @@ class Config:
     tokens: TokenSettings = DEFAULTS
     hooks: tuple[Hook, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     state_dir: Path = field(default_factory=default_state_dir)
     store: str = "sqlite:"
     limits: Limits = field(default_factory=Limits)
@@ -65,6 +67,7 @@ class Config:
         _check_choice("--log-format", self.log_format, FORMATS)
         _check_choice("--log-level", self.log_level, LEVELS)
         _check_limits(self.limits)
+        _check_proxies(self.trusted_proxies)
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port {self.port}: a port is a number from 0 (any free one) to 65535")
         if self.authorize_url is not None:
@@ -142,6 +145,13 @@ def _check_authorize_url(url: str) -> None:
         raise ConfigError(
             f"--authorize-url {url!r}: must be a URL like https://app.example/push/authorize, without a password"
         )
+
+
+def _check_proxies(trusted: tuple[str, ...]) -> None:
+    try:
+        Proxies(trusted)
+    except ValueError as error:
+        raise ConfigError(f"--trusted-proxies: {error}") from None
 
 
 def _check_webhook(url: str, secret: str | None) -> None:

@@ -142,13 +142,14 @@ class UnknownVersion(RequestError):
 
 
 class TooManyRequests(RequestError):
-    """``retry_s`` is rounded up to whole seconds, at least 1."""
+    """``limit`` is its label in metrics. ``retry_s`` is rounded up to whole seconds, at least 1."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     close_code = CloseCode.TOO_MANY_REQUESTS
 
-    def __init__(self, detail: str, retry_s: float = 1.0) -> None:
+    def __init__(self, detail: str, limit: str, retry_s: float = 1.0) -> None:
         super().__init__(detail)
+        self.limit = limit
         self.headers = (("Retry-After", str(max(1, math.ceil(min(retry_s, LONGEST_RETRY_S))))),)
 
 

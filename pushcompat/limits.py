@@ -5,6 +5,7 @@ Units are in the names: ``_s`` seconds, ``_bytes`` bytes; the rest are counts.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -73,6 +74,9 @@ class Limits:
     unsent_budget_bytes: int = 64 * 1024 * 1024  # most unsent bytes of all connections in this process
     stream_input_bytes: int = 2 * 1024  # read from one stream in a second; input on streams has no meaning
     max_connections: int | None = None  # beyond it subscribers get 503; None: by the limit of open files
+    max_connections_per_address: int | None = None  # None: half of max_connections
+    handshake_rate: float = 2000.0  # connections that one address may open a second: a sixth of a core
+    publish_rate: float | None = None  # messages that one key may publish a second
     verify_share: float = 0.25  # of the time of a process, for the signatures of tokens
     authorize_s: float = 5.0  # for the application's answer; clients give a connection 10 s
     authorize_at_once: int = 16  # questions to the application at the same time
@@ -83,6 +87,13 @@ class Limits:
     hook_budget_bytes: int = 32 * 1024 * 1024  # of all webhooks that are being received
     refetch_rate: float | None = None  # refetches a second that the application can serve; None: no spread
     retention: Retention = field(default_factory=Retention)
+
+    @property
+    def connections_per_address(self) -> int:
+        """Half of all by default: a school behind one address must not notice, and no address can use up all."""
+        if self.max_connections_per_address is not None:
+            return self.max_connections_per_address
+        return sys.maxsize // 4 if self.max_connections is None else max(1, self.max_connections // 2)
 
     @property
     def poll_s(self) -> float:

@@ -37,6 +37,10 @@ FAMILIES: Mapping[str, Family] = {
     "presence_processes": Family(_G, "Processes that share the log and exchange subscriber counts", merge=max),
     "connections": Family(_G, "Open connections of the hub, all states"),
     "max_connections": Family(_G, "Open connections beyond which subscribers are refused; 0: no limit"),
+    "max_connections_per_address": Family(
+        _G, "Connections of one address beyond which its subscribers are refused", merge=max
+    ),
+    "addresses": Family(_G, "Addresses of clients that are counted now"),
     "channels": Family(_G, "Channels in memory", merge=max),
     "retained_messages": Family(_G, "Messages currently retained", merge=max),
     "retained_bytes": Family(_G, "Bytes counted against --history-bytes", merge=max),
@@ -53,6 +57,7 @@ FAMILIES: Mapping[str, Family] = {
     "deliveries": Family(_C, "Messages sent to subscribers", ("transport",)),
     "sent_bytes": Family(_C, "Bytes sent to subscribers", ("transport",)),
     "refused": Family(_C, "Requests refused", ("reason", "status")),
+    "limited": Family(_C, "Connections and requests refused because a limit was reached", ("limit",)),
     "unsubscribes": Family(_C, "Subscriptions that ended", ("reason",)),
     "publishes": Family(_C, "Publish requests stored"),
     "publish_throttled": Family(_C, "Publish requests delayed by backpressure"),
@@ -105,6 +110,7 @@ class Metrics:
         self.deliveries: Counter[str] = Counter()  # messages × subscribers, by transport
         self.sent_bytes: Counter[str] = Counter()
         self.refused: Counter[tuple[str, str]] = Counter()  # by reason and status
+        self.limited: Counter[str] = Counter()  # by limit
         self.unsubscribes: Counter[str] = Counter()  # by reason
         self.tls_handshakes: Counter[str] = Counter()  # by result
         self.messages = 0

@@ -247,6 +247,13 @@ _ACCESS = (
         multiple=True,
         metavar="ORIGIN",
     ),
+    Setting(
+        "trusted-proxies",
+        "Proxy whose Forwarded and X-Forwarded-For, -Host and -Proto are believed: an address, a network like "
+        "10.1.0.0/16, loopback, private, unix, or none. Repeatable. [default: loopback and unix]",
+        multiple=True,
+        metavar="PROXY",
+    ),
 )
 
 _TOKENS = (
@@ -408,6 +415,28 @@ _LIMITS = (
         "max_connections",
         1,
         "Connections beyond which subscribers are refused; none: by the limit of open files.",
+    ),
+    _limit(
+        "max-connections-per-address",
+        COUNT,
+        "max_connections_per_address",
+        1,
+        "Connections from one address (an IPv6 /64) beyond which its subscribers are refused; none: half of "
+        "--max-connections. Trusted proxies are exempt; what they report is counted.",
+    ),
+    _limit(
+        "handshake-rate",
+        RATE,
+        "handshake_rate",
+        0.001,
+        "Connections that one address may open a second, on average; ten seconds' worth at once.",
+    ),
+    _limit(
+        "publish-rate",
+        RATE,
+        "publish_rate",
+        0.001,
+        "Messages that one key may publish a second, on average; ten seconds' worth at once.",
     ),
     _limit(
         "unsent-budget",

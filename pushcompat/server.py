@@ -18,6 +18,7 @@ from tornado.routing import URLSpec
 
 from . import __version__, listening, logs, place, systemd, worker
 from .access.policy import Policy
+from .access.proxies import Proxies
 from .access.replays import REPLAY_S
 from .access.rules import HistoryRules
 from .access.subscribers import Verifier
@@ -71,6 +72,7 @@ class Server:
         self._configure = configure
         self._history_rules = HistoryRules(config.rules)
         self._selector = selector
+        self._proxies = Proxies(config.trusted_proxies)
         self._stop = asyncio.Event()
         self._reloads: set[asyncio.Task[None]] = set()
         self._metrics = Metrics()
@@ -95,7 +97,7 @@ class Server:
         routes = [*admin.routes(administration, config.prefix), *keys.routes(administration, config.prefix)]
         self._hooks = hooks.Hooks(config.hooks, limits, self._publish_hook, self._metrics, self._message_bytes)
         routes += hooks.routes(config.prefix, self._hooks)
-        handover = Handover(make_application(views, *routes, *pages), limits)
+        handover = Handover(make_application(views, *routes, *pages), limits, self._proxies)
         self._hub = hub = Hub(
             store, settings, self._metrics, handover.hand_over, self._selector, registry_of(store), webhook
         )
@@ -129,6 +131,7 @@ class Server:
             config.keys,
             _verifier(config.tokens),
             config.tokens.cookie or "",
+            self._proxies,
         )
 
     async def _reload(self) -> None:

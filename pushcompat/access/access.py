@@ -53,7 +53,7 @@ class Access:
     def _apply(self, policy: Policy) -> None:
         """Creates all that depends on the policy."""
         self.publishers.configure(policy)
-        self._origins = Origins(policy.origins, policy.loopback)
+        self._origins = Origins(policy.origins, policy.loopback, policy.proxies)
         self.rules = policy.rules
         self.message_rules = policy.rules if policy.rules.change_messages else None  # None: nothing to do for each
         self.subscribers.configure(policy.rules, policy.tokens, policy.token_cookie)
@@ -97,6 +97,8 @@ class Access:
         except RequestError as refused:
             refused.cors = cors
             raise
+        if request.proxied and b"origin" in request.fields.headers:
+            return grant  # perhaps because of what the proxy reports: it is not valid for other connections
         if len(remembered) >= _REMEMBERED:
             remembered.clear()
         remembered[request.fields] = grant

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..errors import Forbidden
 from ..wire.names import shown
 from ..wire.request import Request
+from .proxies import Proxies
 
 ALLOW = "GET, HEAD, POST, OPTIONS"
 _ALWAYS_ALLOWED = ("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID")
@@ -18,18 +19,20 @@ _EXPOSED = b"Access-Control-Expose-Headers: Retry-After\r\n"
 _CREDENTIALS = b"Access-Control-Allow-Credentials: true\r\n"  # htmx 2 always sends requests with credentials
 _ANY = b"Access-Control-Allow-Origin: *\r\n" + _EXPOSED
 _OTHERS = b"Vary: Origin\r\n"
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _LOOPBACK = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 
 
 class Origins:
     """``allowed``: origins as browsers send them, or ``*``. ``loopback``: only this machine can reach the server, so
-    pages of this machine (a development server on another port) may use it too.
+    pages of this machine (a development server on another port) may use it too. ``proxies``: may have changed Host.
     """
 
-    def __init__(self, allowed: Sequence[str], loopback: bool) -> None:
+    def __init__(self, allowed: Sequence[str], loopback: bool, proxies: Proxies | None = None) -> None:
         self._allowed = frozenset(allowed)
         self._any = "*" in allowed
         self._loopback = loopback
+        self._proxies = proxies or Proxies()
 
     @property
     def open(self) -> bool:
@@ -44,11 +47,17 @@ class Origins:
         if b"origin" not in request.fields.headers:
             return ""
         origin = request.header(b"origin")
-        if not origin or _from_this_server(request, origin):
+        if not origin or is_same_origin(origin, request.header(b"host")):
             return ""
         if self.names(origin):
             return origin
-        raise Forbidden(f"origin {shown(origin)} is not allowed; start the server with --cors-origin {origin[:100]}")
+        is_own = request.header(b"sec-fetch-site") == "same-origin" or is_same_origin(origin, self._reported(request))
+        if is_own and request.proxied:
+            return ""
+        advice = f"start the server with --cors-origin {origin[:100]}"
+        if is_own:
+            advice += ", or name the proxy that has changed Host with --trusted-proxies"
+        raise Forbidden(f"origin {shown(origin)} is not allowed; {advice}")
 
     def cors(self, request: Request) -> bytes:
         """The header lines that allow the page to read the response."""
@@ -64,6 +73,9 @@ class Origins:
             line = b"Access-Control-Allow-Origin: %b\r\n" % origin.encode("latin-1")
             return line + _CREDENTIALS + _EXPOSED + _OTHERS
         return _OTHERS if self._allowed else b""
+
+    def _reported(self, request: Request) -> str:
+        return self._proxies.client(request.reports).host
 
     def names(self, origin: str) -> bool:
         """Whether pages of this origin may use the server, wherever it is."""
@@ -89,18 +101,7 @@ def preflight(request: Request) -> list[tuple[str, str]]:
     ]
 
 
-def _from_this_server(request: Request, origin: str) -> bool:
-    return is_same_origin(
-        origin,
-        host=request.header(b"host"),
-        forwarded_host=request.header(b"x-forwarded-host"),
-        fetch_site=request.header(b"sec-fetch-site"),
-    )
-
-
-def is_same_origin(origin: str, host: str, forwarded_host: str, fetch_site: str) -> bool:
-    """Whether the page is this server's. A proxy may have changed Host; pages cannot forge the other header fields."""
-    if fetch_site == "same-origin":
-        return True
-    authority = origin.partition("://")[2]
-    return bool(authority) and authority in (host, forwarded_host)
+def is_same_origin(origin: str, host: str) -> bool:
+    """Whether the page is of the server that clients call ``host``, which may name the scheme's default port."""
+    scheme, _, authority = origin.partition("://")
+    return bool(authority) and authority == host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, " "))

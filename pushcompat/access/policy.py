@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .named_key import NamedKey
+from .proxies import Proxies
 from .rules import Rules
 from .subscribers import Verifier
 
@@ -15,7 +16,7 @@ class Policy:
     """``publish_keys``: keys that allow everything. ``origins``: origins whose pages may use the server, or ``*``.
     ``loopback``: only this machine can reach the server. ``rules``: by channel. ``keys``: named ones. ``tokens``:
     verifies the tokens of subscribers; None: they are not looked at. ``token_cookie``: the name of the cookie that may
-    hold one.
+    hold one. ``proxies``: those that are trusted.
     """
 
     publish_keys: Sequence[bytes] = ()
@@ -25,3 +26,4 @@ class Policy:
     keys: Sequence[NamedKey] = ()
     tokens: Verifier | None = None
     token_cookie: str = ""
+    proxies: Proxies = field(default_factory=Proxies)

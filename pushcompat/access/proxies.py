@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ..wire.forwarded import UNREADABLE, Hop, Reports, canonical, older_hops, standard_hops
 
 UNIX = ""  # the address of a peer on a Unix socket
-DEFAULT = ("loopback", "unix")
+_DEFAULT = ("loopback", "unix")
 
 _Network = IPv4Network | IPv6Network
 _NAMES = {
@@ -42,12 +42,13 @@ class Client(NamedTuple):
 
 
 class Proxies:
-    """``trusted``: addresses, networks (``10.1.0.0/16``), ``loopback``, ``private``, ``unix``, or ``none``. Raises
-    ValueError.
+    """``trusted``: addresses, networks (``10.1.0.0/16``), ``loopback``, ``private``, ``unix``, or ``none``; empty: the
+    default. Raises ValueError.
     """
 
-    def __init__(self, trusted: Sequence[str] = DEFAULT) -> None:
-        self._unix = "unix" in trusted
+    def __init__(self, trusted: Sequence[str] = ()) -> None:
+        trusted = trusted or _DEFAULT
+        self._local = "unix" in trusted
         self._networks: list[_Network] = []
         for text in trusted:
             self._networks.extend(map(ip_network, _NAMES[text]) if text in _NAMES else [_network(text)])
@@ -58,7 +59,7 @@ class Proxies:
     def trusts(self, address: str) -> bool:
         """``address``: in canonical form, or ``UNIX``."""
         if address == UNIX:
-            return self._unix
+            return self._local
         known = self._known.get(address)
         if known is None:
             if len(self._known) >= _REMEMBERED:

@@ -218,17 +218,12 @@ class Admission:
     # Addresses
 
     def _is_suspect(self, connection: Connection) -> bool:
-        until = self._suspects.get(_address(connection), 0) if self._suspects else 0
+        until = self._suspects.get(connection.peer.key, 0) if self._suspects else 0
         return until > self._timers.now
 
     def _suspect(self, connection: Connection) -> None:
-        address = _address(connection)
+        address = connection.peer.key
         self._suspects.pop(address, None)
         if len(self._suspects) >= _MOST_SUSPECTED:
             self._suspects.popitem(last=False)
         self._suspects[address] = self._timers.now + _SUSPECTED_S
-
-
-def _address(connection: Connection) -> str:
-    address = connection.address
-    return str(address[0]) if isinstance(address, tuple) else ""

@@ -19,6 +19,7 @@ from ..wire.polls import PollTemplate
 from ..wire.request import Request
 from ..wire.websocket import Input
 from .channel import Channel
+from .peers import UNLIMITED, Peer
 from .states import TRANSITIONS, IllegalTransition, State
 from .timers import NEVER
 
@@ -28,7 +29,7 @@ __all__ = ["TRANSITIONS", "Connection", "IllegalTransition", "State"]
 class Connection:
     __slots__ = (
         "admin", "bucket", "channels", "client", "cursor", "deadline", "encoding", "expires_at", "grant", "heard",
-        "ignored_floors", "input", "last_write", "pending_input", "pinged", "poll_template", "request",
+        "ignored_floors", "input", "last_write", "peer", "pending_input", "pinged", "poll_template", "request",
         "request_started", "socket", "state", "subscribed_at", "subscriber", "tls", "unsent",
     )  # fmt: skip
 
@@ -44,6 +45,7 @@ class Connection:
         self.socket = sock
         self.tls = tls  # the socket encrypts
         self.admin = admin  # its listener takes publishing and administration
+        self.peer: Peer = UNLIMITED  # the address that it counts for
         self.state = state
         self.bucket = NEVER
         self.deadline = NEVER
@@ -97,6 +99,16 @@ class Connection:
     def take_input(self) -> bytes:
         received, self.pending_input = self.pending_input, b""
         return received
+
+    @property
+    def client_address(self) -> str | None:
+        """The address of the client, for the log: of an IPv6 client that a proxy has reported, its network. None: it is
+        unknown.
+        """
+        if self.peer.proxied and self.peer.limited:
+            return self.peer.key
+        address = self.address
+        return str(address[0]) if isinstance(address, tuple) else None
 
     @property
     def address(self) -> object:

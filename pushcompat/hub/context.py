@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 from ..access.access import Access
 from ..access.policy import Policy
+from ..access.proxies import Proxies
 from ..limits import Limits
 from ..metrics import Metrics
 from .connection import Connection
 from .history import History
+from .peers import Peers
 from .selector import LoopSelector
 from .sockets import Sockets
 from .timers import TimerWheel
@@ -33,6 +35,7 @@ class Context:
         access: Access | None = None,
         prefix: str = "",
         selector: LoopSelector | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
         self.limits = limits
         self.access = access or Access(Policy())
@@ -40,6 +43,7 @@ class Context:
         self.metrics = metrics
         self.timers: TimerWheel[Connection] = TimerWheel(int(time.monotonic()))
         self.sockets = Sockets(self.timers, limits, selector)
+        self.peers = Peers(limits, proxies or Proxies())
         self.history = History(limits.retention, limits.refetch_rate)
         self.history.follow_rules(self.access.rules)
         self.pipelined: deque[Connection] = deque()  # connections with pipelined input

@@ -40,6 +40,7 @@ from .listener import Listener
 from .listing import Listing
 from .loop import Loop
 from .occupancy import Notifier, Occupancy
+from .peers import Peer
 from .polls import Polls
 from .publisher import publish
 from .publishing import Publishing
@@ -71,7 +72,7 @@ class Settings:
 
 
 class Hub:
-    """``hand_over(socket, address, received, admin)`` receives connections whose request is not under /channels.
+    """``hand_over(socket, peer, received, admin)`` receives connections whose request is not under /channels.
     ``selector``: the event loop's, if it is a ``LoopSelector``. ``registry``: exchanges subscriber counts between the
     processes that share the log. ``notifier``: reports to an application which channels are occupied.
     """
@@ -87,7 +88,7 @@ class Hub:
         notifier: Notifier | None = None,
     ) -> None:
         access = Access(settings.policy, questions=_questions(settings))
-        context = Context(settings.limits, metrics, access, settings.prefix, selector)
+        context = Context(settings.limits, metrics, access, settings.prefix, selector, settings.policy.proxies)
         responses = Responses(context)
         fanout = Fanout(context, responses)
         ahead = Ahead(context, store, fanout)
@@ -270,6 +271,8 @@ class Hub:
         return {
             "connections": len(sockets),
             "max_connections": limits.max_connections or 0,
+            "max_connections_per_address": limits.connections_per_address,
+            "addresses": len(self._context.peers),
             "channels": len(history),
             "retained_messages": history.count,
             "retained_bytes": history.bytes,
@@ -283,9 +286,10 @@ class Hub:
             **self._subscriptions.sharing.gauges(),
         }
 
-    def take_back(self, sock: socket.socket, received: bytes, admin: bool) -> None:
+    def take_back(self, sock: socket.socket, peer: Peer, received: bytes, admin: bool) -> None:
         """Takes a connection back from Tornado. ``received``: pipelined bytes after the request, possibly none."""
         connection = Connection(sock, self._context.timers.now, admin=admin, tls=isinstance(sock, TLSSocket))
+        connection.peer = peer
         self._context.sockets.watch(connection)
         self._requests.wait(connection)
         if received:

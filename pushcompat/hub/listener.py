@@ -12,12 +12,14 @@ import errno
 import logging
 import socket
 import sys
+import time
 from collections.abc import Sequence
 
 from tornado.ioloop import IOLoop
 
 from .. import logs
-from ..errors import Unavailable
+from ..access.proxies import UNIX
+from ..errors import RequestError, TooManyRequests, Unavailable
 from ..logs import Event
 from ..wire import http
 from .connection import Connection, State
@@ -38,6 +40,7 @@ class Listener:
         self._sockets = context.sockets
         self._timers = context.timers
         self._metrics = context.metrics
+        self._peers = context.peers
         self._unsent_bytes = context.limits.unsent_bytes
         self._head_s = int(context.limits.head_s)
         self._listening: list[socket.socket] = []
@@ -81,11 +84,13 @@ class Listener:
 
     def _accept(self, listening: socket.socket, kind: tuple[int, int, int], state: State, admin: bool) -> None:
         until = self._timers.now + self._head_s
+        now = time.monotonic()
+        has_address = kind[0] != socket.AF_UNIX
         for _ in range(_ACCEPTS):
             try:
                 # Not accept(), whose socket.socket detects ``kind`` for each connection and has a dict: 5 % of a
                 # handshake, and 0.2 KiB.
-                fd, _address = listening._accept()  # type: ignore[attr-defined]
+                fd, address = listening._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
                 return
             except OSError as error:
@@ -105,7 +110,13 @@ class Listener:
             sock.setblocking(False)
             if not _INHERITS:
                 prepare(sock, self._unsent_bytes)
+            try:
+                peer = self._peers.accepted(address[0] if has_address else UNIX, now)
+            except TooManyRequests as refused:
+                self._refuse_address(sock, refused, state)
+                continue
             connection = Connection(sock, self._timers.now, state, admin=admin)
+            connection.peer = peer
             self._sockets.watch(connection)
             self._timers.set(connection, until)
 
@@ -116,10 +127,19 @@ class Listener:
         try:
             sock, _ = listening.accept()
             with sock:
-                _refuse(sock)
+                _refuse(sock, _NO_ROOM)
         finally:
             self._spare = _open_spare()  # the connection's descriptor is free again
         self._metrics.refused[_NO_ROOM.reason, str(int(_NO_ROOM.status))] += 1
+        self._metrics.limited["connections"] += 1
+
+    def _refuse_address(self, sock: socket.SocketType, refused: TooManyRequests, state: State) -> None:
+        """Answers 429, without waiting for the request, which would cost a descriptor, or for a TLS handshake."""
+        if state is State.READING_HEAD:
+            _refuse(sock, refused)
+        sock.close()
+        self._metrics.refused[refused.reason, str(int(refused.status))] += 1
+        self._metrics.limited[refused.limit] += 1
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         self._metrics.accept_pauses += 1
@@ -133,10 +153,10 @@ _REQUEST_BYTES = 16 * 1024
 _INHERITS = sys.platform == "linux"  # an accepted socket has its listener's options; elsewhere not all of them
 
 
-def _refuse(sock: socket.socket) -> None:
+def _refuse(sock: socket.SocketType, refused: RequestError) -> None:
     try:
         sock.setblocking(False)
-        sock.send(http.problem(_NO_ROOM, keep_alive=False))
+        sock.send(http.problem(refused, keep_alive=False))
         sock.shutdown(socket.SHUT_WR)
         sock.recv(_REQUEST_BYTES)  # with unread bytes the kernel would send RST and discard the response
     except OSError:

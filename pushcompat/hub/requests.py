@@ -24,13 +24,14 @@ from .admission import Admission
 from .connection import Connection, State
 from .context import Context
 from .listing import Listing
+from .peers import Peer
 from .polls import Polls
 from .publishing import Publishing
 from .reasons import CloseReason
 from .responses import Responses
 from .streams import Streams
 
-HandOver = Callable[[socket.socket, object, bytes, bool], None]
+HandOver = Callable[[socket.socket, Peer, bytes, bool], None]
 
 _SUBSCRIBES = frozenset(("transport", "cursor", "lastEventId", "wait", "format", "client", "token"))
 _BARE_LF_END = b"\n\n"  # of a head with bare LF line ends, which the parser rejects
@@ -52,6 +53,7 @@ class Requests:
         self._timers = context.timers
         self._limits = context.limits
         self._access = context.access
+        self._peers = context.peers
         self._base = context.base
         self._below = f"{context.base}/"
         self._hand_over = hand_over
@@ -135,6 +137,10 @@ class Requests:
             self._give_away(connection, head)
             return
         connection.grant = None
+        if connection.peer.proxied:
+            request.proxied = True
+            if request.fields.reports_client or connection.peer.limited:
+                connection.peer = self._peers.attribute(connection.peer, request.reports)
         try:
             method = self._methods.get(request.method)
             if method is None:
@@ -147,9 +153,8 @@ class Requests:
 
     def _give_away(self, connection: Connection, head: bytes) -> None:
         self._polls.leave(connection, may_return=True)
-        address = connection.address
         received = head + connection.take_input()
-        self._hand_over(self._sockets.detach(connection), address, received, connection.admin)
+        self._hand_over(self._sockets.detach(connection), connection.peer, received, connection.admin)
 
     def _names(self, request: Request) -> tuple[str, ...]:
         """The channels in the path; empty for /channels itself."""

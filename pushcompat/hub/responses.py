@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import logs
-from ..errors import RequestError, UpgradeRequired
+from ..errors import RequestError, TooManyRequests, UpgradeRequired
 from ..logs import Event
 from ..wire import http, websocket
 from ..wire.http import Headers
@@ -41,7 +41,7 @@ class Responses:
 
     def refuse(self, connection: Connection, request: Request | None, refused: RequestError) -> None:
         """Sends a problem document. ``request`` is None for unparsable input: the connection is then closed."""
-        self._count(refused, request)
+        self._count(connection, refused, request)
         if request is None:
             self._send_problem(connection, None, refused, b"")
             return
@@ -62,7 +62,7 @@ class Responses:
         connection.expires_at = NEVER
         grant = connection.grant
         is_publisher = grant is not None and grant.publisher  # publishers keep their connections to a full server
-        if not keep_alive or (not is_publisher and not connection.channels and self._sockets.full):
+        if not keep_alive or (not is_publisher and not connection.channels and self._has_no_room(connection)):
             self._sockets.close(connection, CloseReason.RESPONSE_SENT)
             return
         if state is not _READING_HEAD:
@@ -73,6 +73,9 @@ class Responses:
             self._sockets.pause(connection)
             if connection.unsent is None:
                 self._pipeline(connection)
+
+    def _has_no_room(self, connection: Connection) -> bool:
+        return self._sockets.full or self._context.peers.has_too_many(connection.peer)
 
     def _pipeline(self, connection: Connection) -> None:
         """A response was sent: continues with a pipelined request in the next turn, or waits for the next request."""
@@ -95,7 +98,7 @@ class Responses:
 
     def fail(self, connection: Connection, refused: RequestError, keep_alive: bool, cors: bytes) -> None:
         """Sends an error response to a publish that was queued."""
-        self._count(refused, None)
+        self._count(connection, refused, None)
         self._sockets.write_later(connection, http.problem(refused, keep_alive=keep_alive, extra=cors))
         self.sent(connection, keep_alive)
 
@@ -117,13 +120,16 @@ class Responses:
         self._sockets.write(connection, websocket.handshake(request) + connection.input.replies())
         self._sockets.close(connection, CloseReason.REFUSED)
 
-    def _count(self, refused: RequestError, request: Request | None) -> None:
+    def _count(self, connection: Connection, refused: RequestError, request: Request | None) -> None:
         self._metrics.refused[refused.reason, str(int(refused.status))] += 1
+        if isinstance(refused, TooManyRequests):
+            self._metrics.limited[refused.limit] += 1
         if isinstance(refused, UpgradeRequired):
             self._metrics.stripped_upgrades += 1
         if logs.enabled():
             path = None if request is None else request.path[:200]
-            logs.event(Event.REFUSED, status=int(refused.status), path=path, detail=refused.detail)
+            status, address = int(refused.status), connection.client_address
+            logs.event(Event.REFUSED, status=status, path=path, detail=refused.detail, address=address)
 
 
 def _is_handshake(request: Request, refused: RequestError) -> bool:

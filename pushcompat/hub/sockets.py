@@ -111,7 +111,7 @@ class Sockets:
         self._poller.watch(connection, READ)
 
     def detach(self, connection: Connection) -> socket.socket:
-        """Detaches and returns the open socket."""
+        """Detaches and returns the open socket, which still counts for the connection's peer."""
         self._unwatch(connection)
         connection.move(State.CLOSED)
         self._timers.cancel(connection)
@@ -426,6 +426,7 @@ class Sockets:
         self._timers.cancel(connection)
         self._release_unsent(connection)
         connection.socket.close()
+        connection.peer.leave()
         if not ended:
             self._ended(connection, reason)
 

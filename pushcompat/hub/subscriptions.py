@@ -68,7 +68,9 @@ class Subscriptions:
                 self.leave(connection, CloseReason.CONNECTION_REUSED, may_return=True)
             elif before is not None:
                 self.leave(connection, CloseReason.CHANNELS_CHANGED)
+            self._context.peers.check_subscriber(connection.peer)
             if self._context.sockets.full:
+                self._metrics.limited["connections"] += 1
                 raise Unavailable(
                     "the server has reached its maximum number of subscribers; try again later", _FULL_RETRY_S
                 )

@@ -110,6 +110,11 @@ class Handler(RequestHandler):
             self.set_header("Allow", self.methods)
         self.problem(status_code, self.detail(status_code))
 
+    @property
+    def reported_host(self) -> str:
+        """The host that clients use, as a trusted proxy reports it; empty without one."""
+        return getattr(getattr(self.request.connection, "context", None), "host", "")
+
     def problem(self, status: int, detail: str) -> None:
         """Answers with a problem document (RFC 9457), as the hub does."""
         self.set_status(status)
@@ -171,10 +176,7 @@ class Landing(_Page):
         self.set_header(
             "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:"
         )
-        # Shown, not trusted: the scheme that clients use, according to the proxy that terminates TLS.
-        forwarded = self.request.headers.get("X-Forwarded-Proto", "")
-        scheme = forwarded if forwarded in ("http", "https") else self.request.protocol
-        self.render("index.html", views=self.views, scheme=scheme)
+        self.render("index.html", views=self.views, scheme=self.request.protocol)
 
 
 class Health(_Page):

@@ -110,7 +110,7 @@ class _ChatHandler(Handler):
         site, origin = header("Sec-Fetch-Site", ""), header("Origin", "")
         if site or not origin:
             return site in ("", "same-origin")
-        return is_same_origin(origin, self.request.host, header("X-Forwarded-Host", ""), site)
+        return any(is_same_origin(origin, host) for host in (self.request.host, self.reported_host))
 
     async def newest(self) -> list[dict[str, str | int]]:
         return await asyncio.to_thread(self.chat.comments.newest)

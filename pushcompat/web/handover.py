@@ -19,21 +19,33 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from tornado import httputil
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
+from ..access.proxies import Client, Proxies
 from ..limits import Limits
 from ..logs import log
 from ..tls import BLOCKED, TLSSocket, end
+from ..wire.forwarded import NAMES, Reports
 from ..wire.request import origin_form
 from .app import BODY_BYTES
 
 _READ_BYTES = 16 * 1024  # in one read
 
-TakeBack = Callable[[socket.socket, bytes, bool], None]
+
+class Peer(Protocol):
+    """The client's address, as the hub counts connections. ``proxied``: a trusted proxy has connected."""
+
+    proxied: bool
+
+    def leave(self) -> None:
+        """One of its connections was closed."""
+
+
+TakeBack = Callable[[socket.socket, Any, bytes, bool], None]
 
 
 class HandedStream(IOStream):
@@ -90,20 +102,37 @@ class HandedStream(IOStream):
         return self.socket, unused + self._received
 
 
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """What handlers ask the connection for, by these names. ``admin``: its listener takes administration."""
+@dataclass(slots=True)
+class Context:
+    """What handlers ask the connection for, by these names: the client's address, the scheme and host of the URL that
+    it uses. A trusted proxy reports them; ``host`` is empty without. ``admin``: its listener takes administration.
+    """
 
     remote_ip: str
     admin: bool
     protocol: str
+    proxied: bool
+    host: str = ""
+
+    def take(self, client: Client) -> None:
+        if client.address:
+            self.remote_ip = client.address
+        if client.scheme:
+            self.protocol = client.scheme
+        self.host = client.host
 
 
 class Handover:
     """Serves requests outside /channels, with Tornado. ``take_back`` gets each connection that stays open."""
 
-    def __init__(self, application: httputil.HTTPServerConnectionDelegate, limits: Limits) -> None:
+    def __init__(
+        self,
+        application: httputil.HTTPServerConnectionDelegate,
+        limits: Limits,
+        proxies: Proxies | None = None,
+    ) -> None:
         self._application = application
+        self._proxies = proxies or Proxies()
         self._limits = limits
         self._parameters = HTTP1ConnectionParameters(
             max_header_size=limits.head_bytes,
@@ -116,13 +145,12 @@ class Handover:
         self._ignored = bytearray(_READ_BYTES)
         self.take_back: TakeBack | None = None
 
-    def hand_over(self, sock: socket.socket, address: object, received: bytes, admin: bool) -> None:
+    def hand_over(self, sock: socket.socket, peer: Peer, received: bytes, admin: bool) -> None:
         # One request, and one read more, which may contain the next request.
         buffer_bytes = self._limits.head_bytes + BODY_BYTES + _READ_BYTES
-        stream = HandedStream(sock, received, buffer_bytes, self._end)
+        stream = HandedStream(sock, received, buffer_bytes, lambda sock: self._end(sock, peer))
         protocol = "https" if isinstance(sock, TLSSocket) else "http"
-        context = _Context(str(address[0]) if isinstance(address, tuple) else "", admin, protocol)
-        self._start(self._serve(stream, context), stream.close)
+        self._start(self._serve(stream, Context(_address(sock), admin, protocol, peer.proxied), peer), stream.close)
 
     async def close(self) -> None:
         """Closes all connections that Tornado serves."""
@@ -139,9 +167,9 @@ class Handover:
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: close())
 
-    async def _serve(self, stream: HandedStream, context: _Context) -> None:
+    async def _serve(self, stream: HandedStream, context: Context, peer: Peer) -> None:
         connection = HTTP1Connection(stream, False, self._parameters, context)
-        delegate = _OriginForm(self._application.start_request(self, connection))
+        delegate = _Seen(self._application.start_request(self, connection), context, self._proxies)
         try:
             async with asyncio.timeout(
                 self._limits.body_s + self._limits.write_s
@@ -155,13 +183,14 @@ class Handover:
         given = stream.give_back()
         if given is not None:
             assert self.take_back is not None
-            self.take_back(*given, context.admin)
+            sock, unused = given
+            self.take_back(sock, peer, unused, context.admin)
 
-    def _end(self, sock: socket.socket) -> None:
+    def _end(self, sock: socket.socket, peer: Peer) -> None:
         if self._closed:
-            sock.close()
+            _close(sock, peer)
         else:
-            self._start(self._await_close(sock), sock.close)
+            self._start(self._await_close(sock), lambda: _close(sock, peer))
 
     async def _await_close(self, sock: socket.socket) -> None:
         """Reads until the client closes its side, and ignores what it reads."""
@@ -192,11 +221,29 @@ async def _until_writable(sock: socket.socket) -> None:
         loop.remove_writer(sock)
 
 
-class _OriginForm(httputil.HTTPMessageDelegate):
-    """Passes a request to the application; a target ``http://host/path`` becomes ``/path``."""
+def _close(sock: socket.socket, peer: Peer) -> None:
+    sock.close()
+    peer.leave()
 
-    def __init__(self, delegate: httputil.HTTPMessageDelegate) -> None:
+
+def _address(sock: socket.socket) -> str:
+    """The address that has connected; empty on a Unix socket, or if it is gone."""
+    try:
+        address = sock.getpeername()
+    except OSError:
+        return ""
+    return str(address[0]) if isinstance(address, tuple) else ""
+
+
+class _Seen(httputil.HTTPMessageDelegate):
+    """Passes a request to the application as the client sees it: with the URL that a trusted proxy reports. A target
+    ``http://host/path`` becomes ``/path``.
+    """
+
+    def __init__(self, delegate: httputil.HTTPMessageDelegate, context: Context, proxies: Proxies) -> None:
         self._delegate = delegate
+        self._context = context
+        self._proxies = proxies
         self.data_received = delegate.data_received  # type: ignore[method-assign]
         self.finish = delegate.finish  # type: ignore[method-assign]
         self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
@@ -207,5 +254,7 @@ class _OriginForm(httputil.HTTPMessageDelegate):
         headers: httputil.HTTPHeaders,
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, httputil.RequestStartLine)
+        if self._context.proxied:
+            self._context.take(self._proxies.client(Reports(*(headers.get(name, "") for name in NAMES))))
         target = origin_form(start_line.path.encode("latin-1"))
         return self._delegate.headers_received(start_line._replace(path=target.decode("latin-1")), headers)

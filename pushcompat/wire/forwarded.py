@@ -15,6 +15,7 @@ from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import NamedTuple
 
+NAMES = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")
 UNREADABLE = "unreadable"  # instead of an address
 
 _MAX_HOPS = 32
@@ -32,7 +33,7 @@ _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # T
 
 
 class Reports(NamedTuple):
-    """The fields as received; the values of a repeated field are joined by commas."""
+    """The fields called ``NAMES`` as received; the values of a repeated field are joined by commas."""
 
     forwarded: str = ""
     x_for: str = ""

@@ -46,7 +46,8 @@ class Fields:
     """
 
     __slots__ = (
-        "chunked", "content_length", "expects_continue", "headers", "keep_alive", "version", "wants_upgrade",
+        "chunked", "content_length", "expects_continue", "headers", "keep_alive", "reports_client", "version",
+        "wants_upgrade",
     )  # fmt: skip
 
     version: str
@@ -55,6 +56,7 @@ class Fields:
     content_length: int | None
     wants_upgrade: bool
     expects_continue: bool
+    reports_client: bool  # a proxy has added the client's address
 
     def __init__(self) -> None:
         self.headers: dict[bytes, bytes] = {}
@@ -85,6 +87,7 @@ class Fields:
         if self.version == "1.0" and self.chunked:
             # An intermediary older than HTTP/1.1 may have framed it differently (RFC 9112 §6.1).
             self.keep_alive = False
+        self.reports_client = b"x-forwarded-for" in headers or b"forwarded" in headers
         self.expects_continue = self.version == "1.1" and headers.get(b"expect", b"").lower() == b"100-continue"
 
 

@@ -48,6 +48,17 @@ def test_verdicts_of_several_publishers_are_remembered_side_by_side() -> None:
     assert all(access.admit(publish(*lines)) is grant for lines, grant in zip(all_lines, grants, strict=True))
 
 
+def test_a_verdict_that_depends_on_what_a_proxy_reports_is_not_remembered_for_other_connections() -> None:
+    access = Access(Policy([KEY]))
+    lines = ("Origin: https://public.example", "X-Forwarded-Host: public.example")
+    for method, more in (("GET", ()), ("POST", ("Authorization: Bearer the-key",))):
+        proxied, direct = head(method, *lines, *more), head(method, *lines, *more)
+        proxied.proxied = True
+        assert access.admit(proxied) is not None
+        with pytest.raises(Forbidden):
+            access.admit(direct)
+
+
 def test_a_subscribers_verdict_is_not_a_publishers() -> None:
     access = Access(Policy([KEY]))
     access.admit(head("GET", "X: same"))

@@ -30,10 +30,8 @@ CROSS_SITE = "Sec-Fetch-Site: cross-site"
         ([f"Origin: {PAGE}", CROSS_SITE], (PAGE,), True),
         (["Origin: http://push.example"], (), True),
         (["Origin: https://push.example"], (), True),
-        (["Origin: https://public.example", "X-Forwarded-Host: public.example"], (), True),
-        (["Origin: https://public.example", "X-Forwarded-Host: other.example"], (), False),
-        (["Origin: https://public.example", "Sec-Fetch-Site: same-origin"], (), True),
-        (["Origin: https://public.example", "Sec-Fetch-Site: same-site"], (), False),
+        (["Origin: https://public.example", "X-Forwarded-Host: public.example"], (), False),
+        (["Origin: https://public.example", "Sec-Fetch-Site: same-origin"], (), False),
         (["Origin: https://public.example", CROSS_SITE], (), False),
         (["Origin: null"], ("null",), True),
         (["Origin: null"], ("https://null",), False),
@@ -43,6 +41,42 @@ def test_a_page_is_admitted_from_the_same_origin_or_if_it_is_named(
     lines: list[str], allowed: tuple[str, ...], admitted: bool
 ) -> None:
     assert is_admitted(Origins(allowed, loopback=False), request(*lines)) is admitted
+
+
+@pytest.mark.parametrize(
+    ("lines", "admitted"),
+    [
+        (["X-Forwarded-Host: public.example"], True),
+        (["X-Forwarded-Host: Public.Example:443"], True),
+        (["X-Forwarded-Host: public.example:80"], False),
+        (["X-Forwarded-Host: other.example"], False),
+        (["X-Forwarded-Host: public.example, other.example"], False),
+        (['Forwarded: for=192.0.2.1;host="PUBLIC.example";proto=https'], True),
+        (["Forwarded: host=public.example, host=other.example"], False),
+        (["Sec-Fetch-Site: same-origin"], True),
+        (["Sec-Fetch-Site: same-site"], False),
+        ([CROSS_SITE], False),
+        ([], False),
+    ],
+)
+def test_only_a_trusted_proxy_can_tell_that_a_page_is_of_this_server(lines: list[str], admitted: bool) -> None:
+    asked = request("Origin: https://public.example", *lines)
+    assert not is_admitted(Origins((), loopback=False), asked)
+    asked.proxied = True
+    assert is_admitted(Origins((), loopback=False), asked) is admitted
+
+
+def test_a_refusal_names_the_option_that_would_believe_the_proxy() -> None:
+    for line in ("X-Forwarded-Host: page.example", "Sec-Fetch-Site: same-origin"):
+        with pytest.raises(Forbidden, match="or name the proxy that has changed Host with --trusted-proxies"):
+            Origins((), loopback=False).check(request(f"Origin: {PAGE}", line))
+
+
+def test_a_page_of_the_schemes_default_port_is_of_this_server_although_host_names_it() -> None:
+    origins = Origins((), loopback=False)
+    origins.check(request("Origin: https://push.example", host="Push.Example:443"))
+    origins.check(request("Origin: http://push.example", host="push.example:80"))
+    assert not is_admitted(origins, request("Origin: http://push.example", host="push.example:443"))
 
 
 def is_admitted(origins: Origins, asked: Request) -> bool:

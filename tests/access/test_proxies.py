@@ -56,7 +56,10 @@ def test_none_is_not_combined_with_others() -> None:
         (Reports(x_for="192.0.2.1"), Client("192.0.2.1")),
         # Hops are read from the end, past trusted proxies, and no further
         (Reports(x_for="6.6.6.6, 192.0.2.1, 10.0.0.2, 10.0.0.1"), Client("192.0.2.1")),
-        (Reports("for=6.6.6.6, for=192.0.2.1;host=a;proto=https, for=10.0.0.1;host=b"), Client("192.0.2.1", "a", "https")),
+        (
+            Reports("for=6.6.6.6, for=192.0.2.1;host=a;proto=https, for=10.0.0.1;host=b"),
+            Client("192.0.2.1", "a", "https"),
+        ),
         (Reports(x_for="6.6.6.6, junk, 10.0.0.1"), Client(UNREADABLE)),
         (Reports(x_for="6.6.6.6, unknown"), Client("")),
         (Reports("for=6.6.6.6, for=_hidden"), Client("")),
@@ -68,7 +71,8 @@ def test_none_is_not_combined_with_others() -> None:
         (Reports("for=6.6.6.6", "192.0.2.1"), Client(UNREADABLE)),
         (Reports("for=192.0.2.1", "6.6.6.6"), Client(UNREADABLE)),
         (Reports('for="', "192.0.2.1"), Client(UNREADABLE)),
-        (Reports("for=192.0.2.1", x_host="push.example", x_proto="https"), Client("192.0.2.1", "push.example", "https")),
+        (Reports("for=192.0.2.1", x_host="push.example", x_proto="https"),
+         Client("192.0.2.1", "push.example", "https")),
     ],
 )  # fmt: skip
 def test_the_client_is_the_last_address_that_is_not_a_trusted_proxys(reports: Reports, client: Client) -> None:

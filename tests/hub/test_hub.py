@@ -14,6 +14,7 @@ import pytest
 
 from pushcompat.hub import hub as module
 from pushcompat.hub.connection import State
+from pushcompat.hub.peers import UNLIMITED
 from pushcompat.limits import Limits, Retention
 from pushcompat.message import Message, format_cursor, new_epoch
 from pushcompat.metrics import FAMILIES
@@ -149,6 +150,8 @@ def test_the_gauges_have_the_current_values() -> None:
             "presence_processes": 1,
             "connections": 1,
             "max_connections": 7,
+            "max_connections_per_address": 3,
+            "addresses": 1,
             "channels": 3,
             "retained_messages": 3,
             "retained_bytes": stage.hub.history.bytes,
@@ -211,7 +214,7 @@ def test_a_request_behind_a_page_is_answered_in_the_next_turn(split: int | None)
         client.setblocking(False)
         ours.setblocking(False)
         with closing(client):
-            stage.hub.take_back(ours, request[:split], admin=True)
+            stage.hub.take_back(ours, UNLIMITED, request[:split], admin=True)
             if split is not None:
                 await asyncio.get_running_loop().sock_sendall(client, request[split:])
             assert b"HTTP/1.1 200 OK" in await response(client)

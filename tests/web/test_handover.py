@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 from tornado.web import Application, RequestHandler
@@ -211,19 +212,38 @@ class Flood(RequestHandler):
             await self.flush()
 
 
+class Seen(RequestHandler):
+    def get(self) -> None:
+        context = cast(Any, self.request.connection).context
+        self.finish(json.dumps([self.request.remote_ip, self.request.protocol, context.host]))
+
+
+class Visitor:
+    """A peer that counts how often it has left."""
+
+    def __init__(self, *, proxied: bool = False) -> None:
+        self.proxied = proxied
+        self.left = 0
+
+    def leave(self) -> None:
+        self.left += 1
+
+
 LIMITS = Limits(body_s=50 * MS, write_s=50 * MS, close_s=50 * MS)
-APPLICATION = Application([("/word", Word), ("/flood", Flood)], log_function=lambda handler: None)
+APPLICATION = Application([("/word", Word), ("/flood", Flood), ("/seen", Seen)], log_function=lambda handler: None)
 
 
 @asynccontextmanager
-async def handed(request: bytes) -> AsyncIterator[tuple[Handover, socket.socket, socket.socket]]:
+async def handed(
+    request: bytes, visitor: Visitor | None = None
+) -> AsyncIterator[tuple[Handover, socket.socket, socket.socket]]:
     """A connection that was handed over with that request: the handover, the server's socket, and the client's."""
     handover = Handover(APPLICATION, LIMITS)
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
         client.setblocking(False)
-        ours, address = listener.accept()
+        ours, _ = listener.accept()
         ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        handover.hand_over(ours, address, request, True)
+        handover.hand_over(ours, visitor or Visitor(), request, True)
         try:
             yield handover, ours, client
         finally:
@@ -234,12 +254,15 @@ async def handed(request: bytes) -> AsyncIterator[tuple[Handover, socket.socket,
 async def test_after_each_answer_the_socket_comes_back_as_it_went() -> None:
     request = b"GET /word HTTP/1.1\r\nHost: test\r\n\r\n"
     for behind in (b"", b"GET /wo", request):
-        async with handed(request + behind) as (handover, ours, client):
-            taken: asyncio.Future[tuple[socket.socket, bytes, bool]] = asyncio.get_running_loop().create_future()
+        visitor = Visitor()
+        async with handed(request + behind, visitor) as (handover, ours, client):
+            taken: asyncio.Future[tuple[socket.socket, Visitor, bytes, bool]]
+            taken = asyncio.get_running_loop().create_future()
             handover.take_back = lambda *taken_back, taken=taken: taken.set_result(taken_back)
-            sock, received, admin = await asyncio.wait_for(taken, PATIENCE_S)
+            sock, peer, received, admin = await asyncio.wait_for(taken, PATIENCE_S)
             with sock:
-                assert (sock, received, admin) == (ours, behind, True)
+                assert (sock, peer, received, admin) == (ours, visitor, behind, True)
+                assert visitor.left == 0
                 assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
                 assert client.recv(65536).endswith(b"\r\n\r\nword")
 
@@ -257,8 +280,34 @@ async def test_a_client_that_does_not_read_a_page_is_disconnected() -> None:
 async def test_at_the_end_connections_are_closed_wherever_they_are() -> None:
     closing = b"GET /word HTTP/1.0\r\nHost: test\r\n\r\n"
     for request in (b"GET /flood HTTP/1.1\r\nHost: test\r\n\r\n", closing, b"POST /word HTTP/1.1\r\n"):
-        async with handed(request) as (handover, ours, client):
+        visitor = Visitor()
+        async with handed(request, visitor) as (handover, ours, client):
             if request == closing:
                 await asyncio.get_running_loop().sock_recv(client, 65536)
             await handover.close()
-            assert ours.fileno() == -1
+            assert (ours.fileno(), visitor.left) == (-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "proxied", "seen"),
+    [
+        (b"", True, ["127.0.0.1", "http", ""]),
+        (b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n", False, ["127.0.0.1", "http", ""]),
+        (b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 192.0.2.1\r\n", True, ["192.0.2.1", "http", ""]),
+        (b"X-Forwarded-Host: push.example\r\nX-Forwarded-Proto: https\r\n", True,
+         ["127.0.0.1", "https", "push.example"]),
+        (b"Forwarded: for=192.0.2.1;proto=https;host=push.example\r\n", True,
+         ["192.0.2.1", "https", "push.example"]),
+        (b"X-Forwarded-For: junk\r\nX-Forwarded-Proto: junk\r\n", True, ["unreadable", "http", ""]),
+    ],
+)  # fmt: skip
+@pytest.mark.gen_test
+async def test_a_page_sees_the_client_that_a_trusted_proxy_reports(
+    fields: bytes, proxied: bool, seen: list[str]
+) -> None:
+    request = b"GET /seen HTTP/1.0\r\nHost: test\r\n%b\r\n" % fields
+    async with handed(request, Visitor(proxied=proxied)) as (_, _, client):
+        answer = b""
+        while data := await asyncio.get_running_loop().sock_recv(client, 65536):
+            answer += data
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == seen
