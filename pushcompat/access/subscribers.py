@@ -84,7 +84,7 @@ class Subscribers:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._questions = questions
-        self._revocations = revocations or Revocations()
+        self._revocations = Revocations() if revocations is None else revocations
         self._monotonic = monotonic
         self._wall = wall
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
