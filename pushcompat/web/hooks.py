@@ -109,11 +109,12 @@ class Receiver(Handler):
         self.set_header(*NO_STORE)
         name, token = self.path_args
         try:
-            hook = self.hooks.find(name)
-            self._admit(hook, token)
-            self.hook = hook
+            self.hook = self.hooks.find(name)
+            self._admit(self.hook, token)
         except RequestError as refused:
-            self._refuse(refused, name if refused.reason != "not_found" else "")
+            if {"Content-Length", "Transfer-Encoding"} & set(self.request.headers):
+                self.set_header("Connection", "close")  # since the body is not read
+            self._refuse(refused)
 
     def _admit(self, hook: Hook, token: str | None) -> None:
         """Raises RequestError."""
@@ -144,9 +145,13 @@ class Receiver(Handler):
         self.hooks.received_bytes += len(chunk)
         limit = self.hooks.body_bytes(self.hook)
         if len(self.body) > limit:
-            self._refuse(_too_large(limit), self.hook.name)
+            self._interrupt(_too_large(limit))
         elif self.hooks.exhausted:
-            self._refuse(Unavailable("too many requests at the same time; retry later"), self.hook.name)
+            self._interrupt(Unavailable("too many requests at the same time; retry later"))
+
+    def _interrupt(self, refused: RequestError) -> None:
+        self.set_header("Connection", "close")
+        self._refuse(refused)
 
     def on_finish(self) -> None:
         self._release()
@@ -174,7 +179,7 @@ class Receiver(Handler):
         try:
             origin = allowed_origin(self.request.headers)
         except RequestError as refused:
-            self._refuse(refused, name)
+            self._refuse(refused)
             return
         if origin is not None:
             self.set_header("WebHook-Allowed-Origin", origin)
@@ -187,7 +192,7 @@ class Receiver(Handler):
         try:
             answer = await respond(self.hook)
         except RequestError as refused:
-            self._refuse(refused, self.hook.name)
+            self._refuse(refused)
             return
         self.hooks.counts.hook_requests[self.hook.name] += 1
         self.set_header("Content-Type", answer.content_type)
@@ -236,12 +241,13 @@ class Receiver(Handler):
 
     # Refusals
 
-    def _refuse(self, refused: RequestError, name: str) -> None:
-        """``name``: of a hook that exists; only those are counted, since the others are anyone's text."""
-        if name:
+    def _refuse(self, refused: RequestError) -> None:
+        """Only names of hooks that exist are counted and logged; the others are anyone's text."""
+        name = None if self.hook is None else self.hook.name
+        if name is not None:
             self.hooks.counts.hook_refused[name, refused.reason] += 1
         why = getattr(refused, "why", refused.detail)
-        logs.event(Event.HOOK_REFUSED, hook=name or None, status=int(refused.status), detail=why)
+        logs.event(Event.HOOK_REFUSED, hook=name, status=int(refused.status), detail=why)
         for field, value in refused.headers:
             self.set_header(field, value)
         self.problem(refused.status, refused.detail)

@@ -93,8 +93,6 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]
 
 @pytest.fixture
 def app(hooks: Hooks) -> Application:
-    async def ready() -> None:
-        return None
 
     return make_application(Views("1", "", exposed, lambda: None), *routes("", hooks))
 
@@ -480,3 +478,13 @@ async def test_hooks_are_replaced_as_a_whole(fetch: Fetch, hooks: Hooks, publish
     hooks.reconfigure([hook("other", "github", SECRET)])
     assert (await fetch("/hooks/github", method="POST", body=b"{}", headers=signed(b"{}"))).code == 404
     assert (await fetch("/hooks/other", method="POST", body=b"{}", headers=signed(b"{}"))).code == 200
+
+
+@pytest.mark.gen_test
+async def test_a_bug_is_logged_without_the_token(
+    fetch: Fetch, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher.problem = RuntimeError("a bug")
+    assert (await fetch(f"/hooks/token/{TOKEN}", method="POST", body=b"")).code == 500
+    assert "BUG: unhandled exception in a hook" in caplog.text
+    assert TOKEN not in caplog.text
