@@ -35,11 +35,13 @@ from .options import (
     TOKEN,
     Groups,
     Setting,
+    environment_name,
     ignored_variables,
     limits_from,
     read_server_config,
     tables,
     tokens_from,
+    visible_secrets,
 )
 from .state import KEY_FILE, default_state_dir, load_or_create_key, read_key, read_token
 
@@ -138,6 +140,7 @@ def _configuration(ctx: click.Context) -> Config:
     values["limits"] = limits_from(values)
     values["hooks"] = hooks_from(tables(ctx, "hook"))
     values["keys"] = keys_from(tables(ctx, "key"))
+    values["visible_secrets"] = visible_secrets(ctx)
     values["tokens"] = tokens_from(values)
     values["rules"] = rules_from(
         tables(ctx, "channel"),
@@ -196,6 +199,7 @@ def publish(ctx: click.Context, /, channel: str, data: str | None, is_json: bool
         return 1
     except ValueError as error:
         raise click.UsageError(str(error), ctx) from error
+    _warn_of_visible_secrets(ctx)
     counts = {name: {"subscribers": count} for name, count in published.channels.items()}
     click.echo(json.dumps({"id": published.id, "channels": counts}))
     return 0
@@ -237,6 +241,7 @@ def listen(ctx: click.Context, /, channels: tuple[str, ...], **values: Any) -> i
     subscription = Subscription(endpoint, names, watchdog, token, position)
     transports = list(TRANSPORTS) if transport == "auto" else [transport]
     listener = Listener(subscription, transports, _print_error if values["verbose"] else _ignore)
+    _warn_of_visible_secrets(ctx)
     try:
         return follow(listener, values["count"], sys.stdout.buffer)
     except PermanentError as error:
@@ -304,6 +309,11 @@ def list_hooks(ctx: click.Context, /, path: Path | None) -> None:
     _, found = read_server_config(path)
     for hook in hooks_from([table for table in found if table.kind == "hook"]):
         click.echo(described(hook))
+
+
+def _warn_of_visible_secrets(ctx: click.Context) -> None:
+    for option in visible_secrets(ctx):
+        _print_error(f"--{option} is visible to other users in the list of processes: set {environment_name(option)}")
 
 
 def _ignore(text: str) -> None:

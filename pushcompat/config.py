@@ -17,6 +17,7 @@ from .access.named_key import NamedKey
 from .access.proxies import Proxies
 from .access.rules import Rules
 from .access.token_settings import DEFAULTS, TokenSettings
+from .address import Address
 from .errors import ConfigError
 from .limits import LONGEST_S, Limits
 from .logs import FORMATS, LEVELS
@@ -34,7 +35,7 @@ class Config:
 
     ``publish_key_file`` is the file that the key was read from, for the message at the start; None: the key was given.
     ``prefix`` is normalised to ``""`` or ``"/x"``, ``cors_origins`` to what browsers send; ``unix_socket`` replaces
-    host and port. Port 0: any free one.
+    host and port. Port 0: any free one. ``visible_secrets``: options whose secret is in the list of processes.
     """
 
     publish_key: str = field(repr=False)
@@ -44,6 +45,8 @@ class Config:
     unix_socket: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    unix_socket_mode: int = 0o600
+    admin_listen: Address | None = None
     workers: int = 1
     prefix: str = ""
     rules: Rules = field(default_factory=Rules)
@@ -59,6 +62,8 @@ class Config:
     log_level: str = "info"
     demo: bool = False
     authorize_url: str | None = None
+    insecure_public: bool = False
+    visible_secrets: tuple[str, ...] = ()
     presence_webhook: str | None = None
     presence_secret: str | None = field(default=None, repr=False)
 
@@ -77,7 +82,9 @@ class Config:
         if self.tls_key is not None and self.tls_cert is None:
             raise ConfigError("--tls-key needs --tls-cert, the file of the certificate and its chain")
         if self.unix_socket is not None:
-            _check_socket_path(self.unix_socket)
+            _check_socket_path(self.unix_socket, "--unix-socket")
+        if self.admin_listen is not None and self.admin_listen.path is not None:
+            _check_socket_path(self.admin_listen.path, "--admin-listen")
         if self.workers > 1 and self.store == "memory:":
             raise ConfigError(
                 f"--workers {self.workers}: the memory: store is a log of one process; use --store sqlite: instead"
@@ -163,10 +170,10 @@ def _check_webhook(url: str, secret: str | None) -> None:
         raise ConfigError(f"--presence-webhook needs --presence-secret, which signs the requests; create one: {made}")
 
 
-def _check_socket_path(path: Path) -> None:
+def _check_socket_path(path: Path, option: str) -> None:
     if len(bytes(path)) > _SOCKET_PATH_BYTES:
-        raise ConfigError(f"--unix-socket {path}: longer than {_SOCKET_PATH_BYTES} bytes; choose a shorter path")
+        raise ConfigError(f"{option} {path}: longer than {_SOCKET_PATH_BYTES} bytes; choose a shorter path")
     if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--unix-socket {path}: directory {path.absolute().parent} does not exist")
+        raise ConfigError(f"{option} {path}: directory {path.absolute().parent} does not exist")
     if path.exists() and not path.is_socket():
-        raise ConfigError(f"--unix-socket {path}: exists and is not a socket; choose another path")
+        raise ConfigError(f"{option} {path}: exists and is not a socket; choose another path")

@@ -33,14 +33,35 @@ def bind(config: Config) -> list[Sockets]:
     """For each worker, the sockets that it accepts on. Raises ConfigError."""
     try:
         if config.unix_socket is not None:
-            _check_free(config.unix_socket)
-            return [[bind_unix_socket(str(config.unix_socket), backlog=_BACKLOG)]] * config.workers
+            return [[_bind_path(config.unix_socket, config.unix_socket_mode)]] * config.workers
         if config.workers == 1 or not _SPREADS:
             return [bind_sockets(config.port, config.host, backlog=_BACKLOG)] * config.workers
         return _bind_one_port_often(config)
     except OSError as error:
         where = config.unix_socket or f"{config.host}:{config.port}"
         raise ConfigError(f"cannot listen on {where}: {error.strerror or error}; {_advice(config)}") from None
+
+
+def bind_admin(config: Config) -> Sockets:
+    """The sockets of --admin-listen, which all workers share. Raises ConfigError."""
+    address = config.admin_listen
+    if address is None:
+        return []
+    try:
+        if address.path is not None:
+            return [_bind_path(address.path, config.unix_socket_mode)]
+        return bind_sockets(address.port, address.host, backlog=_BACKLOG)
+    except OSError as error:
+        where = f"--admin-listen {address}"
+        raise ConfigError(f"cannot listen on {where}: {error.strerror or error}; choose another address") from None
+
+
+def remove_paths(config: Config, given: bool) -> None:
+    """Removes the Unix sockets of a server that has ended, but not those that systemd has bound."""
+    if config.unix_socket is not None and not given:
+        config.unix_socket.unlink(missing_ok=True)
+    if config.admin_listen is not None and config.admin_listen.path is not None:
+        config.admin_listen.path.unlink(missing_ok=True)
 
 
 def adopt(descriptors: Sequence[int]) -> Sockets:
@@ -65,18 +86,20 @@ def on_loopback(sockets: Sequence[socket.socket]) -> bool:
 
     Not through a Unix socket: a proxy in front of it may be reachable from anywhere.
     """
-    return all(sock.family != socket.AF_UNIX and ip_address(sock.getsockname()[0]).is_loopback for sock in sockets)
+    return all(sock.family != socket.AF_UNIX and is_loopback(sock) for sock in sockets)
 
 
-def announce(config: Config, sockets: Sequence[socket.socket]) -> None:
-    """Prints the server's address, the file of its key, and three commands to copy."""
-    unix_socket = _path(sockets[0])
-    if unix_socket is not None:
-        base, curl = f"http://localhost{config.prefix}", f"curl --unix-socket {unix_socket}"
-        lines = [f"pushcompat {VERSION} listens on {unix_socket}"]
-    else:
-        base, curl = _url(config, sockets[0]), "curl"
-        lines = [f"pushcompat {VERSION} listens on {base}"]
+def is_loopback(sock: socket.socket) -> bool:
+    return ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def announce(config: Config, sockets: Sequence[socket.socket], admin: Sequence[socket.socket]) -> None:
+    """Prints the server's addresses, the file of its key, and three commands to copy."""
+    curl, base, where = _shown(config, sockets[0])
+    admin_curl, admin_base, admin_where = _shown(config, admin[0]) if admin else (curl, base, where)
+    lines = [f"pushcompat {VERSION} listens on {where}"]
+    if admin:
+        lines.append(f"Publishing, metrics and administration are on {admin_where}")
     key = "KEY"
     if config.publish_key_file is not None:
         lines.append(f"The publish key is in {_short(config.publish_key_file)}")
@@ -85,10 +108,19 @@ def announce(config: Config, sockets: Sequence[socket.socket]) -> None:
     lines += [
         f"Subscribe, publish, or open the {page}:\n",
         f'    {curl} -N "{base}/channels/chat?transport=eventsource"',
-        f'    {curl} -H "Authorization: Bearer {key}" -d hello {base}/channels/chat',
-        f"    {'python3 -m webbrowser' if unix_socket is None else curl} {base}{path}\n",
+        f'    {admin_curl} -H "Authorization: Bearer {key}" -d hello {admin_base}/channels/chat',
+        f"    {'python3 -m webbrowser' if curl == 'curl' else curl} {base}{path}\n",
     ]
     _print("\n".join(lines))
+
+
+def _shown(config: Config, sock: socket.socket) -> tuple[str, str, str]:
+    """The command that reaches a socket, the URL for it, and the address."""
+    path = _path(sock)
+    if path is not None:
+        return f"curl --unix-socket {path}", f"http://localhost{config.prefix}", str(path)
+    url = _url(config, sock)
+    return "curl", url, url
 
 
 def own_url(config: Config, sock: socket.socket) -> str:
@@ -106,6 +138,11 @@ def _bind_one_port_often(config: Config) -> list[Sockets]:
     port = first[0].getsockname()[1]
     more = [bind_sockets(port, config.host, backlog=_BACKLOG, reuse_port=True) for _ in range(config.workers - 1)]
     return [first, *more]
+
+
+def _bind_path(path: Path, mode: int) -> socket.socket:
+    _check_free(path)
+    return bind_unix_socket(str(path), mode, _BACKLOG)
 
 
 def _check_port_is_free(config: Config) -> None:

@@ -67,6 +67,7 @@ class Event(StrEnum):
     DESCRIPTORS = "descriptors"
     RELOAD = "reload"
     VARIABLE_IGNORED = "variable_ignored"
+    SECRET_VISIBLE = "secret_visible"
     STOPPING = "stopping"
     WORKER_STARTED = "worker_started"
     WORKER_ENDED = "worker_ended"

@@ -7,7 +7,7 @@ new limit needs one line here, and its default stays in ``limits``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from . import cores
+from . import address, cores
 from .access.providers import PROVIDERS
 from .access.rules import Subscribe
 from .access.token_settings import DEFAULTS, TokenSettings
+from .address import Address
 from .config_file import Table, read_config
 from .limits import Limits, Retention
 from .logs import FORMATS, LEVELS
@@ -43,14 +44,23 @@ def environment_name(flag: str) -> str:
 class Setting(click.Option):
     """An option that ``PUSHCOMPAT_<FLAG>`` sets too, and whose error messages name the source of the value.
 
-    ``envvar=None``: no environment variable.
+    ``envvar=None``: no environment variable. ``is_secret``: whether a value must not be in the list of processes.
     """
 
-    def __init__(self, flag: str, help: str, *, param: str | None = None, **attributes: Any) -> None:
+    def __init__(
+        self,
+        flag: str,
+        help: str,
+        *,
+        param: str | None = None,
+        is_secret: Callable[[str], bool] = lambda _: False,
+        **attributes: Any,
+    ) -> None:
         declarations = [f"--{flag}", param] if param else [f"--{flag}"]
         attributes.setdefault("envvar", environment_name(flag))
         super().__init__(declarations, help=help, **attributes)
         self.flag = flag
+        self.is_secret = is_secret
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         source = ctx.get_parameter_source(self.name) if ctx and self.name else None
@@ -91,6 +101,25 @@ class EnvironmentSetting(Setting):
         return super().process_value(ctx, value)
 
 
+def visible_secrets(ctx: click.Context) -> tuple[str, ...]:
+    """The options whose secret was given as an argument, so that other users of the machine see it."""
+    given = [option for option in ctx.command.params if isinstance(option, Setting) and option.name in ctx.params]
+    return tuple(
+        option.flag
+        for option in given
+        if ctx.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        and option.is_secret(str(ctx.params[str(option.name)]))
+    )
+
+
+def _always(value: str) -> bool:
+    return True
+
+
+def _has_password(url: str) -> bool:
+    return "@" in url
+
+
 def ignored_variables(ctx: click.Context) -> set[str]:
     return set(ctx.meta.get(_IGNORED, ()))
 
@@ -104,6 +133,21 @@ def _port(value: str | int) -> int:
     if str(value).isdecimal() and int(value) <= 65535:
         return int(value)
     raise click.BadParameter(f"{value!r} is not a valid port; expected 0 (any free port) to 65535.")
+
+
+def _mode(value: str | int) -> int:
+    text = str(value)
+    # A number in TOML may be octal, 0o660, and is decimal here: no such number has both rights of the owner.
+    if not re.fullmatch("0?[0-7]{3}", text) or int(text, 8) & 0o600 != 0o600:
+        raise click.BadParameter(f"{text!r} is not a valid mode; use three octal digits in quotes, 600 to 777.")
+    return int(text, 8)
+
+
+def _address(value: str | Address) -> Address:
+    try:
+        return value if isinstance(value, Address) else address.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
 
 
 def _workers(value: str | int) -> int:
@@ -188,6 +232,7 @@ PUBLISH_KEY = (
         "publish-key",
         "Publish key, a shared secret. Visible to other users in ps; prefer --publish-key-file or the environment.",
         metavar="KEY",
+        is_secret=_always,
     ),
     Setting("publish-key-file", "File that contains the publish key.", **_PATH),
     Setting(
@@ -211,6 +256,21 @@ _LISTENING = (
     Setting("unix-socket", "Listen on this Unix socket instead of host and port.", **_PATH),
     Setting("tls-cert", "Certificate and its chain (PEM), for https and wss; Unix sockets stay plain.", **_PATH),
     Setting("tls-key", "Its private key (PEM). [default: in the file of --tls-cert]", **_PATH),
+    Setting(
+        "unix-socket-mode",
+        "Permissions of the server's Unix sockets, as in chmod: 660 lets the group connect.",
+        type=_mode,
+        metavar="OCTAL",
+        default="600",
+        show_default=True,
+    ),
+    Setting(
+        "admin-listen",
+        "Separate address for publishing, metrics and administration, HOST:PORT or unix:PATH; --host and --port then "
+        "refuse them.",
+        type=_address,
+        metavar="ADDRESS",
+    ),
     Setting(
         "workers",
         "Worker processes that share the port and the store; auto: one for each usable core.",
@@ -253,6 +313,12 @@ _ACCESS = (
         "10.1.0.0/16, loopback, private, unix, or none. Repeatable. [default: loopback and unix]",
         multiple=True,
         metavar="PROXY",
+    ),
+    Setting(
+        "insecure-public",
+        "Start on a public address in spite of --demo, open publishing, a publish key of less than 32 characters or a "
+        "secret among the arguments.",
+        is_flag=True,
     ),
 )
 
@@ -336,6 +402,7 @@ _PRESENCE = (
         "Secret that signs these requests (Standard Webhooks): whsec_ and base64. Visible to other users in ps; "
         "prefer the environment.",
         metavar="SECRET",
+        is_secret=_always,
     ),
     _limit("presence-delay", SECONDS, "presence_delay_s", 0, "How long a change must last before the webhook is sent."),
 )
@@ -348,6 +415,7 @@ _HISTORY = (
         default="sqlite:",
         show_default=True,
         metavar="URL",
+        is_secret=_has_password,
     ),
     _limit("history", COUNT, "retention_count", 1, "Maximum number of messages retained per channel."),
     _limit("history-age", SECONDS, "retention_age_s", 1, "Maximum age of retained messages."),
@@ -545,7 +613,7 @@ LISTEN: Groups = {
     "Server": (
         _URL,
         Setting("token", "Subscriber token. Visible to other users in ps; prefer the environment.",
-                metavar="TOKEN"),
+                metavar="TOKEN", is_secret=_always),
         Setting("token-file", "File with the subscriber token, read again when the token has expired.", **_PATH),
         Setting("transport", "websocket, eventsource or longpoll; auto tries them in this order.",
                 type=_TRANSPORTS, default="auto", show_default=True, metavar="NAME",

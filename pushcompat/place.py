@@ -16,13 +16,15 @@ _ENVIRONMENT = "_PUSHCOMPAT_WORKER"
 
 class Place(NamedTuple):
     """``number``: from 1. ``line``: the descriptor of the socket to the parent. ``sockets``: descriptors of those that
-    each worker listens on. ``settled``: options that must be the same in all workers.
+    each worker listens on. ``settled``: options that must be the same in all workers. ``admin``: descriptors of the
+    sockets of --admin-listen, which all workers share.
     """
 
     number: int
     line: int
     sockets: Sequence[Sequence[int]]
     settled: Mapping[str, str]
+    admin: Sequence[int] = ()
 
     @property
     def workers(self) -> int:

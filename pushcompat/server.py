@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from tornado.routing import URLSpec
 
-from . import __version__, listening, logs, place, systemd, worker
+from . import __version__, exposure, listening, logs, place, systemd, worker
 from .access.policy import Policy
 from .access.proxies import Proxies
 from .access.replays import REPLAY_S
@@ -85,8 +85,9 @@ class Server:
         self._certificate = _certificate(config)
         retention = replace(config.limits.retention, by_channel=self._history_rules)
         store = open_store(config.store, retention, config.state_dir)
-        self._sockets = self._bind()
-        pages = _demo_pages(config, self._sockets[0], lambda: self._config.publish_key)
+        self._sockets, self._admin = self._bind()
+        exposure.check(config, self._sockets, self._admin)
+        pages = _demo_pages(config, (self._admin or self._sockets)[0], lambda: self._config.publish_key)
         limits = replace(_within_descriptors(self._own_limits()), retention=retention)
         webhook, authorizer = _webhook(config, self._metrics), _authorizer(config, self._metrics)
         settings = Settings(limits, self._policy(config), config.prefix, self._certificate, authorizer)
@@ -126,7 +127,7 @@ class Server:
         return Policy(
             [config.publish_key.encode()],
             config.cors_origins,
-            listening.on_loopback(self._sockets),
+            listening.on_loopback([*self._sockets, *self._admin]),
             config.rules,
             config.keys,
             _verifier(config.tokens),
@@ -138,6 +139,7 @@ class Server:
         """Reads the configuration again, and applies what can change. If it is invalid, nothing changes."""
         try:
             config, changed = self._configure()
+            exposure.check(config, self._sockets, self._admin)
             policy = self._policy(config)
         except ConfigError as error:
             logs.event(Event.RELOAD, logging.ERROR, detail=f"{error}; the server continues unchanged")
@@ -179,18 +181,22 @@ class Server:
             loop.add_signal_handler(number, self._stop_or_exit, number)
         loop.add_signal_handler(signal.SIGHUP, self._start_reload)
 
-    def _bind(self) -> listening.Sockets:
+    def _bind(self) -> tuple[listening.Sockets, listening.Sockets]:
+        """The sockets that it listens on, and those of --admin-listen."""
         descriptors = systemd.take_sockets()
         self._given = bool(descriptors)
-        return listening.adopt(descriptors) if descriptors else listening.bind(self._config)[0]
+        sockets = listening.adopt(descriptors) if descriptors else listening.bind(self._config)[0]
+        return sockets, listening.bind_admin(self._config)
 
     def _own_limits(self) -> Limits:
         return self._config.limits
 
     async def _begin(self) -> None:
         """Starts accepting connections, and announces it."""
-        self._hub.listener.listen(self._sockets)
-        listening.announce(self._config, self._sockets)
+        self._hub.listener.listen(self._sockets, admin=not self._admin)
+        self._hub.listener.listen(self._admin)
+        listening.announce(self._config, self._sockets, self._admin)
+        exposure.warn(self._config)
         self._systemd.ready()
         if self._systemd.watchdog_s is not None:
             self._watched = asyncio.create_task(self._send_watchdog(self._systemd.watchdog_s))
@@ -203,8 +209,7 @@ class Server:
         await self._hub.drain()
 
     async def _end(self) -> None:
-        if self._config.unix_socket is not None and not self._given:
-            self._config.unix_socket.unlink(missing_ok=True)
+        listening.remove_paths(self._config, self._given)
 
     def _start_reload(self) -> None:
         task = asyncio.create_task(self._reload())
@@ -231,6 +236,7 @@ class Worker(Server):
         self._line = worker.Line(here, self._told)
         self._replaced = False
         self._inherited = [[socket.socket(fileno=os.dup(fd)) for fd in group] for group in here.sockets]
+        self._inherited_admin = [socket.socket(fileno=os.dup(fd)) for fd in here.admin]
         self._accepting: dict[int, listening.Sockets] = {}  # by the number of the worker that the sockets belong to
 
     def _handle_signals(self) -> None:
@@ -239,12 +245,12 @@ class Worker(Server):
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def _bind(self) -> listening.Sockets:
+    def _bind(self) -> tuple[listening.Sockets, listening.Sockets]:
         worker.check(self._config, self._place.settled)
         if self._config.workers != self._place.workers:
             detail = f"--workers {self._config.workers} takes effect when the server is restarted"
             logs.event(Event.RELOAD, logging.WARNING, detail=detail)
-        return self._inherited[self._place.number - 1]
+        return self._inherited[self._place.number - 1], self._inherited_admin
 
     def _own_limits(self) -> Limits:
         """With this worker's share of the connections."""
@@ -256,6 +262,7 @@ class Worker(Server):
 
     async def _begin(self) -> None:
         self._accept([self._place.number])
+        self._hub.listener.listen(self._admin)
         await self._line.open()
         self._line.say(worker.Ready())
 
@@ -294,7 +301,7 @@ class Worker(Server):
             listener.leave(self._accepting.pop(number))
         for number in set(numbers) - set(self._accepting):
             self._accepting[number] = [sock.dup() for sock in self._inherited[number - 1]]
-            listener.listen(self._accepting[number])
+            listener.listen(self._accepting[number], admin=not self._admin)
 
 
 def _within_descriptors(limits: Limits) -> Limits:

@@ -32,7 +32,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NoReturn
 
-from . import listening, logs, systemd
+from . import exposure, listening, logs, systemd
 from .config import Config
 from .errors import ConfigError
 from .logs import Event
@@ -84,6 +84,7 @@ class Supervisor:
         given = systemd.take_sockets()
         self._given = bool(given)
         self._sockets = [listening.adopt(given)] * config.workers if given else listening.bind(config)
+        self._admin = listening.bind_admin(config)
         self._own_sockets = len({id(group) for group in self._sockets}) > 1  # each worker has its own
         self._slots = [_Slot(number) for number in range(1, config.workers + 1)]
         self._workers: set[WorkerProcess] = set()  # all that are running
@@ -114,8 +115,7 @@ class Supervisor:
             self._reap()
             self._look()
         signals.close()
-        if self._config.unix_socket is not None and not self._given:
-            self._config.unix_socket.unlink(missing_ok=True)
+        listening.remove_paths(self._config, self._given)
         if self._refusal is not None:
             raise self._refusal
         return self._exit_code
@@ -169,9 +169,9 @@ class Supervisor:
         self._closed.add(worker.number)
         sockets = self._sockets[worker.number - 1]
         if all(group is not sockets or number in self._closed for number, group in enumerate(self._sockets, 1)):
-            for sock in sockets:
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+            _refuse_connections(sockets)
+        if len(self._closed) == len(self._slots):
+            _refuse_connections(self._admin)
 
     def _kill_all(self, number: int) -> NoReturn:
         """The second signal: exit immediately."""
@@ -184,7 +184,8 @@ class Supervisor:
     def _start(self, slot: _Slot) -> WorkerProcess | None:
         def place(line: int) -> Place:
             sockets = [[sock.fileno() for sock in group] for group in self._sockets]
-            return Place(slot.number, line, sockets, settled(self._config))
+            admin = [sock.fileno() for sock in self._admin]
+            return Place(slot.number, line, sockets, settled(self._config), admin)
 
         try:
             worker = WorkerProcess(slot.number, place, self._selector, self._heard)
@@ -350,7 +351,8 @@ class Supervisor:
                 self._cover()
             if not self._announced and all(slot.serving for slot in self._slots):
                 self._announced = True
-                listening.announce(self._config, self._sockets[0])
+                listening.announce(self._config, self._sockets[0], self._admin)
+                exposure.warn(self._config)
                 self._systemd.ready()
         for question in [q for q in self._questions if not q.waited_for or q.ends_at <= now]:
             self._questions.remove(question)
@@ -396,6 +398,12 @@ class Supervisor:
         if self._systemd.watchdog_s is not None:
             times.append(self._alive_at + self._systemd.watchdog_s)
         return max(0.0, min(times) - time.monotonic())
+
+
+def _refuse_connections(sockets: Iterable[socket.socket]) -> None:
+    for sock in sockets:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def _fill_standard_streams() -> None:

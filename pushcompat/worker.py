@@ -100,6 +100,7 @@ def settled(config: Config) -> dict[str, str]:
         "--host": config.host,
         "--port": str(config.port),
         "--unix-socket": str(config.unix_socket or ""),
+        "--admin-listen": str(config.admin_listen or ""),
         "--store": config.store,
         "--state-dir": str(config.state_dir),
     }
@@ -108,7 +109,7 @@ def settled(config: Config) -> dict[str, str]:
 def check(config: Config, before: Mapping[str, str]) -> None:
     """Raises ConfigError if one of these options has changed."""
     for option, value in settled(config).items():
-        if before.get(option, value) != value:
+        if before.get(option, "") != value:
             raise ConfigError(f"{option} cannot change while the server runs: restart it")
 
 

@@ -42,7 +42,7 @@ class WorkerProcess:
             self.process = subprocess.Popen(
                 [sys.executable, *sys.orig_argv[1:]],
                 env=here.environment(),
-                pass_fds=sorted({line.fileno(), *(fd for group in here.sockets for fd in group)}),
+                pass_fds=sorted({line.fileno(), *(fd for group in (*here.sockets, here.admin) for fd in group)}),
                 stdin=subprocess.DEVNULL,
             )
         self._line.setblocking(False)

@@ -435,7 +435,8 @@ def publish(served: Server, *words: str, **options: Any) -> subprocess.Completed
     options.setdefault("stdin", subprocess.DEVNULL if "input" not in options else None)
     if options["stdin"] is None:
         del options["stdin"]
-    return process("publish", "--url", served.url, "--publish-key", KEY, *words, **options)
+    options["env"] = {"PUSHCOMPAT_PUBLISH_KEY": KEY, **options.get("env", os.environ)}
+    return process("publish", "--url", served.url, *words, **options)
 
 
 def kept(served: Server, channel: str) -> list[Any]:

@@ -35,7 +35,16 @@ from tornado.web import (
 from ..assets import STATIC, TEMPLATES
 
 NO_STORE = ("Cache-Control", "no-store, no-transform")
-_ALWAYS = {"Server": "pushcompat", "X-Content-Type-Options": "nosniff"}
+# What pages may load and do: nothing, but for what ``policy`` adds. Responses that are no pages get it too, in case a
+# browser shows one as a page.
+_NOTHING = ("default-src 'none'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'")
+_ALWAYS = {
+    "Server": "pushcompat",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "; ".join(_NOTHING),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",  # not no-referrer: with it, browsers send a form with "Origin: null"
+}
 _PROBLEM = {NO_STORE[0]: NO_STORE[1], "Content-Type": "application/problem+json"}
 BODY_BYTES = 16 * 1024  # the longest body that any page accepts
 _DETAILS = {
@@ -44,6 +53,7 @@ _DETAILS = {
     405: "method not allowed; see the Allow header",
     411: "HTTP/1.0 has no Transfer-Encoding: send a Content-Length",  # RFC 9112 §6.1
 }
+_CLIENT = ("pushcompat.js", "pushcompat.mjs", "pushcompat.d.ts", "pushcompat.d.mts")  # for pages of any origin
 # Not from the system's table of types, which differs between machines.
 _CONTENT_TYPES = {
     ".js": "text/javascript; charset=utf-8",
@@ -53,6 +63,13 @@ _CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+
+
+def policy(*kinds: str) -> str:
+    """The Content-Security-Policy of a page that needs these kinds of its own origin (``script-src``, say)."""
+    own = {kind: f"{kind} 'self'" for kind in kinds}
+    kept = [rule for rule in _NOTHING if rule.split()[0] not in own]
+    return "; ".join([*kept, *own.values()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +190,9 @@ class _Page(Handler):
 
 class Landing(_Page):
     def get(self) -> None:
-        self.set_header(
-            "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:"
-        )
-        self.render("index.html", views=self.views, scheme=self.request.protocol)
+        self.set_header("Content-Security-Policy", policy("style-src", "img-src"))
+        administers = self.request.connection.context.admin  # type: ignore[union-attr]
+        self.render("index.html", views=self.views, scheme=self.request.protocol, administers=administers)
 
 
 class Health(_Page):
@@ -227,7 +243,9 @@ class Static(Handler, StaticFileHandler):
         return _CONTENT_TYPES.get(Path(self.path).suffix, "application/octet-stream")
 
     def set_extra_headers(self, path: str) -> None:
-        self.set_header("Access-Control-Allow-Origin", "*")  # pages of other origins import the module
+        if path in _CLIENT:
+            self.set_header("Access-Control-Allow-Origin", "*")
+            self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
 
 
 def make_application(views: Views, *more: URLSpec) -> Application:

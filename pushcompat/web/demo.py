@@ -25,17 +25,14 @@ from .. import PublishError, publish_async
 from ..access.origins import is_same_origin
 from ..errors import BadRequest, ConfigError, RequestError
 from ..logs import log
-from .app import BODY_BYTES, NO_STORE, Handler
+from .app import BODY_BYTES, NO_STORE, Handler, policy
 
 CHANNEL = "chat"
 SHOWN = 20
 KEPT = 2000  # comments; older ones are deleted
 LONGEST = {"name": 40, "text": 1000}  # characters
 
-_POLICY = "; ".join(
-    ["default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"]
-    + [f"{kind} 'self'" for kind in ("script-src", "style-src", "img-src", "connect-src", "form-action")]
-)
+_POLICY = policy("script-src", "style-src", "img-src", "connect-src", "form-action")
 
 
 class Comments:

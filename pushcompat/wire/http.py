@@ -14,8 +14,8 @@ HEAD_END = b"\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # Proxies must not cache responses, compress them (which holds back events in webpack-dev-server and Next.js) or, nginx,
-# buffer them.
-_ALWAYS = b"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n"
+# buffer them. Browsers must not take what somebody published for a page or a script.
+_ALWAYS = b"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n"
 
 Headers = Iterable[tuple[str, str]]
 

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tornado.web import Application
 
+from pushcompat.assets import STATIC
 from pushcompat.web.app import Views, make_application
 
 from ..harness import KEY, PATIENCE_S, Client, Server, running
@@ -90,11 +91,49 @@ async def test_a_static_file_has_the_same_type_on_every_machine(
     fetch: Fetch, monkeypatch: pytest.MonkeyPatch, name: str, content_type: str
 ) -> None:
     monkeypatch.setattr(mimetypes, "guess_type", lambda *_: ("text/vnd.something.else", None))
-    response = await fetch(f"/static/{name}", headers={"Origin": "https://app.example"})
+    response = await fetch(f"/static/{name}")
     assert (response.code, response.headers["Content-Type"]) == (200, content_type)
-    assert response.headers["Access-Control-Allow-Origin"] == "*"
     again = await fetch(f"/static/{name}", headers={"If-None-Match": response.headers["Etag"]})
     assert again.code == 304
+
+
+@pytest.mark.parametrize("name", [path.name for path in STATIC.iterdir() if path.is_file()])
+@pytest.mark.gen_test
+async def test_of_the_static_files_only_the_client_is_for_pages_of_other_origins(fetch: Fetch, name: str) -> None:
+    response = await fetch(f"/static/{name}", headers={"Origin": "https://app.example"})
+    shared = name.startswith("pushcompat.")
+    assert response.headers["Cross-Origin-Resource-Policy"] == ("cross-origin" if shared else "same-origin")
+    assert response.headers.get("Access-Control-Allow-Origin") == ("*" if shared else None)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/", None),
+        ("HEAD", "/", None),
+        ("GET", "/healthz", None),
+        ("GET", "/readyz", None),
+        ("GET", "/metrics", None),
+        ("GET", "/nothing", None),
+        ("GET", "/static/pushcompat.js", None),
+        ("GET", "/static/nothing", None),
+        ("POST", "/", None),
+        ("POST", "/", b"x"),
+        ("POST", "/nothing", b"x"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_every_response_forbids_scripts_frames_and_sniffing(
+    fetch: Fetch, method: str, path: str, body: bytes | None
+) -> None:
+    fields = (await fetch(path, method=method, body=body)).headers
+    rules = dict(rule.split(" ", 1) for rule in fields["Content-Security-Policy"].split("; "))
+    assert rules["default-src"] == rules["frame-ancestors"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert "script-src" not in rules
+    assert "unsafe" not in fields["Content-Security-Policy"]
+    assert fields["X-Content-Type-Options"] == "nosniff"
+    assert fields["Referrer-Policy"] == "same-origin"
+    assert fields["Cross-Origin-Resource-Policy"] in ("same-origin", "cross-origin")
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/static/nothing.js", "/static/%2e%2e/setup.cfg"])

@@ -23,6 +23,7 @@ def test_an_answer_says_all_that_a_client_and_a_proxy_need() -> None:
         b"Date: Sun, 06 Nov 1994 08:49:37 GMT",
         b"Cache-Control: no-store, no-transform",
         b"X-Accel-Buffering: no",
+        b"X-Content-Type-Options: nosniff",
         b"Vary: Origin",
     ]
     assert body == b"{}"
