@@ -97,9 +97,8 @@ def end(sock: socket.SocketType) -> socket.SocketType:
         raise
     except (ssl.SSLError, ValueError):
         pass  # close_notify is sent. The client's is missing, or something else came: nothing that is read matters now
-    plain = socket.socket(fileno=sock.detach())
-    plain.shutdown(socket.SHUT_WR)
-    return plain
+    socket.SocketType.shutdown(sock, socket.SHUT_WR)  # of the base class: SSLSocket's would drop the encryption first
+    return socket.socket(fileno=sock.detach())
 
 
 def has_unread(sock: socket.SocketType) -> bool:

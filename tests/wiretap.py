@@ -12,12 +12,16 @@ ALERT = 21
 
 
 class Wiretap:
-    """The client's end of a connection whose sockets do not block."""
+    """The client's end of a connection whose socket does not block. ``chunk``: what ``handshake`` sends at once."""
 
-    def __init__(self, sock: socket.socket, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> None:
+    def __init__(
+        self, sock: socket.socket, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, chunk: int = 1 << 16
+    ) -> None:
+        self._chunk = chunk
         self.socket = sock
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         context = client_tls()
         context.maximum_version = newest
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -30,11 +34,11 @@ class Wiretap:
         self._receive()
         try:
             self._tls.do_handshake()
+            complete = True
         except ssl.SSLWantReadError:
-            return False
-        finally:
-            self.send()
-        return True
+            complete = False
+        self.socket.sendall(self._outgoing.read(self._chunk))
+        return complete and not self._outgoing.pending
 
     def send(self, *records: bytes) -> None:
         """Sends these, each in a record of its own, with whatever else is to be sent, at once."""

@@ -238,6 +238,16 @@ def test_a_client_that_sent_what_was_not_read_gets_the_response_and_its_end(pair
     assert pair.connection.state is State.CLOSED
 
 
+@pytest.mark.parametrize("notified", [True, False])
+def test_the_end_of_a_connection_that_the_client_has_closed_is_no_bug(pair: Pair, notified: bool) -> None:
+    """Its kernel answers our close_notify with RST, before our FIN."""
+    if notified:
+        pair.client.close_notify()
+    pair.client.socket.close()
+    pair.sockets.close(pair.connection, CloseReason.RESPONSE_SENT)
+    assert pair.connection.state is State.CLOSED
+
+
 def test_nothing_is_sent_in_the_clear_after_the_end(pair: Pair) -> None:
     pair.sockets.close(pair.connection, CloseReason.RESPONSE_SENT)
     pair.sockets.write(pair.connection, b"PLAINTEXT")

@@ -229,3 +229,55 @@ def test_a_bug_costs_the_connection_that_it_happened_to_and_no_other(
     assert "BUG: unhandled exception, connection closed (state READING_HEAD)" in caplog.text
     assert "ZeroDivisionError" in caplog.text
     assert good in turns.received
+
+
+# TLS handshakes
+
+
+def waiting(turns: Turns, count: int) -> list[Connection]:
+    connections = turns.connect(count)
+    for connection in connections:
+        connection.state = State.HANDSHAKING
+    turns.sockets.handshaking.extend(connections)
+    return connections
+
+
+def test_handshakes_take_their_share_of_a_turn_and_the_rest_wait_for_the_next_ones(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes 0.5 ms here, so it is their time that counts: 2 ms, and the one that goes beyond."""
+    connections = waiting(turns, 12)
+    monkeypatch.setattr(module.time, "monotonic", lambda: 0.0005 * len(turns.handshakes))
+    for expected in (5, 10):
+        assert turns.loop.turn()
+        assert turns.handshakes == connections[:expected]
+    turns.loop.turn()
+    assert turns.handshakes == connections
+
+
+def test_a_turn_whose_time_is_used_up_makes_one_handshake(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    connections = waiting(turns, 3)
+    monkeypatch.setattr(module, "_TURN_S", -1.0)
+    assert turns.loop.turn()
+    assert turns.handshakes == connections[:1]
+
+
+def test_a_bug_in_one_handshake_closes_that_connection_only(turns: Turns) -> None:
+    waiting(turns, 2)
+    turns.loop.turn()
+    assert [connection.state for connection in turns.handshakes] == [State.CLOSED, State.HANDSHAKING]
+    assert turns.ended == [CloseReason.INTERNAL_ERROR]
+
+
+def test_the_handshake_of_a_connection_that_is_closed_is_not_continued(turns: Turns) -> None:
+    (connection,) = waiting(turns, 1)
+    turns.sockets.abort(connection, CloseReason.SERVER_CLOSED)
+    turns.loop.turn()
+    assert turns.handshakes == []
+
+
+def test_a_socket_that_is_ready_for_its_handshake_is_not_read(turns: Turns) -> None:
+    (connection,) = turns.connect(1, b"\x16")
+    connection.state = State.HANDSHAKING
+    turns.loop.turn()
+    assert (turns.received, turns.handshakes) == ([], [connection])
