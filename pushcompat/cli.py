@@ -12,8 +12,9 @@ import os
 import stat
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -29,6 +30,8 @@ from .key_tables import keys_from
 from .options import (
     HOOK_ADD,
     HOOK_LIST,
+    KEY_ADD,
+    KEYS,
     LISTEN,
     PUBLISH,
     SERVER,
@@ -44,6 +47,9 @@ from .options import (
     visible_secrets,
 )
 from .state import KEY_FILE, default_state_dir, load_or_create_key, read_key, read_token
+
+if TYPE_CHECKING:
+    from .client.keys import Keys
 
 _ARGUMENTS = "pushcompat.arguments"  # key in click's context for a command's arguments
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -262,6 +268,58 @@ def token(ctx: click.Context, /, key: str | None, key_file: Path | None, **claim
     if not (key or key_file):
         raise click.UsageError("no key: give --token-key-file, or set PUSHCOMPAT_TOKEN_KEY", ctx)
     click.echo(issue(key_file or key or "", **claims))
+    return 0
+
+
+@pushcompat.group()
+def keys() -> None:
+    """Keys that may publish to some channels. These commands need the server's root key, its publish key.
+
+    Exit codes: 0 done, 1 refused by the server or server unreachable, 2 wrong usage.
+    """
+
+
+@keys.command("add", cls=Grouped, groups=KEY_ADD)
+@click.argument("name")
+@click.pass_context
+def add_key(ctx: click.Context, /, name: str, channels: tuple[str, ...], **values: Any) -> int:
+    """Add the key NAME, and print it: it is not shown again. All processes of the server accept it at once."""
+
+    def run(server: Keys) -> None:
+        key = server.add(name, channels)
+        click.echo(logs.escaped(key["key"]))  # alone on stdout, for scripts
+        click.echo("\n".join(map(logs.escaped, server.how_to_use(key))), err=True)
+
+    return _manage_keys(ctx, run)
+
+
+@keys.command("list", cls=Grouped, groups=KEYS)
+@click.pass_context
+def list_keys(ctx: click.Context, /, **values: Any) -> int:
+    """List the keys: name, public part, channels, and since when there is such a key."""
+    return _manage_keys(ctx, lambda server: click.echo("\n".join(map(logs.escaped, server.table()))))
+
+
+@keys.command("revoke", cls=Grouped, groups=KEYS)
+@click.argument("name")
+@click.pass_context
+def revoke_key(ctx: click.Context, /, name: str, **values: Any) -> int:
+    """Revoke the key NAME. It is invalid at once, in all processes of the server."""
+    return _manage_keys(ctx, lambda server: server.revoke(name))
+
+
+def _manage_keys(ctx: click.Context, run: Callable[[Keys], None]) -> int:
+    from .client.keys import Keys, KeysError
+    from .client.publisher import find_endpoint
+
+    url = ctx.params["url"]
+    try:
+        run(Keys(url, _publisher_key(ctx, find_endpoint(url)), ctx.params["timeout"]))
+    except KeysError as error:
+        _print_error(str(error))
+        return 1
+    except ValueError as error:
+        raise click.UsageError(str(error), ctx) from error
     return 0
 
 

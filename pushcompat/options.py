@@ -586,6 +586,22 @@ PUBLISH: Groups = {
     ),
 }  # fmt: skip
 
+_ROOT = (
+    _URL,
+    *PUBLISH_KEY,
+    _measure("timeout", SECONDS, 10.0, 0.001, "Total time limit.", envvar=None),
+)
+
+KEY_ADD: Groups = {
+    "Key": (
+        Setting("channel", "Name or pattern of channels that the key may publish to, for example orders.*. "
+                "Repeatable.", param="channels", multiple=True, required=True, metavar="PATTERN", envvar=None),
+    ),
+    "Server": _ROOT,
+}  # fmt: skip
+
+KEYS: Groups = {"Server": _ROOT}
+
 TOKEN: Groups = {
     "Claims": (
         Setting("sub", "Name of the subscriber.", metavar="NAME", envvar=None),

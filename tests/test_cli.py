@@ -340,7 +340,9 @@ def test_the_documented_options_are_those_that_there_are() -> None:
     assert rows == expected
 
 
-@pytest.mark.parametrize("words", [["--help"], ["publish", "--help"], ["listen", "-h"], ["--version"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["publish", "--help"], ["listen", "-h"], ["keys", "add", "-h"], ["--version"]]
+)
 def test_help_and_clients_start_without_the_servers_libraries(words: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _MAIN_AND_MODULES, *words], capture_output=True, text=True, timeout=PATIENCE_S
@@ -524,6 +526,49 @@ def test_publish_finds_the_key_that_a_server_on_this_machine_keeps(tmp_path: Pat
     finally:
         started.terminate()
         started.communicate(timeout=PATIENCE_S)
+
+
+def keys(served: Server, *words: str, key: str = KEY) -> subprocess.CompletedProcess[str]:
+    return process("keys", *words, "--url", served.url, env={**os.environ, "PUSHCOMPAT_PUBLISH_KEY": key})
+
+
+def test_a_key_is_added_listed_used_and_revoked(served: Server) -> None:
+    added = keys(served, "add", "shop", "--channel", "orders.*", "--channel", "stock")
+    key = added.stdout.removesuffix("\n")
+    assert (added.returncode, key[:3], "\n" in key) == (0, "pc_", False)
+    assert "Key shop may publish to orders.*, stock. It is not shown again" in added.stderr
+    assert f"-d hello {served.url}/channels/CHANNEL" in added.stderr
+    assert key not in added.stderr
+    listed = keys(served, "list")
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    assert (rows[0], rows[1][:3]) == (["NAME", "PREFIX", "CHANNELS", "CREATED"], ["shop", key[:11], "orders.*,stock"])
+    assert key[12:] not in listed.stdout
+    assert publish(served, "orders.1", "x", env={**os.environ, "PUSHCOMPAT_PUBLISH_KEY": key}).returncode == 0
+    refused = publish(served, "chat", "x", env={**os.environ, "PUSHCOMPAT_PUBLISH_KEY": key})
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        "pushcompat: key shop may not publish to channel chat: its channels are orders.*, stock\n",
+    )
+    assert keys(served, "revoke", "shop").returncode == 0
+    assert keys(served, "list").stdout.splitlines() == ["NAME  PREFIX  CHANNELS  CREATED"]
+    done = publish(served, "orders.1", "x", env={**os.environ, "PUSHCOMPAT_PUBLISH_KEY": key})
+    assert (done.returncode, "invalid publish key" in done.stderr) == (1, True)
+
+
+def test_what_the_server_refuses_about_keys_is_one_line_with_exit_code_1(served: Server) -> None:
+    for words, key, said in (
+        (("add", "a b", "--channel", "x"), KEY, "use 1-64 characters"),
+        (("add", "a", "--channel", "{sub}"), KEY, "use * instead"),
+        (("revoke", "missing/../x"), KEY, "there is no key"),
+        (("list",), "wrong", "invalid publish key"),
+    ):
+        done = keys(served, *words, key=key)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+        assert said in done.stderr
+
+
+def test_a_key_without_channels_is_wrong_usage(command: Command) -> None:
+    assert "Missing option --channel" in command.complaint("keys", "add", "shop")
 
 
 def test_listen_prints_a_line_per_message_and_stops_after_the_count(served: Server) -> None:

@@ -106,6 +106,7 @@ ONLY_STANDARD_LIBRARY = (
     "client/__init__",
     "client/publisher",
     "client/dial",
+    "client/keys",
     "client/responses",
     "errors",
     "place",

@@ -311,7 +311,7 @@ def _attempts(
     deadline = time.monotonic() + timeout
     endpoint = find_endpoint(url)
     key_hint = "" if key is None else key_hint
-    key = _find_key(endpoint) if key is None else _sendable(key)
+    key = find_key(endpoint) if key is None else sendable(key)
     idempotency_key = idempotency_key or uuid.uuid4().hex
     headers = {
         "Content-Type": post.content_type,
@@ -327,7 +327,7 @@ def _attempts(
         outcome = yield _Attempt(pause_s, endpoint, post, headers, deadline)
         if isinstance(outcome, _Response) and outcome.status == 200:
             return _published(outcome, endpoint)
-        failure = _failure(outcome, endpoint, key_hint if key else _no_key(), idempotency_key)
+        failure = _failure(outcome, endpoint, key_hint if key else no_key(), idempotency_key)
         pause_s = _pause_s(outcome, retry)
         if not _is_retryable(outcome) or retry == retries or time.monotonic() + pause_s >= deadline:
             raise failure
@@ -339,10 +339,10 @@ def find_endpoint(url: str | None) -> Endpoint:
     return Endpoint.parse(url or os.environ.get("PUSHCOMPAT_URL") or DEFAULT_URL)
 
 
-def _find_key(endpoint: Endpoint) -> str | None:
+def find_key(endpoint: Endpoint) -> str | None:
     """The publish key if none was given. The one on this machine is used only for a server on this machine."""
     if key := os.environ.get("PUSHCOMPAT_PUBLISH_KEY"):
-        return _sendable(key)
+        return sendable(key)
     try:
         if file := os.environ.get("PUSHCOMPAT_PUBLISH_KEY_FILE"):
             return read_key(Path(file))
@@ -351,7 +351,7 @@ def _find_key(endpoint: Endpoint) -> str | None:
         return None  # a proxy may add the key; otherwise the server answers 401
 
 
-def _no_key() -> str:
+def no_key() -> str:
     try:
         place = str(default_state_dir() / KEY_FILE)
     except ConfigError:
@@ -359,7 +359,7 @@ def _no_key() -> str:
     return f" (no publish key given, and none found in {place})"
 
 
-def _sendable(key: str) -> str:
+def sendable(key: str) -> str:
     try:
         return checked_key(key.strip(), "key")
     except ConfigError as error:
@@ -402,7 +402,7 @@ def _failure(outcome: _Outcome, endpoint: Endpoint, key_hint: str, idempotency_k
     if isinstance(outcome, ssl.SSLCertVerificationError):
         return PublishRefused(f"TLS certificate verification failed for {endpoint.url}: {outcome.verify_message}")
     if not isinstance(outcome, _Response):
-        return PublishUnavailable(_connection_failure(outcome, endpoint), None, idempotency_key)
+        return PublishUnavailable(connection_failure(outcome, endpoint), None, idempotency_key)
     if 300 <= outcome.status < 400:
         location = outcome.headers.get("Location", "elsewhere")
         sentence = f"{endpoint.url} redirects to {location}; redirects are not followed, use the final URL"
@@ -413,7 +413,7 @@ def _failure(outcome: _Outcome, endpoint: Endpoint, key_hint: str, idempotency_k
     return PublishRefused(detail + key_hint if outcome.status == 401 else detail, outcome.status)
 
 
-def _connection_failure(error: OSError | http.client.HTTPException, endpoint: Endpoint) -> str:
+def connection_failure(error: OSError | http.client.HTTPException, endpoint: Endpoint) -> str:
     if isinstance(error, TimeoutError):
         return f"timed out waiting for {endpoint.url}"
     if isinstance(error, http.client.IncompleteRead):

@@ -161,7 +161,7 @@ def test_the_key_of_a_server_on_this_machine_is_found(tmp_path: Path) -> None:
 )
 def test_the_key_on_this_disk_is_only_for_a_server_on_this_machine(tmp_path: Path, url: str, local: bool) -> None:
     key, _ = load_or_create_key(tmp_path)
-    assert publisher._find_key(Endpoint.parse(url)) == (key if local else None)
+    assert publisher.find_key(Endpoint.parse(url)) == (key if local else None)
 
 
 def test_without_a_key_the_refusal_says_where_one_was_looked_for(tmp_path: Path) -> None:
