@@ -28,6 +28,7 @@ from .errors import ConfigError
 from .hook_tables import hooks_from
 from .key_tables import keys_from
 from .options import (
+    CHECK,
     HOOK_ADD,
     HOOK_LIST,
     KEY_ADD,
@@ -46,7 +47,8 @@ from .options import (
     tokens_from,
     visible_secrets,
 )
-from .state import KEY_FILE, default_state_dir, load_or_create_key, read_key, read_token
+from .state import KEY_FILE, default_state_dir, load_or_create_key, read_key, read_token, stored_key
+from .wire.names import NAME
 
 if TYPE_CHECKING:
     from .client.keys import Keys
@@ -141,8 +143,10 @@ def serve(ctx: click.Context, /, **values: Any) -> None:
         logs.close()
 
 
-def _configuration(ctx: click.Context) -> Config:
-    values = dict(ctx.params)
+def _configuration(
+    ctx: click.Context, stored_key: Callable[[Path], tuple[str, Path | None]] = load_or_create_key
+) -> Config:
+    values = {name: value for name, value in ctx.params.items() if not name.startswith("case_")}
     values["limits"] = limits_from(values)
     values["hooks"] = hooks_from(tables(ctx, "hook"))
     values["keys"] = keys_from(tables(ctx, "key"))
@@ -156,7 +160,7 @@ def _configuration(ctx: click.Context) -> Config:
         asks=values.get("authorize_url") is not None,
     )
     values["state_dir"] = values["state_dir"] or default_state_dir()
-    values["publish_key"], values["publish_key_file"] = _named_key(ctx) or load_or_create_key(values["state_dir"])
+    values["publish_key"], values["publish_key_file"] = _named_key(ctx) or stored_key(values["state_dir"])
     return Config(**values)
 
 
@@ -169,6 +173,41 @@ def _configured_again(ctx: click.Context) -> tuple[Config, set[str]]:
     known = [option for option in ctx.command.params if isinstance(option, Setting) and option.name in ctx.params]
     changed = {option.flag for option in known if now.params[option.name] != ctx.params[option.name]}
     return _configuration(now), changed
+
+
+@pushcompat.command(cls=Grouped, groups=CHECK)
+@click.pass_context
+def check(ctx: click.Context, /, case_channel: str | None, case_token: Path | None, **values: Any) -> int:
+    """Show what is open to whom with the configuration as it is, and what is dangerous about it.
+
+    Takes the options of the server, starts nothing and writes nothing. With --channel, explains what applies to that
+    channel; with --token too, whether that token suffices to subscribe to it.
+
+    \b
+    Exit codes: 0  nothing dangerous; with --token: the token suffices
+                1  warnings; with --token: the token does not suffice
+                2  the server would refuse to start with this configuration
+    """
+    from .check.check import report, report_case
+
+    config = _configuration(ctx, stored_key)
+    if case_channel is None:
+        if case_token is not None:
+            raise click.UsageError("--token needs --channel, the channel to explain", ctx)
+        lines, code = report(config)
+    else:
+        lines, code = report_case(config, *_case(case_channel, case_token))
+    click.echo("\n".join(lines))
+    return code
+
+
+def _case(channel: str, file: Path | None) -> tuple[str, str | None]:
+    """The channel and the token. Raises BadParameter, ConfigError."""
+    if not NAME.fullmatch(channel):
+        raise click.BadParameter(f"{channel!r} is not a valid channel name.", param_hint="--channel")
+    if file is None:
+        return channel, None
+    return channel, read_token(Path("/dev/stdin") if str(file) == "-" else file)
 
 
 @pushcompat.command(cls=Grouped, groups=PUBLISH)

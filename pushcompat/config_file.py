@@ -66,7 +66,8 @@ def read_config(
             raise ConfigError(f"{path}: {name} is given twice")
         if isinstance(value, list) and name not in {*lists, *switches}:
             raise ConfigError(f"{path}: {name} takes one value, not a list")
-        settings[name] = (_switch if name in switches else _scalar)(key, value, path)
+        values = [value] if name in lists and not isinstance(value, list) else value
+        settings[name] = (_switch if name in switches else _scalar)(key, values, path)
     return settings, found
 
 

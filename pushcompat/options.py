@@ -561,6 +561,19 @@ SERVER: Groups = {
     "Configuration": _CONFIGURATION,
 }
 
+CHECK: Groups = {
+    "Case": (
+        Setting("channel", "Explain what applies to this channel.", param="case_channel", metavar="NAME", envvar=None),
+        Setting(
+            "token",
+            "File with a subscriber token to explain; - for standard input.",
+            param="case_token",
+            envvar=None,
+            **_PATH,
+        ),
+    ),
+    **SERVER,
+}
 
 # Of the commands that talk to a server
 

@@ -81,6 +81,16 @@ def load_or_create_key(state_dir: Path) -> tuple[str, Path]:
     return read_key(path), path
 
 
+def stored_key(state_dir: Path) -> tuple[str, Path | None]:
+    """The directory's publish key and its path. If it does not exist, one like the first start would create."""
+    path = state_dir / KEY_FILE
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise ConfigError(f"cannot read the publish key in {path}: {error.strerror}") from error
+    return (read_key(path), path) if exists else (secrets.token_urlsafe(_KEY_BYTES), None)
+
+
 def _make_key(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # mode 600 from the start

@@ -44,6 +44,11 @@ def test_a_file_that_can_not_be_taken_is_refused_in_one_line(tmp_path: Path, tex
     assert "\n" not in str(refusal.value)
 
 
+def test_one_value_of_an_option_that_takes_several_need_not_be_a_list(tmp_path: Path) -> None:
+    path = toml(tmp_path, 'cors-origin = "https://a"')
+    assert read_config(path, {"cors-origin"}, lists={"cors-origin"})[0] == {"cors-origin": ["https://a"]}
+
+
 @pytest.mark.parametrize("text", ['demo = "true"', "demo = 1", "demo = [true]"])
 def test_a_switch_in_a_file_is_true_or_false(tmp_path: Path, text: str) -> None:
     assert read_config(toml(tmp_path, "demo = true"), {"demo"}, {"demo"})[0] == {"demo": "True"}

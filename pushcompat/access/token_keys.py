@@ -46,6 +46,11 @@ class TokenKeys:
         return bool(self._keys)
 
     @property
+    def shared(self) -> bool:
+        """Some are public keys: who has the private ones may issue tokens for other applications too."""
+        return any(not key.algorithm.startswith("HS") for key in self._keys)
+
+    @property
     def only(self) -> TokenKey | None:
         return self._keys[0] if len(self._keys) == 1 else None
 

@@ -1,0 +1,33 @@
+"""The report of ``pushcompat check``, and its exit code."""
+
+from __future__ import annotations
+
+from ..access.token_keys import TokenKeys, load_token_keys
+from ..access.tokens import Verifier
+from ..config import Config
+from .case import explain
+from .findings import findings
+from .table import lines
+
+FINE, WARNED = 0, 1
+
+
+def report(config: Config) -> tuple[list[str], int]:
+    """The table of rules, the warnings and notes. WARNED if there are warnings. Raises ConfigError."""
+    found = findings(config, _token_keys(config))
+    dangers = [f"warning: {finding.text}" for finding in found if finding.dangerous]
+    notes = [f"note: {finding.text}" for finding in found if not finding.dangerous]
+    return [*lines(config), *([""] if found else []), *dangers, *notes], WARNED if dangers else FINE
+
+
+def report_case(config: Config, channel: str, token: str | None) -> tuple[list[str], int]:
+    """What applies to the channel. WARNED if the token does not suffice to subscribe. Raises ConfigError."""
+    keys = _token_keys(config)
+    verifier = None if keys is None else Verifier(keys, config.tokens)
+    case = explain(config, channel, token, verifier)
+    return case.lines, WARNED if case.allowed is False else FINE
+
+
+def _token_keys(config: Config) -> TokenKeys | None:
+    settings = config.tokens
+    return load_token_keys(settings.key_files, settings.key) if settings.given else None

@@ -1,0 +1,153 @@
+"""What is dangerous about a configuration, or may be a mistake. What can only be a mistake is refused at the start."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from ..access.rules import ANY_KEY, ANYONE, Rule, Subscribe
+from ..access.token_keys import TokenKeys
+from ..config import Config
+from .overlap import shared_name
+
+_KEY_CHARACTERS = 32
+
+
+class Finding(NamedTuple):
+    """A sentence that says what to change. ``dangerous``: a warning; otherwise a note."""
+
+    text: str
+    dangerous: bool = True
+
+
+def findings(config: Config, token_keys: TokenKeys | None) -> list[Finding]:
+    """``token_keys``: None without any."""
+    public = is_public(config)
+    return [
+        *_publishing(config, public),
+        *_subscribing(config, public),
+        *_patterns(config),
+        *_keys(config),
+        *_tokens(config, token_keys),
+        *_pages(config, public),
+    ]
+
+
+def _rules(config: Config) -> list[Rule]:
+    return [*config.rules.rules, config.rules.default]
+
+
+def _where(rule: Rule) -> str:
+    return f"{rule.pattern.text} (line {rule.line})" if rule.line else "all channels without a rule"
+
+
+def _publishing(config: Config, public: bool) -> Iterator[Finding]:
+    for rule in _rules(config):
+        if rule.publish == ANYONE:
+            who = f"anyone who reaches {config.host}" if public else "every program on this machine"
+            yield Finding(f'{who} may publish to {_where(rule)}; with publish = "keys" it needs a key')
+
+
+def _subscribing(config: Config, public: bool) -> Iterator[Finding]:
+    """Where the default is not open, an open rule was written on purpose."""
+    if not public or config.rules.default.subscribe is not Subscribe.OPEN:
+        return
+    for rule in _rules(config):
+        if rule.subscribe is Subscribe.OPEN:
+            yield Finding(
+                f"anyone who reaches {config.host} may subscribe to {_where(rule)}; set --subscribe to token, ask or"
+                ' nobody, and subscribe = "open" for the public channels'
+            )
+
+
+def _patterns(config: Config) -> Iterator[Finding]:
+    rules = config.rules.rules
+    for rule in rules:
+        if rule.pattern.ambiguous:
+            yield Finding(
+                f"{_where(rule)} has {{sub}} between two *: a channel that contains the names of two subscribers, each"
+                " between separators, belongs to both; put literal text, or nothing, on one side"
+            )
+    for number, rule in enumerate(rules):
+        yield from (_overlap(earlier, rule, name) for earlier in rules[:number] if (name := _opened(earlier, rule)))
+
+
+def _opened(earlier: Rule, later: Rule) -> str:
+    """A channel that the later rule would protect better; empty if there is none, or if the earlier one is the later
+    one's exception, on purpose.
+    """
+    if _STRICTNESS[earlier.subscribe] >= _STRICTNESS[later.subscribe] or later.pattern.covers(earlier.pattern):
+        return ""
+    return shared_name(earlier.pattern, later.pattern)
+
+
+def _overlap(earlier: Rule, later: Rule, name: str) -> Finding:
+    return Finding(
+        f'channels like {name} are "{earlier.subscribe.value}" by {_where(earlier)}, and would be'
+        f' "{later.subscribe.value}" by {_where(later)}; change their order if these channels need it'
+    )
+
+
+_STRICTNESS = {Subscribe.OPEN: 0, Subscribe.TOKEN: 1, Subscribe.ASK: 1, Subscribe.NOBODY: 2}
+
+
+def _keys(config: Config) -> Iterator[Finding]:
+    if len(config.publish_key) < _KEY_CHARACTERS:
+        yield Finding(
+            f"the publish key has {len(config.publish_key)} characters, and may be guessed; replace it by one of at"
+            f" least {_KEY_CHARACTERS}: openssl rand -hex 32"
+        )
+    known = {key.name for key in config.keys} | {*ANY_KEY, *ANYONE}
+    for rule in _rules(config):
+        for name in rule.publish:
+            if name not in known:
+                yield Finding(
+                    f"{_where(rule)} is for key {name}, which is not in the configuration; nothing is wrong if it was"
+                    " added with pushcompat keys add",
+                    dangerous=False,
+                )
+
+
+def _tokens(config: Config, keys: TokenKeys | None) -> Iterator[Finding]:
+    if keys is None:
+        return
+    for sentence in keys.skipped:
+        yield Finding(sentence, dangerous=False)
+    if not any(rule.subscribe is Subscribe.TOKEN for rule in _rules(config)):
+        yield Finding('no channel needs a token, although there are token keys; set --subscribe or subscribe = "token"')
+    if keys.shared and not config.tokens.audience:
+        yield Finding(
+            "tokens are signed by another service, and those that it issues for other applications are valid here too;"
+            " set --token-audience"
+        )
+
+
+def _pages(config: Config, public: bool) -> Iterator[Finding]:
+    cookies = config.tokens.cookie or any(rule.subscribe is Subscribe.ASK for rule in _rules(config))
+    anyones = [origin for origin in ("*", "null") if origin in config.cors_origins]
+    if anyones and cookies:
+        yield Finding(
+            f"with --cors-origin {anyones[0]} the pages of any site may subscribe with the cookies of their visitors;"
+            " name the origins of your pages"
+        )
+    if config.demo and public:
+        yield Finding(f"anyone who reaches {config.host} can post in the demo; omit --demo")
+
+
+def is_public(config: Config) -> bool:
+    """Whether other machines may reach it. A Unix socket is as public as the proxy in front of it."""
+    return config.unix_socket is None and not _is_loopback(config.host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return all(ip_address(address[4][0]).is_loopback for address in found)
