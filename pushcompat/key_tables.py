@@ -5,12 +5,14 @@ name = "shop"
 channels = ["orders.*", "stock"]
 sha256 = "…"                                       # of the key, in hexadecimal
 webhook-secrets-file = "/etc/pushcompat/shop.secrets"  # secrets that sign publishes, one a line
+publish-rate = 50                                    # messages a second, instead of --publish-rate
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from .access.named_key import NamedKey, checked_digest, checked_name, checked_pa
 from .access.webhook_secret import MAX_SECRETS, require_library, secret_bytes
 from .config_file import Table
 
+_RATE = "publish-rate"
 _DIGEST = "sha256"
 _SECRETS = "webhook-secrets"
 _SECRETS_FILE = "webhook-secrets-file"
@@ -42,7 +45,7 @@ def keys_from(tables: Iterable[Table], environ: Mapping[str, str] = os.environ) 
 
 
 def _key(table: Table, environ: Mapping[str, str]) -> NamedKey:
-    table.check_keys(("name", "channels", _DIGEST, *_SOURCES))
+    table.check_keys(("name", "channels", _DIGEST, _RATE, *_SOURCES))
     for required, example in (("name", '"shop"'), ("channels", '["orders.*"]')):
         if required not in table.values:
             raise table.error(f"[[key]] without {required}; write for example {required} = {example}")
@@ -55,7 +58,14 @@ def _key(table: Table, environ: Mapping[str, str]) -> NamedKey:
     channels = _read(table, "channels", lambda: checked_patterns(_texts(table, "channels")))
     digest = _read(table, _DIGEST, lambda: checked_digest(_text(table, _DIGEST))) if _DIGEST in table.values else b""
     secrets = _read(table, "".join(given), lambda: [secret_bytes(text) for text in _secrets(table, given, environ)])
-    return NamedKey(name, channels, digest, secrets=secrets)
+    return NamedKey(name, channels, digest, secrets=secrets, rate=_rate(table))
+
+
+def _rate(table: Table) -> float | None:
+    rate = table.values.get(_RATE)
+    if rate is None or (isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < inf):
+        return rate
+    raise table.error(f"{_RATE} must be a number above 0, of messages a second", _RATE)
 
 
 def _secrets(table: Table, given: Sequence[str], environ: Mapping[str, str]) -> Sequence[str]:

@@ -40,7 +40,7 @@ FAMILIES: Mapping[str, Family] = {
     "max_connections_per_address": Family(
         _G, "Connections of one address beyond which its subscribers are refused", merge=max
     ),
-    "addresses": Family(_G, "Addresses of clients that are counted now"),
+    "addresses": Family(_G, "Addresses that have connections now"),
     "channels": Family(_G, "Channels in memory", merge=max),
     "retained_messages": Family(_G, "Messages currently retained", merge=max),
     "retained_bytes": Family(_G, "Bytes counted against --history-bytes", merge=max),

@@ -133,6 +133,7 @@ class Server:
             _verifier(config.tokens),
             config.tokens.cookie or "",
             self._proxies,
+            config.limits.publish_rate,
         )
 
     async def _reload(self) -> None:

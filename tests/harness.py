@@ -107,9 +107,11 @@ class Server:
         )
         return int(shown.stdout) * 1024
 
-    def connect(self, receive_buffer: int | None = None) -> Client:
-        """``receive_buffer``: bytes that the kernel may hold for a client that does not read."""
-        return Client(self.host, self.port, receive_buffer, self.tls)
+    def connect(self, receive_buffer: int | None = None, source: str = "") -> Client:
+        """``receive_buffer``: bytes that the kernel may hold for a client that does not read. ``source``: the client's
+        address, any of 127.0.0.0/8.
+        """
+        return Client(self.host, self.port, receive_buffer, self.tls, source)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Ends the process and returns its exit code."""
@@ -139,12 +141,19 @@ class Client:
     """
 
     def __init__(
-        self, host: str, port: int, receive_buffer: int | None = None, tls: ssl.SSLContext | None = None
+        self,
+        host: str,
+        port: int,
+        receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+        source: str = "",
     ) -> None:
         self.socket = socket.socket()
         self.socket.settimeout(PATIENCE_S)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            self.socket.bind((source, 0))
         try:
             self.socket.connect((host, port))
             if tls is not None:

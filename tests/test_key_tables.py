@@ -87,3 +87,13 @@ def test_signed_publishes_need_their_library_at_the_start(tmp_path: Path, monkey
     assert keys(tmp_path, GOOD)
     with pytest.raises(ConfigError, match=r'pip install "pushcompat\[access\]"'):
         keys(tmp_path, GOOD + f'webhook-secrets = ["{TEXT}"]')
+
+
+def test_a_key_may_have_a_publish_rate(tmp_path: Path) -> None:
+    assert [keys(tmp_path, GOOD + text)[0].rate for text in ("", "publish-rate = 0.5\n")] == [None, 0.5]
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "true", '"5"', "inf", "nan"])
+def test_a_publish_rate_is_a_positive_number(tmp_path: Path, rate: str) -> None:
+    with pytest.raises(ConfigError, match=r"push\.toml.*publish-rate must be a number above 0, of messages a second"):
+        keys(tmp_path, f"{GOOD}publish-rate = {rate}\n")

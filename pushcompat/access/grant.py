@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .quotas import Quota
 from .scope import Scope
 
 FOREVER = 1 << 60
@@ -18,6 +19,8 @@ class Grant:
 
     ``scope``: the channels that a publisher may publish to; None: any. ``signed``: it has a signature instead of a key.
 
+    ``quota``: how much it may publish; None: it is not limited.
+
     ``sub`` and ``jti`` are the subscriber's name and the id of its token; empty if it has none. ``issued_at``: Unix
     seconds at which its token was issued, or the application allowed it; None: unknown.
 
@@ -25,7 +28,7 @@ class Grant:
     key or token that it depends on (revoked, or expired).
     """
 
-    __slots__ = ("cors", "issued_at", "jti", "page", "publisher", "scope", "signed", "sub", "until")
+    __slots__ = ("cors", "issued_at", "jti", "page", "publisher", "quota", "scope", "signed", "sub", "until")
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class Grant:
         issued_at: float | None = None,
         scope: Scope | None = None,
         signed: bool = False,
+        quota: Quota | None = None,
     ) -> None:
         self.publisher = publisher
         self.cors = cors
@@ -49,6 +53,7 @@ class Grant:
         self.issued_at = issued_at
         self.scope = scope
         self.signed = signed
+        self.quota = quota
 
     def check_publish(self, channels: Iterable[str]) -> None:
         """Raises Forbidden or Unauthorized if one of the channels is not in its scope."""

@@ -31,10 +31,10 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 class NamedKey:
     """``channels``: patterns of the channels that it may publish to. ``digest``: the key's SHA-256; empty if it only
     signs. ``prefix``: the public part; empty for a key from the configuration file. ``secrets``: with which publishes
-    may be signed. ``created``: seconds since 1970.
+    may be signed. ``created``: seconds since 1970. ``rate``: messages a second, instead of --publish-rate.
     """
 
-    __slots__ = ("channels", "created", "digest", "name", "prefix", "secrets")
+    __slots__ = ("channels", "created", "digest", "name", "prefix", "rate", "secrets")
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class NamedKey:
         prefix: str = "",
         secrets: Sequence[bytes] = (),
         created: int = 0,
+        rate: float | None = None,
     ) -> None:
         self.name = name
         self.channels = tuple(channels)
@@ -51,6 +52,7 @@ class NamedKey:
         self.prefix = prefix
         self.secrets = tuple(secrets)
         self.created = created
+        self.rate = rate
 
     def covers(self, channel: str) -> bool:
         """One of its patterns matches the channel; the channel's rule is another question."""

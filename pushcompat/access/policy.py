@@ -16,7 +16,7 @@ class Policy:
     """``publish_keys``: keys that allow everything. ``origins``: origins whose pages may use the server, or ``*``.
     ``loopback``: only this machine can reach the server. ``rules``: by channel. ``keys``: named ones. ``tokens``:
     verifies the tokens of subscribers; None: they are not looked at. ``token_cookie``: the name of the cookie that may
-    hold one. ``proxies``: those that are trusted.
+    hold one. ``proxies``: those that are trusted. ``publish_rate``: messages that a publisher may publish a second.
     """
 
     publish_keys: Sequence[bytes] = ()
@@ -27,3 +27,4 @@ class Policy:
     tokens: Verifier | None = None
     token_cookie: str = ""
     proxies: Proxies = field(default_factory=Proxies)
+    publish_rate: float | None = None

@@ -16,6 +16,7 @@ from .grant import Grant
 from .keys import NEEDS_KEY, PublishKeys, bearer
 from .named_key import ROOT, NamedKey, from_record, to_record
 from .policy import Policy
+from .quotas import Quotas
 from .rules import ANY_KEY, ANYONE
 from .scope import Scope
 from .signatures import Signatures
@@ -30,11 +31,13 @@ class Publishers:
     def __init__(self) -> None:
         self.keys = PublishKeys()
         self._grants: dict[tuple[str, bytes], Grant] = {}  # by name of the key, and CORS lines
+        self._quotas = Quotas()
         self.configure(Policy())
 
     def configure(self, policy: Policy) -> None:
         """Replaces what was configured, and ends all grants."""
         self.keys.configure(policy.publish_keys, policy.keys)
+        self._quotas.configure(policy.publish_rate)
         self._rules = policy.rules
         every = [rule.publish for rule in (*policy.rules.rules, policy.rules.default)]
         self._any_open = ANYONE in every
@@ -55,6 +58,7 @@ class Publishers:
         """Adds a key, or revokes it: by any other document, since what is not understood must not be valid."""
         name = (message.key or "").partition(":")[2]
         self.keys.remove(name)
+        self._quotas.forget(name)
         self._end([grant for grant in self._grants if grant[0] == name])
         with suppress(ValueError):
             self.keys.add(from_record(name, message.data))
@@ -82,7 +86,7 @@ class Publishers:
             return grant
         key = self._signatures.verify(request)
         request.idempotency_key = request.fields.headers[b"webhook-id"]
-        return Grant(key.name, cors, scope=self._scope(key), signed=True)
+        return Grant(key.name, cors, scope=self._scope(key), signed=True, quota=self._quotas.of(key.name, key.rate))
 
     def admit_root(self, authorization: bytes, what: str) -> None:
         """``what`` names the action, for the error. Raises Unauthorized, or Forbidden for a named key."""
@@ -99,7 +103,8 @@ class Publishers:
             if len(self._grants) >= _GRANTS:
                 self._end(list(self._grants))
             scope = None if name == ROOT else self._scope(key)
-            grant = self._grants[name, cors] = Grant(name, cors, scope=scope)
+            quota = self._quotas.of(name, None if key is None else key.rate)
+            grant = self._grants[name, cors] = Grant(name, cors, scope=scope, quota=quota)
         return grant
 
     def _scope(self, key: NamedKey | None) -> Scope | None:

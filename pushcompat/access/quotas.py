@@ -35,3 +35,28 @@ class Quota:
     def is_full(self, now: float) -> bool:
         """Whether nothing of it is used: a new one would be the same."""
         return self._full_at <= now
+
+
+class Quotas:
+    """One quota for each publisher, by its name: all its grants and connections share it."""
+
+    def __init__(self) -> None:
+        self._rate: float | None = None
+        self._quotas: dict[str, tuple[float, Quota]] = {}  # with their rates
+
+    def configure(self, rate: float | None) -> None:
+        """``rate``: of publishers that have none of their own; None: unlimited."""
+        self._rate = rate
+
+    def of(self, name: str, own_rate: float | None = None) -> Quota | None:
+        """None: the publisher has no limit. A quota that is used up stays so, unless its rate has changed."""
+        rate = self._rate if own_rate is None else own_rate
+        if rate is None:
+            return None
+        known = self._quotas.get(name)
+        if known is None or known[0] != rate:
+            known = self._quotas[name] = rate, Quota(rate)
+        return known[1]
+
+    def forget(self, name: str) -> None:
+        self._quotas.pop(name, None)

@@ -76,7 +76,8 @@ class Peers:
         )
 
     def __len__(self) -> int:
-        return len(self._direct) + len(self._reported)
+        """The number of addresses that have connections."""
+        return len(self._direct) + len(self._reported) - len(self._absent)
 
     # Connections
 

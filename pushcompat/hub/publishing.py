@@ -16,7 +16,9 @@ if that takes too long. Rejected or waiting publishes are not in the log.
 from __future__ import annotations
 
 import logging
+import math
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
@@ -24,7 +26,7 @@ from hashlib import sha256
 from .. import logs
 from ..access.grant import Grant
 from ..access.replays import REPLAY_S
-from ..errors import BadRequest, RequestError, Unavailable
+from ..errors import BadRequest, RequestError, TooManyRequests, Unavailable
 from ..logs import Event
 from ..message import Message, format_cursor
 from ..store.base import Idempotency, Outcome, Receipt, Store
@@ -105,6 +107,7 @@ class Publishing:
             )  # fmt: skip
             names = tuple(dict.fromkeys([draft.channel for draft in messages]))
         grant.check_publish(names)
+        _check_rate(grant, len(messages))
         self._apply_rules(messages)
         key = request.idempotency_key.strip()
         if len(key) > _MAX_KEY_CHARACTERS:
@@ -142,6 +145,8 @@ class Publishing:
             return
         if not fields.keep_alive:
             return
+        if request.proxied and b"origin" in fields.headers:
+            return  # see Access.admit: the grant may be valid only for this proxy's connections
         text, keys = cut_keys(head.partition(b"\r\n")[2])
         if request.idempotency_key != (keys[1] if keys else b""):
             return  # the key was not cut out: the text would match only this key
@@ -199,6 +204,8 @@ class Publishing:
             if len(key) > _MAX_KEY_CHARACTERS:
                 return False
             pending.idempotency = _idempotency(grant, key, template.media_type, names, _NO_PARAMS, body)
+        if grant.quota is not None and grant.quota.take(1, time.monotonic()) > 0:
+            return False
         connection.grant = grant
         connection.request_started = self._timers.now
         self._enqueue(pending)
@@ -380,6 +387,17 @@ _UNKNOWN = (
 def _answer(pending: Pending, outcome: Outcome) -> None:
     if pending.answer is not None and not pending.given_up:
         pending.answer(outcome)
+
+
+def _check_rate(grant: Grant, messages: int) -> None:
+    """Raises TooManyRequests."""
+    if grant.quota is None:
+        return
+    wait_s = grant.quota.take(messages, time.monotonic())
+    if wait_s > 0:
+        who = f"key {grant.publisher}" if grant.publisher else "publishers without a key together"
+        detail = f"{who} may not publish more messages now; retry after {math.ceil(wait_s)} s, or raise its rate"
+        raise TooManyRequests(detail, "publish_rate", wait_s)
 
 
 def _log_group(group: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:

@@ -242,3 +242,41 @@ def test_an_unsigned_request_is_refused_by_its_head_and_a_wrong_signature_is_nev
         publishers.admit_body(signed, b"")
     with pytest.raises(Unauthorized):
         make([key("shop", "*", secrets=(SECRET,))]).admit(request(Content_Length="5"), b"")
+
+
+def test_all_grants_of_a_key_share_its_quota_and_another_key_has_another() -> None:
+    shop, other = key("shop", "*"), key("other", "*")
+    publishers = Publishers()
+    publishers.configure(Policy([ROOT], keys=[shop, other], publish_rate=5.0))
+
+    def quota(text: str, cors: bytes = b"") -> object:
+        grant = publishers.admit(request(text), cors)
+        assert grant is not None
+        return grant.quota
+
+    assert quota("shop") is not None
+    assert quota("shop") is quota("shop", b"X: y\r\n")
+    assert quota("shop") is not quota("other")
+    assert quota("root-key") not in (None, quota("shop"))
+
+
+def test_a_quota_outlives_a_new_configuration_unless_its_rate_changes() -> None:
+    publishers, quotas = Publishers(), []
+    for rate in (5.0, 5.0, 6.0, None):
+        publishers.configure(Policy([ROOT], publish_rate=rate))
+        grant = publishers.admit(request("root-key"), b"")
+        assert grant is not None
+        quotas.append(grant.quota)
+    assert quotas[0] is quotas[1]
+    assert quotas[1] is not quotas[2] is not None
+    assert quotas[3] is None
+
+
+def test_a_key_may_have_a_rate_of_its_own() -> None:
+    slow = NamedKey("slow", checked_patterns(["*"]), sha256(b"slow").digest(), rate=1.0)
+    publishers = Publishers()
+    publishers.configure(Policy([ROOT], keys=[slow]))
+    for text, limited in (("slow", True), ("root-key", False)):
+        grant = publishers.admit(request(text), b"")
+        assert grant is not None
+        assert (grant.quota is not None) is limited
