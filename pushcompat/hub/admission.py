@@ -136,37 +136,53 @@ class Admission:
         self._saved_s = min(_SAVED_S, self._saved_s + (now - self._saved_at) * self._share)
         self._saved_at = now
         left = _TURN_S
-        while left > 0 and self._saved_s > 0 and (self._queue or self._later):
-            _, waiting = (self._queue or self._later).popitem(last=False)
-            spent = self._verify(waiting)
+        while left > 0 and self._saved_s > 0:
+            waiting = self._next()
+            if waiting is None:
+                return
+            spent = self._serve(waiting)
             left -= spent
             self._saved_s -= spent
         if self._saved_s <= 0 and (self._queue or self._later):
             wait_s = (_TURN_S - self._saved_s) / self._share
             self._alarm = asyncio.get_running_loop().call_later(wait_s, self._wake)
 
+    def _next(self) -> Waiting | None:
+        while self._queue:
+            connection, waiting = self._queue.popitem(last=False)
+            if not self._is_suspect(connection):
+                return waiting
+            if len(self._later) < _MOST_WAITING:
+                self._later[connection] = waiting
+            else:
+                self._refuse(waiting, Unavailable(_BUSY, _RETRY_S))
+        return self._later.popitem(last=False)[1] if self._later else None
+
     def _wake(self) -> None:
         self._alarm = None
         self._context.schedule_turn()
 
-    def _verify(self, waiting: Waiting) -> float:
-        """Returns the seconds that it took."""
-        began = self._clock()
-        refused: RequestError | None = None
+    def _serve(self, waiting: Waiting) -> float:
+        """Verifies the token, and decides. Returns the seconds that verifying took."""
+        began, spent = self._clock(), 0.0
         try:
-            self._access.verify(waiting.request, waiting.names)
-        except RequestError as error:
-            refused = error
-        spent = self._clock() - began
-        self._metrics.verifications += 1
-        self._metrics.verification_seconds += spent
-        try:
+            refused = self._verify(waiting)
+            spent = self._clock() - began
             if isinstance(refused, Unauthorized):
                 self._suspect(waiting.connection)
             self._decide(waiting, refused)
         except Exception:
             self._sockets.log_bug_and_abort(waiting.connection)
+        self._metrics.verifications += 1
+        self._metrics.verification_seconds += spent
         return spent
+
+    def _verify(self, waiting: Waiting) -> RequestError | None:
+        try:
+            self._access.verify(waiting.request, waiting.names)
+        except RequestError as refused:
+            return refused
+        return None
 
     # The application
 
