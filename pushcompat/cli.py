@@ -379,12 +379,11 @@ def add(ctx: click.Context, /, name: str, path: Path | None, url: str | None, **
     from .hook_files import NewHook
 
     options, others = read_server_config(path) if path is not None and path.exists() else ({}, [])
-    keys = {key.replace("_", "-"): value for key, value in values.items()}
-    keys |= {"channels": list(keys["channels"])}
-    if keys["secrets-file"] is not None:
-        keys["secrets-file"] = str(keys["secrets-file"].absolute())
-    others = [table for table in others if table.kind == "hook"]
-    new = NewHook(path or Path("pushcompat.toml"), {"name": name, **keys}, others)
+    values["channels"] = list(values["channels"])
+    if values["secrets_file"] is not None:
+        values["secrets_file"] = str(values["secrets_file"].absolute())
+    given = {key.replace("_", "-"): value for key, value in {"name": name, **values}.items()}
+    new = NewHook(path or Path("pushcompat.toml"), given, [table for table in others if table.kind == "hook"])
     notes = new.notes(url or f"https://YOUR-SERVER{options.get('prefix', '')}")
     if path is None:
         click.echo(new.table() + "\n".join([f"# {note}" for note in notes]))

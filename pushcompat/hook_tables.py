@@ -36,7 +36,7 @@ def hooks_from(tables: Iterable[Table]) -> tuple[Hook, ...]:
 
 
 def _hook(table: Table) -> Hook:
-    table.check_keys((*_NEEDED, *_SECRETS, *_READERS))
+    table.check_keys(KEYS)
     for key, example in _NEEDED.items():
         if key not in table.values:
             raise table.error(f"[[hook]] without {key}; write for example {key} = {example}")
@@ -187,3 +187,4 @@ _READERS: dict[str, tuple[str, Reader]] = {
     "challenge": ("challenge", _challenge),
     "verify-token": ("verify_token", _verify_token),
 }
+KEYS = (*_NEEDED, *_SECRETS, *_READERS)

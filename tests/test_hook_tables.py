@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from pushcompat.access.hooks import Challenge, Hook
+from pushcompat.access.providers import PROVIDERS
+from pushcompat.access.replays import REPLAY_S, TOLERANCE_S
 from pushcompat.config_file import read_config
 from pushcompat.errors import ConfigError
-from pushcompat.hook_tables import hooks_from
+from pushcompat.hook_tables import KEYS, hooks_from
 
 SECRET = "It's a Secret to Everybody"
 TOKEN = "u" * 43
@@ -125,3 +128,27 @@ def test_a_wrong_table_is_refused_with_its_line_and_advice(
 def test_two_hooks_cannot_have_the_same_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="line 7: a hook 'gh' is in line 1 already; use another name"):
         read(tmp_path, f"[[hook]]\n{MINIMAL}[[hook]]\n{MINIMAL}")
+
+
+# docs/access.md
+
+ACCESS = (Path(__file__).parents[1] / "docs" / "access.md").read_text()
+SECTION = ACCESS.partition("## Other people's webhooks\n")[2].partition("\n## ")[0]
+
+
+def test_the_documented_keys_are_those_that_there_are() -> None:
+    rows = re.findall(r"^\| (`[a-z-]+`(?:, `[a-z-]+`)*) \| .* \|$", SECTION.partition("### ")[0], re.MULTILINE)
+    assert [name for row in rows for name in re.findall(r"`([a-z-]+)`", row)] == list(KEYS)
+
+
+def test_every_provider_is_documented_with_what_to_enter_where() -> None:
+    table = SECTION.partition("### What to enter where\n")[2].partition("\n### ")[0]
+    assert set(re.findall(r"^\| [^|]+ \| `(\w+)`", table, re.MULTILINE)) == set(PROVIDERS)
+
+
+def test_the_documented_times_are_those_that_there_are() -> None:
+    text = " ".join(SECTION.split())
+    assert TOLERANCE_S == 5 * 60
+    assert "differ from the server's by five minutes" in text
+    assert REPLAY_S == 11 * 60
+    assert "publishes nothing for eleven minutes" in text

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hmac
+import re
 import signal
+import subprocess
+import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from hashlib import sha256
@@ -12,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ..harness import Client, Server, running
+from ..harness import PATIENCE_S, Client, Server, running
 
 SECRET = "It's a Secret to Everybody"
 TOKEN = "this-token-must-not-be-logged_0123456789ABC"
@@ -242,3 +246,38 @@ def test_a_sender_that_can_only_fetch_publishes_the_signal(server: Server, clien
         assert client.response()[0] == 200
     assert [message["data"] for message in client.retained("fetched")] == ["UPDATED"]
     assert server.metric("pushcompat_publishes_total") == 2
+
+
+# docs/access.md
+
+ACCESS = (Path(__file__).parents[2] / "docs" / "access.md").read_text()
+
+
+def test_the_recipe_of_github_to_a_page_works_as_it_is_documented(tmp_path: Path) -> None:
+    """The command, and the table with its template."""
+    (words,) = re.findall(r"^    \$ pushcompat (hooks add .*)$", ACCESS, re.MULTILINE)
+    (table,) = re.findall(r"^```toml\n(\[\[hook\]\]\n.*?)```$", ACCESS, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "push.toml"
+    command = [sys.executable, "-m", "pushcompat", *words.replace("push.toml", str(path)).split()]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout
+    shown = ACCESS.partition(words)[2].partition("\n\n")[0].strip().splitlines()
+    assert [line.split()[0] for line in printed.splitlines()] == [line.split()[0] for line in shown]
+    assert shown[0].strip() == printed.splitlines()[0]  # the URL
+    (secret,) = re.findall(r"^Secret: (\w+)$", printed, re.MULTILINE)
+    assert tomllib.loads(path.read_text())["hook"][0] == {
+        **{name: value for name, value in tomllib.loads(table)["hook"][0].items() if name != "template"},
+        "secrets": [secret],
+    }
+    path.write_text(re.sub(r"(?m)^secrets = .*$", f'secrets = ["{secret}"]', table))
+    for server in running(tmp_path / "state", "--config", str(path)):
+        with server.connect() as page, server.connect() as client:
+            page.request("GET", "/channels/orders", Accept="text/event-stream")
+            page.head()
+            page.event(), page.event()
+            body = b'{"action": "opened", "order": {"id": 7}}'
+            headers = {"X_Hub_Signature_256": signature(body, secret), "Content_Type": "application/json"}
+            client.request("POST", "/hooks/orders", body, X_GitHub_Event="ping", **headers)
+            assert client.response()[0] == 200
+            client.request("POST", "/hooks/orders", body, X_GitHub_Event="issues", **headers)
+            assert client.response()[0] == 200
+            assert page.event()["data"] == "order 7 is opened"
