@@ -6,6 +6,7 @@
 # make lint                ruff and mypy alone
 # make reach               every browser behind every proxy on every network; writes docs/reach.md (about 20 minutes)
 # make bench               the figures, against Nchan and others, with BEFORE=PATH against another checkout too (about 30 minutes)
+# make fuzz                what reads the input of strangers, each for a minute under atheris (ARGS="head token --seconds 600")
 # make soak                all stores for ten minutes, while processes are killed; writes docs/soak.md
 # make clean               removes the environments and builds
 #
@@ -16,11 +17,12 @@ PYTHON ?= $(firstword $(foreach p,/usr/bin/python3 python3,$(shell $(p) -c 'impo
 	sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
 VENV := .venv
 LOWER := .venv-lower-bounds
+FUZZ := .venv-fuzz
 COMPILED := build/compiled
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-lower-bounds compiled test-compiled lint reach bench soak clean
+.PHONY: help run test test-lower-bounds compiled test-compiled lint reach bench soak fuzz clean
 
 help:
 	@sed -n 's/^#\( \|$$\)//p' Makefile
@@ -59,8 +61,11 @@ bench: $(VENV)/installed $(COMPILED)/built
 soak: $(VENV)/installed-test
 	$(BIN)/python -m tests.soak --report docs/soak.md $(ARGS)
 
+fuzz: $(FUZZ)/installed
+	$(FUZZ)/bin/python -m tests.fuzz $(ARGS)
+
 clean:
-	rm -rf $(VENV) $(LOWER) build dist bench/build *.egg-info
+	rm -rf $(VENV) $(LOWER) $(FUZZ) build dist bench/build *.egg-info
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -71,6 +76,11 @@ $(VENV)/installed: setup.cfg pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+$(FUZZ)/installed: setup.cfg pyproject.toml
+	@$(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/pip install --quiet --disable-pip-version-check --editable '.[test]' 'atheris>=3'
 	@touch $@
 
 $(COMPILED)/built: $(VENV)/installed-test setup.py $(shell find pushcompat -name '*.py')

@@ -17,7 +17,7 @@ import msgspec
 from ..errors import BadRequest, PayloadTooLarge, RequestError, UnsupportedMedia
 from ..message import SIGNAL, SIGNAL_KEY, Message
 from .item import Item
-from .names import channel_names, label, seconds
+from .names import channel_names, label, seconds, shown
 
 # Typical documents have fewer than 20. Python's and Jackson's parsers fail at 1,000 levels, PHP's at 512, including the
 # levels around a message: one for an envelope, three for a poll's response.
@@ -46,7 +46,7 @@ def media_type(content_type: bytes, content_encoding: bytes) -> str:
     if name in _JSON_TYPES or (name.startswith("application/") and name.endswith("+json")):
         name = _JSON
     elif name not in _TEXT_TYPES and not name.startswith("text/"):
-        raise UnsupportedMedia(f"unsupported Content-Type {name[:60]}; use application/json or text/plain")
+        raise UnsupportedMedia(f"unsupported Content-Type {shown(name)}; use application/json or text/plain")
     if "charset=" in parameters and not any(charset in parameters for charset in _CHARSETS):
         raise UnsupportedMedia("unsupported charset; use utf-8")
     if content_encoding.lower() not in (b"", b"identity"):
@@ -103,9 +103,15 @@ def _decode(decoder: Any, document: bytes, max_levels: int) -> Any:
     try:
         return decoder(document)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"invalid batch: {error}") from None
+        raise BadRequest(f"invalid batch: {_readable(error)}") from None
     except msgspec.DecodeError as error:
-        raise BadRequest(f"invalid JSON: {error}; to publish text use Content-Type: text/plain") from None
+        raise BadRequest(f"invalid JSON: {_readable(error)}; to publish text use Content-Type: text/plain") from None
+
+
+def _readable(error: Exception) -> str:
+    """The decoder's message, which may have a member's name in it, in one line."""
+    text = str(error)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 _NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
