@@ -23,7 +23,7 @@ COMPILED = {
     "hub": [
         "admission", "ages", "channel", "chunks", "connection", "context", "fanout", "history", "listener", "loop",
         "message_rules", "peers", "poller", "polls", "presence", "publishing", "reasons", "requests", "responses",
-        "sockets", "streams", "subscriptions", "timers",
+        "sockets", "streams", "subscriptions", "timers", "unproven",
     ],
     "store": ["receipts"],
     "wire": [

@@ -14,7 +14,16 @@ from collections.abc import Callable, Sequence
 
 from ..access.grant import Grant
 from ..access.origins import ALLOW, preflight
-from ..errors import BadRequest, Forbidden, HeadTooLarge, MethodNotAllowed, NotFound, RequestError, RequestTimeout
+from ..errors import (
+    BadRequest,
+    Forbidden,
+    HeadTooLarge,
+    MethodNotAllowed,
+    NotFound,
+    RequestError,
+    RequestTimeout,
+    Unavailable,
+)
 from ..wire.encoding import CONTENT_TYPES, LONGPOLL
 from ..wire.http import CONTINUE
 from ..wire.names import channel_names
@@ -30,6 +39,7 @@ from .publishing import Publishing
 from .reasons import CloseReason
 from .responses import Responses
 from .streams import Streams
+from .unproven import Unproven
 
 HandOver = Callable[[socket.socket, Peer, bytes, bool], None]
 
@@ -62,6 +72,8 @@ class Requests:
         self._polls = polls
         self._publishing = publishing
         self._listing = listing
+        self._unproven = Unproven(self._make_room)
+        context.sockets.on_end(self._ended)
         self._admission = admission
         admission.on_admitted(self._start)
         self._methods = {"GET": self._get, "HEAD": self._get, "POST": self._post, "OPTIONS": self._options}
@@ -225,6 +237,8 @@ class Requests:
         connection.request = request
         self._take_body(connection, request, names, received)
         if not request.complete and connection.state is State.READING_HEAD:
+            if grant is None or not grant.publisher:
+                self._unproven.add(connection)
             connection.move(State.READING_BODY)
             self._timers.set(connection, self._timers.now + int(self._limits.body_s))
 
@@ -244,10 +258,18 @@ class Requests:
         if request.fields.chunked:
             request.check_length(self._publishing.body_limit(names))
         if request.complete:
+            self._unproven.remove(connection)
             grant = connection.grant
-            if grant is None or grant.until < self._timers.now:  # signed, or its key was revoked in the meantime
+            if grant is None or grant.until <= self._timers.now:  # signed, or its key was revoked in the meantime
                 grant = connection.grant = self._access.admit_body(request)
             self._publishing.submit(connection, request, names, grant)
+
+    def _make_room(self, connection: Connection) -> None:
+        busy = Unavailable("too many publishes without a publish key are incomplete; send the body with its head")
+        self._responses.refuse(connection, connection.request, busy)
+
+    def _ended(self, connection: Connection, _reason: CloseReason) -> None:
+        self._unproven.remove(connection)
 
     def body_timeout(self, connection: Connection) -> None:
         late = RequestTimeout(f"the request's body was not received within {self._limits.body_s:g} s")

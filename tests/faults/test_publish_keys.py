@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from pushcompat.hub.unproven import MOST
+
 from ..access.signing import OTHER, TEXT, sign
 from ..harness import KEY, Client, Server, running
 from ..store import engines
@@ -270,6 +272,36 @@ def test_chunks_and_pieces_are_signed_as_one_body(configured: Server) -> None:
         client.send(b"2\r\nhe\r\n")
         client.send(b"3\r\nllo\r\n0\r\n\r\n")
         assert client.response()[0] == 200
+
+
+def begin(client: Client, headers: dict[str, str], target: str = "/channels/a") -> None:
+    """The head of a publish, and half of its body."""
+    client.request("POST", target, Content_Length="10", Expect="100-continue", **headers)
+    assert client.head()[0] == 100
+    client.send(b"hello")
+
+
+def test_of_too_many_incomplete_publishes_without_a_key_the_oldest_make_room(configured: Server) -> None:
+    headers, body = sign(b"hellohello"), b"hellohello"
+    with ExitStack() as stack:
+        clients = [stack.enter_context(configured.connect()) for _ in range(MOST + 2)]
+        for number, client in enumerate(clients):
+            if number % 2:
+                begin(client, headers)
+            else:
+                begin(client, {}, "/channels/board")
+        for client in clients[:2]:
+            status, fields, _ = client.response()
+            assert (status, fields["retry-after"]) == (503, "1")
+        with configured.connect() as client:  # not incomplete, or with a key
+            client.request("POST", "/channels/a", body, **headers)
+            assert client.response()[0] == 200
+            begin(client, {"Authorization": f"Bearer {KEY}"})
+            for other in clients[2:]:
+                other.send(b"hello")
+                assert other.response()[0] == 200
+            client.send(b"hello")
+            assert client.response()[0] == 200
 
 
 def test_no_field_of_a_signature_and_no_key_is_an_error_of_the_server(configured: Server) -> None:
