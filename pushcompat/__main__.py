@@ -1,14 +1,22 @@
 """The entry point. It handles signals before anything else is imported: as process 1 of a container the kernel discards
-signals without a handler, and Ctrl-C during an import would print a traceback. The server then installs its own.
+signals without a handler, SIGHUP would end the process, and Ctrl-C during an import would print a traceback. The server
+then installs its own handlers, and a command that has none lets SIGHUP, SIGUSR1 and SIGUSR2 through again.
 """
+
+from __future__ import annotations
 
 import os
 import signal
-from types import FrameType
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
 
 
 def main() -> NoReturn:
+    # A reload that is requested meanwhile waits until the server can serve it
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background jobs ignore them
             signal.signal(number, _exit)

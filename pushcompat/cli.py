@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import stat
 import sys
 import time
@@ -117,13 +118,16 @@ class Grouped(click.Command):
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings=_HELP)
 @click.version_option(VERSION, message="%(prog)s %(version)s")
-def pushcompat() -> None:
+@click.pass_context
+def pushcompat(ctx: click.Context) -> None:
     """Push server for web pages: WebSocket, Server-Sent Events and long-polling on one log.
 
     Without a command, starts the server. Every option below can also be set as PUSHCOMPAT_<OPTION> in the environment
     (PUSHCOMPAT_REQUEST_CAP=30) or in the file that --config names. Precedence: flag, environment, file, --platform,
     default.
     """
+    if ctx.invoked_subcommand != "serve":  # the server handles them, and ``__main__`` has blocked them until then
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 
 
 @pushcompat.command(cls=Grouped, groups=SERVER)

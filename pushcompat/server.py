@@ -53,9 +53,13 @@ def run(config: Config, configure: Configure) -> None:
     """Serves until SIGINT or SIGTERM. ``configure`` reads the configuration again, and returns it with the options
     that have changed since the start. Raises ConfigError if the server cannot start.
     """
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # sent for log rotation, and by a closed terminal
-        signal.signal(number, signal.SIG_IGN)
     here = place.find()
+    ignored = [signal.SIGUSR1, signal.SIGUSR2]  # sent for log rotation
+    if here is not None:
+        ignored.append(signal.SIGHUP)  # its parent replaces it
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ignored)
     if here is None and config.workers > 1:
         sys.exit(Supervisor(config).run())
     selector = LoopSelector()
@@ -106,6 +110,7 @@ class Server:
         await hub.start()
         _settle_down()
         await self._begin()
+        self._handle_reloads()
         stopped = [asyncio.create_task(event.wait()) for event in (self._stop, hub.failed)]
         await asyncio.wait(stopped, return_when=asyncio.FIRST_COMPLETED)
         stopped[1].cancel()
@@ -180,7 +185,11 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop_or_exit, number)
-        loop.add_signal_handler(signal.SIGHUP, self._start_reload)
+
+    def _handle_reloads(self) -> None:
+        """From now on. A SIGHUP that came before waits until here, since ``__main__`` has blocked it."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
 
     def _bind(self) -> tuple[listening.Sockets, listening.Sockets]:
         """The sockets that it listens on, and those of --admin-listen."""
@@ -245,6 +254,9 @@ class Worker(Server):
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _handle_reloads(self) -> None:
+        """Its parent does, and starts a successor."""
 
     def _bind(self) -> tuple[listening.Sockets, listening.Sockets]:
         worker.check(self._config, self._place.settled)

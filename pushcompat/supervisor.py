@@ -130,6 +130,7 @@ class Supervisor:
         signal.set_wakeup_fd(outgoing.detach(), warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, lambda _number, _frame: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # which ``__main__`` has blocked
 
         def received(_events: int) -> None:
             for number in incoming.recv(_READ_BYTES):
