@@ -56,7 +56,7 @@ def test_json_and_text_are_taken(content_type: bytes, content_encoding: bytes, e
     ("content_type", "content_encoding", "said"),
     [
         (b"application/jsonx", b"", "application/jsonx"),
-        (b"image/" + b"x" * 999, b"", "x…'; use application/json or text/plain"),
+        (b"image/" + b"x" * 999, b"", "x[^ ]*'; use application/json or text/plain"),
         (b"text/plain; charset=latin-1", b"", "use utf-8"),
         (b"text/plain", b"gzip", "uncompressed"),
     ],
