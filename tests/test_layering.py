@@ -38,7 +38,7 @@ USED: dict[str, set[str]] = {
         "state",
         "wire",
     },
-    "check": {"access", "config", "errors", "limits", "units", "wire"},
+    "check": {"access", "config", "errors", "exposure", "limits", "tls", "units", "wire"},
     "client": {"errors", "state"},
     "config": {"access", "address", "errors", "limits", "logs", "state"},
     "config_file": {"errors"},

@@ -5,8 +5,12 @@ from __future__ import annotations
 from ..access.token_keys import TokenKeys, load_token_keys
 from ..access.tokens import Verifier
 from ..config import Config
+from ..errors import ConfigError
+from ..exposure import refusals
+from ..tls import Certificate
 from .case import explain
 from .findings import findings
+from .reach import public_addresses
 from .table import lines
 
 FINE, WARNED = 0, 1
@@ -14,7 +18,7 @@ FINE, WARNED = 0, 1
 
 def report(config: Config) -> tuple[list[str], int]:
     """The table of rules, the warnings and notes. WARNED if there are warnings. Raises ConfigError."""
-    found = findings(config, _token_keys(config))
+    found = findings(config, _checked(config))
     dangers = [f"warning: {finding.text}" for finding in found if finding.dangerous]
     notes = [f"note: {finding.text}" for finding in found if not finding.dangerous]
     return [*lines(config), *([""] if found else []), *dangers, *notes], WARNED if dangers else FINE
@@ -22,12 +26,17 @@ def report(config: Config) -> tuple[list[str], int]:
 
 def report_case(config: Config, channel: str, token: str | None) -> tuple[list[str], int]:
     """What applies to the channel. WARNED if the token does not suffice to subscribe. Raises ConfigError."""
-    keys = _token_keys(config)
+    keys = _checked(config)
     verifier = None if keys is None else Verifier(keys, config.tokens)
     case = explain(config, channel, token, verifier)
     return case.lines, WARNED if case.allowed is False else FINE
 
 
-def _token_keys(config: Config) -> TokenKeys | None:
+def _checked(config: Config) -> TokenKeys | None:
+    """The token keys. Raises ConfigError for what the server would refuse at its start."""
+    for refusal in refusals(config, *public_addresses(config)):
+        raise ConfigError(refusal)
+    if config.tls_cert is not None:
+        Certificate(config.tls_cert, config.tls_key)
     settings = config.tokens
     return load_token_keys(settings.key_files, settings.key) if settings.given else None

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
-from ipaddress import ip_address
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from ..access.rules import ANY_KEY, ANYONE, Rule, Subscribe
 from ..access.token_keys import TokenKeys
 from ..config import Config
+from ..exposure import KEY_CHARACTERS
 from .overlap import shared_name
-
-_KEY_CHARACTERS = 32
+from .reach import is_loopback, public_addresses
 
 
 class Finding(NamedTuple):
@@ -24,14 +23,15 @@ class Finding(NamedTuple):
 
 def findings(config: Config, token_keys: TokenKeys | None) -> list[Finding]:
     """``token_keys``: None without any."""
-    public = is_public(config)
+    pages, publishing = public_addresses(config)
     return [
-        *_publishing(config, public),
-        *_subscribing(config, public),
+        *_publishing(config, publishing),
+        *_subscribing(config, pages),
         *_patterns(config),
         *_keys(config),
         *_tokens(config, token_keys),
-        *_pages(config, public),
+        *_pages(config, pages),
+        *_secrets(config, pages),
     ]
 
 
@@ -43,21 +43,21 @@ def _where(rule: Rule) -> str:
     return f"{rule.pattern.text} (line {rule.line})" if rule.line else "all channels without a rule"
 
 
-def _publishing(config: Config, public: bool) -> Iterator[Finding]:
+def _publishing(config: Config, address: str) -> Iterator[Finding]:
     for rule in _rules(config):
         if rule.publish == ANYONE:
-            who = f"anyone who reaches {config.host}" if public else "every program on this machine"
+            who = f"anyone who reaches {address}" if address else "every program on this machine"
             yield Finding(f'{who} may publish to {_where(rule)}; with publish = "keys" it needs a key')
 
 
-def _subscribing(config: Config, public: bool) -> Iterator[Finding]:
+def _subscribing(config: Config, address: str) -> Iterator[Finding]:
     """Where the default is not open, an open rule was written on purpose."""
-    if not public or config.rules.default.subscribe is not Subscribe.OPEN:
+    if not address or config.rules.default.subscribe is not Subscribe.OPEN:
         return
     for rule in _rules(config):
         if rule.subscribe is Subscribe.OPEN:
             yield Finding(
-                f"anyone who reaches {config.host} may subscribe to {_where(rule)}; set --subscribe to token, ask or"
+                f"anyone who reaches {address} may subscribe to {_where(rule)}; set --subscribe to token, ask or"
                 ' nobody, and subscribe = "open" for the public channels'
             )
 
@@ -94,10 +94,10 @@ _STRICTNESS = {Subscribe.OPEN: 0, Subscribe.TOKEN: 1, Subscribe.ASK: 1, Subscrib
 
 
 def _keys(config: Config) -> Iterator[Finding]:
-    if len(config.publish_key) < _KEY_CHARACTERS:
+    if len(config.publish_key) < KEY_CHARACTERS:
         yield Finding(
             f"the publish key has {len(config.publish_key)} characters, and may be guessed; replace it by one of at"
-            f" least {_KEY_CHARACTERS}: openssl rand -hex 32"
+            f" least {KEY_CHARACTERS}: openssl rand -hex 32"
         )
     known = {key.name for key in config.keys} | {*ANY_KEY, *ANYONE}
     for rule in _rules(config):
@@ -124,7 +124,7 @@ def _tokens(config: Config, keys: TokenKeys | None) -> Iterator[Finding]:
         )
 
 
-def _pages(config: Config, public: bool) -> Iterator[Finding]:
+def _pages(config: Config, address: str) -> Iterator[Finding]:
     cookies = config.tokens.cookie or any(rule.subscribe is Subscribe.ASK for rule in _rules(config))
     anyones = [origin for origin in ("*", "null") if origin in config.cors_origins]
     if anyones and cookies:
@@ -132,22 +132,21 @@ def _pages(config: Config, public: bool) -> Iterator[Finding]:
             f"with --cors-origin {anyones[0]} the pages of any site may subscribe with the cookies of their visitors;"
             " name the origins of your pages"
         )
-    if config.demo and public:
-        yield Finding(f"anyone who reaches {config.host} can post in the demo; omit --demo")
+    if config.demo and address:
+        yield Finding(f"anyone who reaches {address} can post in the demo; omit --demo")
 
 
-def is_public(config: Config) -> bool:
-    """Whether other machines may reach it. A Unix socket is as public as the proxy in front of it."""
-    return config.unix_socket is None and not _is_loopback(config.host)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        pass
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return False
-    return all(ip_address(address[4][0]).is_loopback for address in found)
+def _secrets(config: Config, address: str) -> Iterator[Finding]:
+    for option in config.visible_secrets:
+        yield Finding(f"--{option} shows its secret in the list of processes; use a file or the environment")
+    if address and config.tls_cert is None and not config.trusted_proxies:
+        yield Finding(
+            f"connections to {address} are not encrypted, and show keys and tokens; set --tls-cert, or"
+            " --trusted-proxies if a proxy encrypts them"
+        )
+    asked = urlsplit(config.authorize_url or "")
+    if asked.scheme == "http" and not is_loopback(asked.hostname or ""):
+        yield Finding(
+            f"questions to {asked.hostname} are not encrypted, and show the cookies of subscribers; use https:// in"
+            " --authorize-url"
+        )

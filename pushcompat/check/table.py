@@ -24,6 +24,8 @@ _NAMED = {Subscribe.TOKEN: "token of that sub", Subscribe.ASK: "who the applicat
 def lines(config: Config) -> list[str]:
     """Where the server listens, for whom, and all rules in their order."""
     listens = f"unix socket {config.unix_socket}" if config.unix_socket else f"{config.host} port {config.port}"
+    if config.admin_listen is not None:
+        listens += f" (publishing and administration: {config.admin_listen})"
     pages = ", ".join(config.cors_origins).replace("*", "any origin") or "its own origin only"
     return [
         f"Listens on {listens}, for pages of {pages}.",

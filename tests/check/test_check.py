@@ -66,7 +66,14 @@ def test_what_the_server_would_refuse_is_one_line_and_exit_code_2(checker: Check
     assert (code, out) == (2, "")
     assert err.startswith(f"pushcompat: {checker.file} line 2: pattern 'a b'")
     checker.file.write_text("")
-    assert checker("--token-key-file", "/nowhere")[0] == 2
+    assert checker("--token-key-file", "/nowhere")[2].startswith("pushcompat: cannot read --token-key-file /nowhere")
+    assert checker("--tls-cert", "/nowhere")[0] == 2
+    code, out, err = checker("--host", "0.0.0.0", "--publish", "open")
+    assert (code, out) == (2, "")
+    assert "0.0.0.0 port 8888 is a public address, and anyone may publish to *" in err
+    code, out, _ = checker("--host", "0.0.0.0", "--publish", "open", "--insecure-public")
+    assert code == 1
+    assert "warning: anyone who reaches 0.0.0.0 port 8888 may publish to all channels" in out
 
 
 def test_one_channel_is_explained_and_the_exit_code_says_whether_the_token_suffices(checker: Checker) -> None:

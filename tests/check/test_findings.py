@@ -9,11 +9,13 @@ from pushcompat.access.patterns import Pattern
 from pushcompat.access.rules import ANYONE, Rule, Subscribe
 from pushcompat.access.token_keys import TokenKeys, load_token_keys
 from pushcompat.access.token_settings import TokenSettings
-from pushcompat.check.findings import findings, is_public
+from pushcompat.address import Address
+from pushcompat.check.findings import findings
 from pushcompat.config import Config
 
 from .configs import config, rule
 
+PUBLIC: dict[str, Any] = {"host": "0.0.0.0", "trusted_proxies": ("10.0.0.0/8",)}
 OPEN = Rule(Pattern("*"), subscribe=Subscribe.OPEN)
 TOKENS = load_token_keys((), "s" * 32)
 
@@ -35,8 +37,9 @@ def the_warning(checked: Config, keys: TokenKeys | None = TOKENS) -> str:
     "fine",
     [
         config(),
-        config(host="0.0.0.0"),
-        config(rule("board.*", 1, subscribe=Subscribe.OPEN), host="0.0.0.0", cors_origins=("*",)),
+        config(**PUBLIC),
+        config(host="0.0.0.0", tls_cert=Path("cert.pem")),
+        config(rule("board.*", 1, subscribe=Subscribe.OPEN), cors_origins=("*",), **PUBLIC),
         config(rule("a:*:{sub}", 1, subscribe=Subscribe.TOKEN), rule("a:*", 2, subscribe=Subscribe.NOBODY)),
     ],
 )
@@ -51,32 +54,14 @@ def test_the_defaults_on_this_machine_have_no_findings() -> None:
 def test_open_publishing_is_a_warning_everywhere() -> None:
     local = config(rule("a.*", 3, publish=ANYONE))
     assert the_warning(local).startswith("every program on this machine may publish to a.* (line 3)")
-    public = config(default=Rule(Pattern("*"), ANYONE, Subscribe.TOKEN), host="::")
-    assert the_warning(public).startswith("anyone who reaches :: may publish to all channels without a rule")
+    public = config(default=Rule(Pattern("*"), ANYONE, Subscribe.TOKEN), **PUBLIC)
+    assert the_warning(public).startswith("anyone who reaches 0.0.0.0 port 8888 may publish to all channels")
 
 
 def test_subscribing_without_a_decision_is_a_warning_on_a_public_address() -> None:
-    checked = config(rule("a", 2, subscribe=Subscribe.TOKEN), default=OPEN, host="0.0.0.0")
-    assert the_warning(checked).startswith("anyone who reaches 0.0.0.0 may subscribe to all channels without a rule")
+    checked = config(rule("a", 2, subscribe=Subscribe.TOKEN), default=OPEN, **PUBLIC)
+    assert the_warning(checked).startswith("anyone who reaches 0.0.0.0 port 8888 may subscribe to all")
     assert not warnings(config(rule("a", 2, subscribe=Subscribe.TOKEN), default=OPEN))
-
-
-@pytest.mark.parametrize(
-    ("fields", "public"),
-    [
-        ({"host": "127.0.0.1"}, False),
-        ({"host": "127.8.0.1"}, False),
-        ({"host": "::1"}, False),
-        ({"host": "localhost"}, False),
-        ({"host": "0.0.0.0"}, True),
-        ({"host": "::"}, True),
-        ({"host": "192.0.2.1"}, True),
-        ({"host": "no-such-host.invalid"}, True),
-        ({"host": "0.0.0.0", "unix_socket": Path("/tmp/x.sock")}, False),
-    ],
-)
-def test_every_address_that_is_not_loopback_is_public(fields: dict[str, Any], public: bool) -> None:
-    assert is_public(config(**fields)) == public
 
 
 def test_a_sub_between_two_stars_is_a_warning() -> None:
@@ -138,5 +123,18 @@ def test_cookies_with_pages_of_any_site_are_a_warning(origin: str) -> None:
 
 
 def test_the_demo_on_a_public_address_is_a_warning() -> None:
-    assert the_warning(config(demo=True, host="0.0.0.0")).endswith("omit --demo")
+    assert the_warning(config(demo=True, **PUBLIC)).endswith("omit --demo")
     assert not warnings(config(demo=True))
+
+
+def test_publishing_on_an_address_of_its_own_is_as_public_as_that_address() -> None:
+    private = config(default=Rule(Pattern("*"), ANYONE, Subscribe.TOKEN), admin_listen=Address("::1", 1), **PUBLIC)
+    assert the_warning(private).startswith("every program on this machine may publish")
+
+
+def test_secrets_that_are_sent_or_shown_in_the_clear_are_warnings() -> None:
+    assert the_warning(config(visible_secrets=("publish-key",))).startswith("--publish-key shows its secret in the")
+    assert the_warning(config(host="0.0.0.0")).startswith("connections to 0.0.0.0 port 8888 are not encrypted")
+    assert the_warning(config(authorize_url="http://192.0.2.1/ask")).startswith("questions to 192.0.2.1 are not")
+    for url in ("http://127.0.0.1:1/ask", "https://192.0.2.1/ask"):
+        assert not warnings(config(authorize_url=url))

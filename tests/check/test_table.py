@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pushcompat.access.patterns import Pattern
 from pushcompat.access.rules import Rule, Subscribe
+from pushcompat.address import Address
 from pushcompat.check.table import lines, rows
 from pushcompat.limits import Limits, Retention
 
@@ -61,6 +62,8 @@ def test_the_columns_are_aligned_below_where_the_server_listens() -> None:
     ]
 
 
-def test_a_unix_socket_is_named(tmp_path: Path) -> None:
+def test_all_addresses_are_named(tmp_path: Path) -> None:
     first = lines(config(unix_socket=tmp_path / "s"))[0]
     assert first == f"Listens on unix socket {tmp_path}/s, for pages of its own origin only."
+    first = lines(config(admin_listen=Address("::1", 1)))[0]
+    assert first.startswith("Listens on 127.0.0.1 port 8888 (publishing and administration: [::1]:1), for pages of")
