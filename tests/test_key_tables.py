@@ -82,6 +82,19 @@ def test_a_wrong_table_is_refused_with_its_line_and_without_the_secret(
     assert not re.search(TEXT[6:20], str(refused.value))
 
 
+def test_the_documented_keys_are_those_that_there_are(tmp_path: Path) -> None:
+    docs = (Path(__file__).parents[1] / "docs" / "access.md").read_text()
+    section = docs.partition("## Publishing keys")[2].partition("## Other people")[0]
+    for name in re.findall(r"^\| `([\w-]+)`", section, re.MULTILINE):
+        with pytest.raises(ConfigError) as refused:
+            keys(tmp_path, f"[[key]]\n{name} = 1\nunknown = 1\n")
+        assert "unknown key 'unknown'" in str(refused.value)
+    (tmp_path / "billing.secrets").write_text(TEXT)
+    tables = "".join(re.findall(r"```toml\n(.*?)```", section, re.DOTALL))
+    tables = tables.replace("3f4c…", DIGEST).replace("/etc/pushcompat", str(tmp_path))
+    assert [key.name for key in keys(tmp_path, tables)] == ["shop", "billing"]
+
+
 def test_signed_publishes_need_their_library_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook_secret, "find_spec", lambda name: None)
     assert keys(tmp_path, GOOD)

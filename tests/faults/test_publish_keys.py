@@ -145,6 +145,13 @@ def test_a_publish_whose_key_is_revoked_before_its_body_is_complete_is_refused(s
         assert client.response()[0] == 401
 
 
+def test_what_the_documentation_shows_is_what_the_command_prints(server: Server) -> None:
+    docs = " ".join((Path(__file__).parents[2] / "docs" / "access.md").read_text().split())
+    key = add(server, "shop", "orders.*", "stock")
+    _, answer = ask(server, "POST", "/channels/chat", b"hello", key)
+    assert answer["detail"] in docs
+
+
 # The configuration file
 
 
