@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..harness import PATIENCE_S, Server, running, sequence
+from ..harness import CERTIFICATE, PATIENCE_S, Server, running, sequence
 from .subscriber import Scene
 from .wires import WIRES
 
@@ -25,9 +25,14 @@ def scene_on(server: Server) -> Iterator[Scene]:
     scene.close()
 
 
-@pytest.fixture
-def scene(shared_server: Server) -> Iterator[Scene]:
-    yield from scene_on(shared_server)
+@pytest.fixture(scope="module")
+def encrypted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from running(tmp_path_factory.mktemp("encrypted"), "--tls-cert", str(CERTIFICATE))
+
+
+@pytest.fixture(params=["shared_server", "encrypted_server"], ids=["plain", "TLS"])
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    yield from scene_on(request.getfixturevalue(request.param))
 
 
 @pytest.fixture(scope="module")
