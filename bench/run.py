@@ -20,6 +20,7 @@ from collections import deque
 from pathlib import Path
 
 import chart
+import encrypted
 import load
 import machine
 import peers
@@ -125,7 +126,7 @@ def find_servers(options: argparse.Namespace) -> dict[str, Starter]:
     require_nchan()
     in_memory = {"--store": "memory:"}  # as Nchan has it
     starters = {**{name: pushcompat(path, in_memory) for name, path in checkouts.items()}, NCHAN: nchan}
-    starters |= stores.starters(options.tree)
+    starters |= stores.starters(options.tree) | encrypted.starters(options.tree)
     for name in options.peers:
         if start := peers.install(name):
             starters[name] = start

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from encrypted import TLS
 from load import Load, Report
 from servers import BEFORE, CENTRIFUGO, COMPILED, NCHAN, SUBJECT, WS
 from stores import MEMORY, REDIS, SQLITE, SQLITE_FULL, TWO_ON_REDIS, TWO_ON_SQLITE, WORKERS
@@ -240,6 +241,29 @@ def scaling(name: str, title: str, many: tuple[str, Load], few: tuple[str, Load]
     return Scenario(name, sides, (figure,), most_runs=3)
 
 
+# --- TLS ----------------------------------------------------------------------------------------------------------
+
+
+def tls_stream() -> Scenario:
+    """Latency is not compared: it would be that of the proxy that encrypts the load."""
+    load = Load(subscribers=4000, hold=1, publishers=4, rate=10, seconds=3)
+    rate = Figure(
+        "TLS WebSocket, 10 publishes/s to 4,000",
+        "deliveries per CPU-s",
+        deliveries_per_cpu_s,
+        (at_least(0.5, SUBJECT),),
+    )
+    memory = Figure(
+        "TLS WebSocket, idle connection",
+        "KiB resident",
+        memory_kib,
+        (Target(17, SUBJECT, unit="KiB more"),),
+        as_difference=True,
+    )
+    cost = Figure("TLS and WebSocket handshake", "CPU-µs each", handshake_cpu_us, ())
+    return Scenario("tls", sides(load, TLS, SUBJECT), (rate, memory, cost))
+
+
 # --- stores -------------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +378,7 @@ SCENARIOS = (
         "store-deliveries", "the default store", (SQLITE, MEMORY, NCHAN), at_least(0.97, MEMORY), at_least(1.1, NCHAN)
     ),
     stream("workers", "two workers", (WORKERS, SQLITE), at_least(0.92, SQLITE)),
+    tls_stream(),
     Scenario(
         "idle",
         (Side(SUBJECT, SUBJECT, Load(subscribers=5000, hold=20)),),  # longer than a heartbeat's 15 s

@@ -183,10 +183,11 @@ def running(
     cwd: Path = ROOT,
     env: dict[str, str] | None = None,
     ask: bytes = b"GET / HTTP/1.0\r\n\r\n",
+    core: int = SERVER_CORE,
 ) -> Iterator[subprocess.Popen[bytes]]:
     log = folder / "server.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(on_core(SERVER_CORE, command), stdout=output, stderr=output, cwd=cwd, env=env)
+        process = subprocess.Popen(on_core(core, command), stdout=output, stderr=output, cwd=cwd, env=env)
     try:
         _wait_until_answering(process, port, log, ask)
         yield process
