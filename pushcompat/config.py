@@ -72,6 +72,7 @@ class Config:
         _check_choice("--log-format", self.log_format, FORMATS)
         _check_choice("--log-level", self.log_level, LEVELS)
         _check_limits(self.limits)
+        _check_rules(self.rules, self.limits)
         _check_proxies(self.trusted_proxies)
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port {self.port}: a port is a number from 0 (any free one) to 65535")
@@ -159,6 +160,16 @@ def _check_proxies(trusted: tuple[str, ...]) -> None:
         Proxies(trusted)
     except ValueError as error:
         raise ConfigError(f"--trusted-proxies: {error}") from None
+
+
+def _check_rules(rules: Rules, limits: Limits) -> None:
+    for rule in rules.rules:
+        size = rule.message_bytes or 0
+        for option, most in (("--batch-limit", limits.batch_bytes), ("--history-bytes", limits.retention.bytes)):
+            if size > most:
+                raise ConfigError(
+                    f"message-limit in the [[channel]] of line {rule.line} must be at most {option}, {most}"
+                )
 
 
 def _check_webhook(url: str, secret: str | None) -> None:

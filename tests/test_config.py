@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from pushcompat.access.patterns import Pattern
+from pushcompat.access.rules import Rule, Rules
 from pushcompat.config import Config, normal_origin, normal_prefix
 from pushcompat.errors import ConfigError
 from pushcompat.limits import Limits, Retention
@@ -56,6 +58,10 @@ def test_the_same_origin_twice_is_kept_once() -> None:
     assert config.cors_origins == ("https://a",)
 
 
+def large(size: int) -> Rules:
+    return Rules((Rule(Pattern("a"), message_bytes=size, line=7),))
+
+
 @pytest.mark.parametrize(
     ("wrong", "advice"),
     [
@@ -68,6 +74,14 @@ def test_the_same_origin_twice_is_kept_once() -> None:
         ({"limits": Limits(heartbeat_s=86401)}, "--heartbeat 86401: must be at most 86400 s"),
         ({"limits": Limits(message_bytes=2 << 20)}, "--batch-limit must be at least --message-limit"),
         ({"limits": Limits(retention=Retention(bytes=10))}, "--history-bytes must be at least --message-limit"),
+        (
+            {"rules": large(1 << 20 | 1)},
+            "message-limit in the [[channel]] of line 7 must be at most --batch-limit, 1048576",
+        ),
+        (
+            {"rules": large(2), "limits": Limits(message_bytes=1, retention=Retention(bytes=1))},
+            "at most --history-bytes, 1",
+        ),
         ({"unix_socket": Path("/tmp/" + "x" * 100)}, "choose a shorter path"),
         ({"unix_socket": Path("/nowhere/x.sock")}, "directory /nowhere does not exist"),
     ],
