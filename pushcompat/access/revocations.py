@@ -19,6 +19,7 @@ from ..message import ACCESS_LOG, Message
 
 KIND = "revoke"  # of an entry of the access log
 _SWEEP_AT_LEAST = 1024
+_REVOKED = "access was revoked; request a new token"
 
 
 class Target(NamedTuple):
@@ -95,16 +96,20 @@ class Revocations:
             listener(revocation)
 
     def check(self, sub: str, jti: str, issued_at: float | None, names: Sequence[str]) -> None:
-        """Raises Unauthorized if a subscriber with that token is refused any of these channels. ``issued_at``: Unix
-        seconds, None if unknown. For a subscriber without a token it is the time at which the application was asked.
+        """Raises Unauthorized if the subscriber ``is_refused``."""
+        if self._found and self.is_refused(sub, jti, issued_at, names):
+            raise Unauthorized(_REVOKED)
+
+    def is_refused(self, sub: str, jti: str, issued_at: float | None, names: Sequence[str]) -> bool:
+        """Whether a subscriber with that token is refused any of these channels. ``issued_at``: Unix seconds, None if
+        unknown. For a subscriber without a token it is the time at which the application was asked.
         """
-        if not self._found:
-            return
         now = self._clock()
         for target in _targets(sub, jti, names):
             revocation = self._found.get(target)
             if revocation is not None and revocation.refuses(issued_at, now):
-                raise Unauthorized("the token was revoked; request a new one")
+                return True
+        return False
 
     def _sweep(self) -> None:
         now = self._clock()

@@ -47,10 +47,12 @@ from .publishing import Publishing
 from .reasons import CloseReason
 from .requests import HandOver, Requests
 from .responses import Responses
+from .revoking import Revoking
 from .selector import LoopSelector
 from .streams import Streams
 from .subscriptions import Subscriptions
 
+_BETWEEN_POLLS = (State.READING_HEAD, State.ADMITTING, State.READING_BODY, State.PUBLISHING)
 _ROTATIONS_PER_S = 200  # few subscribers need less than the drain time
 _POLL_INTERVAL_S = 0.01
 _CLOSING_S = 1.0  # for the client's half of a closing handshake, during shutdown
@@ -96,6 +98,7 @@ class Hub:
         subscriptions = Subscriptions(context, ahead, registry, occupancy)
         streams = Streams(context, subscriptions, fanout)
         polls = Polls(context, subscriptions, fanout, responses)
+        self._revoking = Revoking(context, subscriptions.presence, self.end_expired)
         publishing = Publishing(context, store, fanout, responses)
         listing, admission = Listing(context, responses), Admission(context, responses)
         requests = Requests(context, hand_over, responses, streams, polls, publishing, listing, admission)
@@ -218,16 +221,16 @@ class Hub:
         self._context.schedule_turn()
 
     def end_expired(self, connection: Connection) -> None:
-        """Ends the subscription of a connection whose grant is over, before its next request: a stream, a held poll, or
-        a client between two polls.
+        """Ends the subscription of a connection whose grant is over: a stream, a held poll, or a client between two
+        polls, which may be publishing in the meantime.
         """
         if connection.state is State.STREAMING:
             self._streams.expire(connection)
         elif connection.state is State.POLLING:
             self._polls.window_ends(connection)
-        if connection.channels and connection.state is State.READING_HEAD:
+        if connection.channels and connection.state in _BETWEEN_POLLS:
             self._subscriptions.leave(connection, CloseReason.EXPIRED)
-            if not connection.pending_input:  # otherwise it waits for the rest of a head
+            if connection.state is State.READING_HEAD and not connection.pending_input:  # not the rest of a head
                 self._requests.wait(connection)
         self._context.schedule_turn()
 
@@ -316,6 +319,7 @@ class Hub:
         self.access.load([message for message in retained.messages if message.channel == ACCESS_LOG])
         others = [message for message in retained.messages if message.channel != ACCESS_LOG]
         self._context.history.load(retained._replace(messages=others), time.time())
+        self._revoking.run()
 
     async def _follow(self) -> None:
         pause_s, most_s = _LOST_RETRY_S
@@ -346,6 +350,7 @@ class Hub:
             else:
                 mark_dirty(history.append(message))
         history.shrink()
+        self._revoking.run()
         self._publishing.settle()
         self._context.schedule_turn()
 

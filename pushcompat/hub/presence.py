@@ -17,13 +17,15 @@ so a count is one addition, and a subscription without an id costs nothing more.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from ..access.grant import Grant
 from .channel import Channel
 from .connection import Connection
 from .context import Context
 
+_Absent = tuple[int, Channel, str, Grant | None]  # until when, where, who, by what right
 _MAX_ABSENT = 10_000  # pollers without a connection that still count, by channel: about 1 KiB each
 
 
@@ -62,9 +64,7 @@ class Presence:
         self._grace = int(context.limits.poll_grace_s)
         self._changed: set[str] | None = None
         self._others: Others | None = None
-        self._absent: deque[tuple[int, Channel, str]] = (
-            deque()
-        )  # pollers between two connections: until when, where, who
+        self._absent: deque[_Absent] = deque()  # pollers between two connections
 
     def share(self, changed: set[str], others: Others | None) -> None:
         """Adds to ``changed`` the names of channels whose number of subscribers changes."""
@@ -86,26 +86,28 @@ class Presence:
                 self._others.enter(connection)
         return also
 
-    def leave(self, connection: Connection, channels: Sequence[Channel], may_return: bool) -> None:
-        """``may_return``: it is a poller that may poll again on another connection."""
+    def leave(self, connection: Connection, channels: Sequence[Channel], grant: Grant | None, may_return: bool) -> None:
+        """``grant``: that it subscribed with. ``may_return``: it is a poller that may poll again on another
+        connection.
+        """
         client = connection.client
         for channel in channels:
             channel.subscribers.discard(connection)
             if client:
                 self._leave_named(channel, connection, client, self._timers.now + self._grace if may_return else 0)
             if may_return:
-                self._note_absent(channel, client)
+                self._note_absent(channel, client, grant)
             self._history.discard_if_idle(channel)
         if self._changed is not None:
             self._changed.update([channel.name for channel in channels])
             if client and self._others is not None:
                 self._others.leave(connection, channels, may_return)
         while may_return and len(self._absent) > _MAX_ABSENT:
-            self._forget_absent()
+            self._forget(*self._absent.popleft())
 
-    def _note_absent(self, channel: Channel, client: str) -> None:
+    def _note_absent(self, channel: Channel, client: str, grant: Grant | None) -> None:
         until = self._timers.now + self._grace
-        self._absent.append((until, channel, client))
+        self._absent.append((until, channel, client, grant))
         if not client:
             if channel.absent is None:
                 channel.absent = []
@@ -115,7 +117,18 @@ class Presence:
     def tick(self) -> None:
         """Removes the pollers whose grace period has ended."""
         while self._absent and self._absent[0][0] <= self._timers.now:
-            self._forget_absent()
+            self._forget(*self._absent.popleft())
+
+    def forget_absent(self, over: Callable[[Grant, Sequence[str]], bool]) -> None:
+        """Removes pollers between two connections now if ``over(grant, channel names)``."""
+        stay: deque[_Absent] = deque()
+        for absent in self._absent:
+            _, channel, _, grant = absent
+            if grant is not None and over(grant, (channel.name,)):
+                self._forget(*absent)
+            else:
+                stay.append(absent)
+        self._absent = stay
 
     def move(self, client: str, channels: Iterable[Channel], *, elsewhere: bool) -> None:
         """The client counts in another process, or here again."""
@@ -171,12 +184,11 @@ class Presence:
         channel.beyond += known.beyond
         _simplify(channel, client)
 
-    def _forget_absent(self) -> None:
-        until, channel, client = self._absent.popleft()
+    def _forget(self, until: int, channel: Channel, client: str, _grant: Grant | None) -> None:
         if not client:
-            if not channel.absent or channel.absent[0] != until:
+            if not channel.absent or until not in channel.absent:
                 return  # it polls again
-            del channel.absent[0]
+            channel.absent.remove(until)
             channel.beyond -= 1
         else:
             known = channel.clients and channel.clients.get(client)

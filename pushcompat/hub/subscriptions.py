@@ -45,9 +45,9 @@ class Subscriptions:
         self._history = context.history
         self._timers = context.timers
         self._metrics = context.metrics
-        self._presence = Presence(context)
+        self.presence = Presence(context)
         self.ghosts = Ghosts(context)
-        self.sharing = Sharing(context, self._presence, self.ghosts, registry, occupancy)
+        self.sharing = Sharing(context, self.presence, self.ghosts, registry, occupancy)
         context.sockets.on_end(self._ended)
 
     def join(
@@ -84,7 +84,7 @@ class Subscriptions:
         connection.subscribe(
             channels if len(channels) > 1 else channels[0].as_tuple, encoding, client, self._timers.now
         )
-        if self._presence.enter(connection):
+        if self.presence.enter(connection):
             self.ghosts.watch(connection)
         self._metrics.subscriptions[encoding.transport] += 1
         if logs.enabled(logging.DEBUG):
@@ -138,8 +138,9 @@ class Subscriptions:
         channels, encoding = connection.channels, connection.encoding
         if not channels or encoding is None:
             return
+        grant = connection.subscriber
         connection.unsubscribe()
-        self._presence.leave(connection, channels, may_return and encoding.single_response)
+        self.presence.leave(connection, channels, grant, may_return and encoding.single_response)
         self._metrics.subscriptions[encoding.transport] -= 1
         self._metrics.unsubscribes[reason] += 1
         if logs.enabled(logging.DEBUG):
@@ -159,6 +160,6 @@ class Subscriptions:
 
     def tick(self) -> None:
         """A second has passed."""
-        self._presence.tick()
+        self.presence.tick()
         self.sharing.tick()
         self.ghosts.tick()

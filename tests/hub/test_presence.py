@@ -30,7 +30,7 @@ def test_a_poller_whose_connection_goes_to_another_client_still_counts(next_chan
         await stage.hub.stop_clock()
         await stage.hub.let_pass(int(Limits().poll_grace_s) + 1)
         assert stage.count("a") == 0
-        assert not stage.hub._subscriptions._presence._absent
+        assert not stage.hub._subscriptions.presence._absent
 
     play(scenario)
 
@@ -164,7 +164,7 @@ def poll(rig: Rig, client: str, *names: str, may_return: bool | None = None) -> 
     connection = rig.connect()
     channels = tuple(rig.history.channel(name) for name in names)
     connection.subscribe(channels, Answer(), client, rig.context.timers.now)
-    rig.subscriptions._presence.enter(connection)
+    rig.subscriptions.presence.enter(connection)
     if may_return is not None:
         leave(rig, connection, may_return)
     return connection
@@ -173,7 +173,7 @@ def poll(rig: Rig, client: str, *names: str, may_return: bool | None = None) -> 
 def leave(rig: Rig, connection: Connection, may_return: bool) -> None:
     channels = connection.channels
     connection.unsubscribe()
-    rig.subscriptions._presence.leave(connection, channels, may_return)
+    rig.subscriptions.presence.leave(connection, channels, None, may_return)
 
 
 def count(rig: Rig, name: str) -> int:

@@ -390,19 +390,19 @@ async def act(chance: random.Random, rigs: list[Rig], now: list[float]) -> None:
 def subscribe(rig: Rig, client: str, encoding: Lines, *names: str) -> Connection:
     connection = rig.connect()
     connection.subscribe(tuple(map(rig.history.channel, names)), encoding, client, rig.context.timers.now)
-    rig.subscriptions._presence.enter(connection)
+    rig.subscriptions.presence.enter(connection)
     return connection
 
 
 def leave(rig: Rig, connection: Connection, may_return: bool) -> None:
     channels = connection.channels
     connection.unsubscribe()
-    rig.subscriptions._presence.leave(connection, channels, may_return)
+    rig.subscriptions.presence.leave(connection, channels, None, may_return)
 
 
 def pass_second(rigs: list[Rig], now: list[float]) -> None:
     now[0] += 1.0
     for rig in rigs:
         rig.context.timers.now += 1
-        rig.subscriptions._presence.tick()
+        rig.subscriptions.presence.tick()
         rig.subscriptions.sharing.tick()
