@@ -143,7 +143,8 @@ def _gitlab(headers: Headers, now: float) -> Claim:
     """
     if "webhook-signature" in headers:
         return _standard(headers, now)
-    return Claim(token=_field(headers, "X-Gitlab-Token").encode(), id=headers.get("Idempotency-Key"))
+    token = _field(headers, "X-Gitlab-Token").encode("latin-1")  # the bytes that were sent
+    return Claim(token=token, id=headers.get("Idempotency-Key"))
 
 
 def _token(headers: Headers, now: float) -> Claim:

@@ -3,7 +3,8 @@
     head received ──► hook and token known, claim plausible, size allowed ──► body ──► signature ──► publish ──► 200
 
 What the head alone disqualifies is refused before the body is read. All bodies that are being received have a budget
-together, since nobody has proved anything yet. A request that is verified is answered 2xx, whatever is in it: senders
+together, since nobody has proved anything yet. Beyond it the one that began first is refused: what takes longest is
+not a webhook. A request that is verified is answered 2xx, whatever is in it: senders
 retry, and in the end switch a hook off, for what they could not change. So what cannot be published as configured is
 published as the signal UPDATED, and logged.
 
@@ -38,6 +39,7 @@ from .app import NO_STORE, Handler
 from .handshakes import Answer, allowed_origin, asked_in_body, asked_in_query, challenged
 
 JSON = "application/json"
+_REQUEST_BYTES = 20 * 1024  # what Tornado needs for a request that is not complete, besides its body
 Publish = Callable[[str, Sequence[Any], str | None], Awaitable[str]]
 
 
@@ -65,7 +67,8 @@ class Hooks:
         self.counts = counts
         self.message_bytes = message_bytes
         self.clock = clock
-        self.received_bytes = 0  # of bodies that are not complete, or not answered
+        self._receiving: dict[Receiver, int] = {}  # bytes of requests that are not complete, the first one first
+        self._received_bytes = 0  # of all of them
         self.reconfigure(hooks)
 
     def reconfigure(self, hooks: Iterable[Hook]) -> None:
@@ -82,9 +85,17 @@ class Hooks:
     def body_bytes(self, hook: Hook) -> int:
         return self._limits.hook_body_bytes if hook.body_bytes is None else hook.body_bytes
 
-    @property
-    def exhausted(self) -> bool:
-        return self.received_bytes > self._limits.hook_budget_bytes
+    def received(self, receiver: Receiver, size: int) -> None:
+        """Adds bytes to its request. Beyond the budget, interrupts those that began first."""
+        self._receiving[receiver] = self._receiving.get(receiver, 0) + size
+        self._received_bytes += size
+        while self._received_bytes > self._limits.hook_budget_bytes:
+            first = next(iter(self._receiving))
+            self.completed(first)
+            first.interrupt(Unavailable("too many requests at the same time; retry later"))
+
+    def completed(self, receiver: Receiver) -> None:
+        self._received_bytes -= self._receiving.pop(receiver, 0)
 
 
 @stream_request_body
@@ -135,6 +146,8 @@ class Receiver(Handler):
         connection = self.request.connection
         if isinstance(connection, HTTP1Connection):
             connection.set_max_body_size(sys.maxsize)  # data_received has the limit, and an answer
+        if method == "POST":
+            self.hooks.received(self, _REQUEST_BYTES)
 
     # The body
 
@@ -142,26 +155,24 @@ class Receiver(Handler):
         if self._finished or self.hook is None:
             return
         self.body += chunk
-        self.hooks.received_bytes += len(chunk)
         limit = self.hooks.body_bytes(self.hook)
         if len(self.body) > limit:
-            self._interrupt(_too_large(limit))
-        elif self.hooks.exhausted:
-            self._interrupt(Unavailable("too many requests at the same time; retry later"))
+            self.interrupt(_too_large(limit))
+        else:
+            self.hooks.received(self, len(chunk))
 
-    def _interrupt(self, refused: RequestError) -> None:
+    def interrupt(self, refused: RequestError) -> None:
+        """Answers before the end of the body."""
+        self.body.clear()
         self.set_header("Connection", "close")
         self._refuse(refused)
 
     def on_finish(self) -> None:
-        self._release()
+        self.hooks.completed(self)
 
     def on_connection_close(self) -> None:
-        self._release()
-
-    def _release(self) -> None:
-        self.hooks.received_bytes -= len(self.body)
-        self.body = bytearray()
+        self.hooks.completed(self)
+        super().on_connection_close()
 
     # Methods
 
@@ -189,6 +200,9 @@ class Receiver(Handler):
 
     async def _answer(self, respond: Callable[[Hook], Awaitable[Answer]]) -> None:
         assert self.hook is not None
+        if self._finished:  # interrupted after the end of its body
+            return
+        self.hooks.completed(self)
         try:
             answer = await respond(self.hook)
         except RequestError as refused:

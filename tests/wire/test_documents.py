@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pushcompat.wire.documents import document, unwrapped
 from pushcompat.wire.templates import Missing, Template
@@ -41,3 +43,20 @@ def test_a_form_that_contains_one_payload_is_that_json() -> None:
     for body in (b"payload=1&b=2", b"a=1", b""):
         assert unwrapped(body, FORM) == (body, FORM)
     assert unwrapped(b"payload=1", "text/plain") == (b"payload=1", "text/plain")
+
+
+_BODIES = st.one_of(
+    st.binary(max_size=60),
+    st.lists(st.sampled_from([*list('{}[],:"\\"'), "payload=", "%7B", "a=1&", "1e999", "\\ud800", "null", "é"])).map(
+        lambda parts: "".join(parts).encode()
+    ),
+)
+
+
+@given(_BODIES, st.sampled_from([FORM, "application/json", "text/plain", ""]))
+def test_every_body_has_fields_or_is_refused(body: bytes, media_type: str) -> None:
+    try:
+        found = document(*unwrapped(body, media_type), {})
+        Template("{a}").render(found).encode()
+    except Missing:
+        pass
