@@ -162,3 +162,10 @@ def test_the_list_shows_hooks_without_their_secrets(command: Command, path: Path
 
 def test_the_list_needs_a_configuration(command: Command) -> None:
     assert "give --config, or set PUSHCOMPAT_CONFIG" in command("hooks", "list")[2]
+
+
+def test_a_server_does_not_start_with_a_table_that_is_wrong(command: Command, path: Path) -> None:
+    path.write_text('port = 0\n\n[[hook]]\nname = "gh"\nchannels = "a"\nverify = "github"\nsecrets = "short"\n')
+    code, _, err = command("--config", str(path))
+    assert (code, command.started) == (2, [])
+    assert f"{path} line 7: secrets: a secret must have 16 characters or more; create one: openssl rand -hex 32" in err

@@ -107,7 +107,7 @@ class Receiver(Handler):
         self.body = bytearray()
 
     @classmethod
-    def refusal(cls, request: HTTPServerRequest) -> int | None:
+    def body_refusal(cls, request: HTTPServerRequest) -> int | None:
         """Method and size are checked by ``prepare``, which knows the hook."""
         length = request.headers.get("Content-Length", "0")
         if not (length.isascii() and length.isdigit()):

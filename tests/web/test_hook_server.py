@@ -118,6 +118,12 @@ def test_hooks_are_below_the_prefix(server: Server, client: Client) -> None:
     assert deliver(client, b"{}", "/push/hooks/other") == 404
 
 
+@pytest.mark.options("--admin-listen", "127.0.0.1:0")
+def test_hooks_are_on_the_public_address_also_if_publishing_is_not(client: Client) -> None:
+    """They are called from elsewhere."""
+    assert deliver(client, b"{}") == 200
+
+
 def test_the_token_of_a_url_is_in_no_log_line_no_metric_and_no_answer(server: Server) -> None:
     path = f"/hooks/fetched/{TOKEN}"
     requests = [
