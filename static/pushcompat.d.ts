@@ -63,12 +63,14 @@ export interface Options<Data = any> {
   onState?: (change: StateChange) => void;
   /** Resume after this, or `"earliest"` for all retained messages. Default: from now. */
   cursor?: Cursor | "earliest";
-  /** Sent in the query. **Not checked yet** by the server. A string that is refused closes the subscription. */
+  /** Sent in the query. A string that is refused closes the subscription. */
   token?: string | TokenSource;
   /** Which to use, the best first. Default: `["websocket", "eventsource", "longpoll"]`. */
   transports?: readonly Transport[];
   /** Tabs with the same URL, token and transports share one connection, where the browser can. Default: true. */
   shareTabs?: boolean;
+  /** Cookies are sent to a server of another origin too. Default: false. */
+  withCredentials?: boolean;
   /** Delay (ms) before the next transport is started in parallel with one that has delivered nothing. Default: 2500. */
   stagger?: number;
   /** A connection that has delivered nothing after this time (ms) is closed. Default: 10000. */

@@ -226,7 +226,7 @@
     close: closeSocket,
 
     open: function (address) {
-      var self = this, source = this._socket = new this.Api(address());
+      var self = this, source = this._socket = new this.Api(address(), this._settings); // its withCredentials
       function listener(event) { receive(self, event.data); }
       source.addEventListener("message", listener, false);
       source.addEventListener("control", listener, false);
@@ -255,6 +255,7 @@
       this._polled = this._address();
       this._held = waitS && this._env.now();
       request.open("GET", this._polled + "&wait=" + waitS, true);
+      request.withCredentials = this._settings.withCredentials;
       request.onreadystatechange = function () {
         if (request.readyState === 4 && request === self._request) self._answered(request);
       };
@@ -446,6 +447,7 @@
       this._timers.clear("stagger");
       if (round.waiting.length) this._timers.set("stagger", this._settings.stagger, this._next);
       round.racing.push(transport);
+      transport._settings = this._settings;
       transport.onmessage = this._receive.bind(this, transport);
       transport.onclose = this._lost.bind(this, transport);
       transport.limit = "open " + ++this._opened; // not its name: the current one may have that, too
@@ -675,13 +677,8 @@
 
     /** The token, or the application's verdict, is no longer valid. Without a new one the server decides again. */
     expired: function (message) {
-      if (!this.canRenew) {
-        CONTROLS.rotate.call(this, message);
-        return;
-      }
-      this._moveTo(message.cursor);
-      this._leave();
-      this.onevent({kind: "refused", reason: "the token has expired", refusal: "token"});
+      CONTROLS.rotate.call(this, message);
+      if (this.canRenew) this.onevent({kind: "refused", reason: message.control, refusal: "token"});
     },
 
     /** A planned reconnect. The state stays `open`, unless it takes long. */
@@ -877,7 +874,7 @@
 
   function Subscription(url, options) {
     var self = this, parts = /^([^?#]*\/)([^\/?#]+)(\?[^#]*)?(#|$)/.exec(absolute(url, options.env.location));
-    if (!parts) throw new Error("PushCompat: use a URL like /channels/chat, not " + url);
+    if (!parts) throw new Error("PushCompat: use /channels/NAME, not " + url);
     this.state = "connecting";
     this.transport = null;
     this.cursor = options.cursor || ""; // to resume from

@@ -14,6 +14,7 @@ const subscription: Subscription = subscribe<Order>("/channels/orders", {
   token: async () => "t1",
   transports: ["websocket", "longpoll"],
   shareTabs: false,
+  withCredentials: true,
   upgradeAfter: [1000],
   env: { WebSocket: null, now: () => 0 },
 });

@@ -31,7 +31,7 @@ for (const [url, address] of [
 }
 
 scenario("a URL without a channel is the page's mistake, said at once", async (world) => {
-  assert.throws(() => world.openAlone({}, "/"), /use a URL like \/channels\/chat, not \//);
+  assert.throws(() => world.openAlone({}, "/"), /use \/channels\/NAME, not \//);
 });
 
 // What a page sees of it
@@ -223,6 +223,15 @@ for (const [what, make] of Object.entries(TOKENS)) {
     await world.pass(0);
     assert.equal(world.last("websocket").query.token, "t&1");
     assert.equal(world.connections.length, 1);
+  });
+}
+
+for (const transport of ["eventsource", "longpoll"]) {
+  scenario(`${transport}: cookies are sent to another origin where the page says so`, async (world) => {
+    for (const withCredentials of [true, false]) {
+      world.openAlone({transports: [transport], withCredentials});
+      assert.equal(world.last(transport).withCredentials, withCredentials);
+    }
   });
 }
 

@@ -231,7 +231,7 @@ function transportsOf(tab) {
     };
   }
 
-  function EventSource(url) {
+  function EventSource(url, options) {
     const listeners = {}, connection = world.connect(tab, "eventsource", url, {
       hear: (message) => listeners[message.control ? "control" : "message"]({data: text(message)}),
       end: () => {
@@ -239,6 +239,7 @@ function transportsOf(tab) {
         assert(this.isClosed, "the browser's own reconnection was left on");
       }
     });
+    connection.withCredentials = options.withCredentials === true;
     this.addEventListener = (type, listener) => { listeners[type] = listener; };
     this.close = () => {
       this.isClosed = true;
@@ -255,6 +256,7 @@ function transportsOf(tab) {
     this.open = (method, url) => Object.assign(this, {url, method, readyState: 1});
     this.send = () => {
       this.connection = world.connect(tab, "longpoll", this.url, {end: (status = 0, ...rest) => done(status, ...rest)});
+      this.connection.withCredentials = this.withCredentials === true;
     };
     this.abort = () => {
       if (!this.connection.isOpen) return;
