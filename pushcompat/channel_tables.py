@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Any
 
+from .access.named_key import ROOT, checked_name
 from .access.patterns import Pattern
 from .access.rules import ANY_KEY, ANYONE, NO_ONE, Rule, Rules, Subscribe
 from .config_file import Table
 from .errors import ConfigError
 from .units import BYTES, COUNT, RATE, SECONDS, Unit
-from .wire.names import NAME
 
 PUBLISH = {"keys": ANY_KEY, "open": ANYONE, "nobody": NO_ONE}
 _SUBSCRIBE = ", ".join(f'"{who.value}"' for who in Subscribe)
@@ -99,12 +99,20 @@ def _pattern(table: Table, value: Any) -> Pattern:
 def _publish(table: Table, key: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str) and value in PUBLISH:
         return PUBLISH[value]
-    if isinstance(value, list) and all(isinstance(name, str) and NAME.fullmatch(name) for name in value):
-        reserved = [name for name in value if name in PUBLISH]
-        if not reserved:
-            return tuple(value)
-        raise table.error(f'publish = ["{reserved[0]}"] would be a key of that name; write "{reserved[0]}"', key)
-    raise table.error('publish must be "keys", "open", "nobody", or a list of names of keys like ["shop"]', key)
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise table.error('publish must be "keys", "open", "nobody", or a list of names of keys like ["shop"]', key)
+    for name in value:
+        if name in PUBLISH:
+            raise table.error(f'publish = ["{name}"] would be a key of that name; write "{name}"', key)
+        if name == ROOT:
+            raise table.error(
+                'the root key may publish everywhere, and is not in this list; write "nobody" for it', key
+            )
+        try:
+            checked_name(name)
+        except ValueError as error:
+            raise table.error(f"publish: {error}", key) from None
+    return tuple(value)
 
 
 def _subscribe(table: Table, key: str, value: Any) -> Subscribe:

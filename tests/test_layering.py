@@ -19,7 +19,7 @@ USED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "access": {"errors", "message", "wire"},
     "build": {""},
-    "channel_tables": {"access", "config_file", "errors", "units", "wire"},
+    "channel_tables": {"access", "config_file", "errors", "units"},
     "cli": {
         "access",
         "build",

@@ -99,15 +99,27 @@ def _keys(config: Config) -> Iterator[Finding]:
             f"the publish key has {len(config.publish_key)} characters, and may be guessed; replace it by one of at"
             f" least {KEY_CHARACTERS}: openssl rand -hex 32"
         )
-    known = {key.name for key in config.keys} | {*ANY_KEY, *ANYONE}
     for rule in _rules(config):
         for name in rule.publish:
-            if name not in known:
-                yield Finding(
-                    f"{_where(rule)} is for key {name}, which is not in the configuration; nothing is wrong if it was"
-                    " added with pushcompat keys add",
-                    dangerous=False,
-                )
+            yield from _named(config, rule, name)
+
+
+def _named(config: Config, rule: Rule, name: str) -> Iterator[Finding]:
+    """A rule's key that may not be able to publish there."""
+    if rule.publish in (ANY_KEY, ANYONE):
+        return
+    key = next((key for key in config.keys if key.name == name), None)
+    if key is None:
+        yield Finding(
+            f"{_where(rule)} is for key {name}, which is not in the configuration; nothing is wrong if it was added"
+            " with pushcompat keys add",
+            dangerous=False,
+        )
+    elif not any(shared_name(pattern, rule.pattern) for pattern in key.channels):
+        yield Finding(
+            f"{_where(rule)} is for key {name}, whose own channels are others; add {rule.pattern.text} to them",
+            dangerous=False,
+        )
 
 
 def _tokens(config: Config, keys: TokenKeys | None) -> Iterator[Finding]:

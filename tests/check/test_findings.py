@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pushcompat.access.named_key import NamedKey
 from pushcompat.access.patterns import Pattern
 from pushcompat.access.rules import ANYONE, Rule, Subscribe
 from pushcompat.access.token_keys import TokenKeys, load_token_keys
@@ -96,6 +97,13 @@ def test_a_key_that_is_not_in_the_configuration_is_a_note() -> None:
     assert not warnings(checked)
     (text,) = notes(checked)
     assert text.startswith("a (line 5) is for key shop, which is not in the configuration")
+
+
+def test_a_key_that_is_limited_to_other_channels_than_its_rule_is_a_note() -> None:
+    shop = NamedKey("shop", [Pattern("orders.*")], b"x" * 32)
+    (text,) = notes(config(rule("stock.*", 5, publish=("shop",)), keys=(shop,)))
+    assert text == "stock.* (line 5) is for key shop, whose own channels are others; add stock.* to them"
+    assert not notes(config(rule("*.7", 5, publish=("shop",)), keys=(shop,)))
 
 
 def test_token_keys_that_no_channel_needs_are_a_warning() -> None:
