@@ -17,11 +17,11 @@ from dataclasses import replace
 from tornado.routing import URLSpec
 
 from . import __version__, exposure, listening, logs, place, systemd, worker
+from .access.claims import Verifier
 from .access.policy import Policy
 from .access.proxies import Proxies
 from .access.replays import REPLAY_S
 from .access.rules import HistoryRules
-from .access.subscribers import Verifier
 from .access.token_settings import TokenSettings
 from .config import Config
 from .descriptors import connections_within, raise_limit

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import jwt
 import pytest
 
 from .harness import KEY, Client, Server, running
 
 PAGE, OTHER = "https://page.example", "https://other.example"
+EVERYTHING_IS_OPEN = '[[channel]]\npattern = "*"\nsubscribe = "open"\n'
 DONE = r" INFO reload detail="
 
 
@@ -135,6 +139,39 @@ def test_the_publish_key_is_replaced_also_for_a_publisher_that_stays_connected(t
         with server.connect() as client:
             client.publish("chat", b"x", Authorization="Bearer another-key")
             assert client.response()[0] == 200
+
+
+def test_streams_follow_the_rules_and_the_keys_of_their_tokens(tmp_path: Path) -> None:
+    """Those that would be admitted again continue, the others are told ``expired``; nothing else ends."""
+    file, secrets = tmp_path / "push.toml", tmp_path / "secrets"
+    file.write_text('[[channel]]\npattern = "orders.*"\nsubscribe = "token"\n' + EVERYTHING_IS_OPEN)
+    old, new = "an old secret of at least thirty-two bytes", "a new secret of at least thirty-two bytes"
+    secrets.write_text(f"{old}\n{new}\n")
+    options = ("--config", str(file), "--token-key-file", str(secrets))
+    for server in running(tmp_path / "state", *options):
+        with ExitStack() as stack:
+            streams = {}
+            for name, channel, secret in [("old", "orders.1", old), ("new", "orders.1", new), ("open", "news", "")]:
+                streams[name] = stack.enter_context(server.connect())
+                signed = jwt.encode({"exp": time.time() + 60, "channels": ["orders.*"]}, secret) if secret else ""
+                query = f"?token={signed}" if signed else ""
+                streams[name].request("GET", f"/channels/{channel}{query}", Accept="text/event-stream")
+                assert streams[name].head()[0] == 200
+                streams[name].event()
+            reloading = Reloading(server, file)
+            secrets.write_text(f"{new}\n")
+            reloading.reload()
+            assert b'"control":"expired"' in streams.pop("old").to_end()
+            server.publish("orders.1,news", "one")
+            for stream in streams.values():
+                while stream.event().get("data") != "one":
+                    pass
+            file.write_text('[[channel]]\npattern = "orders.*"\nsubscribe = "nobody"\n' + EVERYTHING_IS_OPEN)
+            reloading.reload()
+            assert b'"control":"expired"' in streams.pop("new").to_end()
+            server.publish("news", "two")
+            while streams["open"].event().get("data") != "two":
+                pass
 
 
 def test_many_signals_at_once_end_with_the_last_configuration(reloading: Reloading) -> None:

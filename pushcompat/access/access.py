@@ -16,7 +16,7 @@ from ..wire.request import Fields, Request
 from .grant import Grant
 from .log import AccessLog
 from .named_key import ROOT
-from .origins import Origins
+from .origins import Origins, may_read_credentialed
 from .policy import Policy
 from .publishers import KIND as KEY_KIND
 from .publishers import Publishers
@@ -56,15 +56,16 @@ class Access:
         self._origins = Origins(policy.origins, policy.loopback, policy.proxies)
         self.rules = policy.rules
         self.message_rules = policy.rules if policy.rules.change_messages else None  # None: nothing to do for each
-        self.subscribers.configure(policy.rules, policy.tokens, policy.token_cookie)
+        self.subscribers.configure(policy.rules, policy.tokens, policy.token_cookie, self._origins.credentialed)
 
     def renew(self, grant: Grant, names: Sequence[str]) -> bool:
         """Whether the policy, as it is now, still allows the subscription to these channels. Updates the grant."""
         if grant.page:
-            if not self._origins.names(grant.page):
+            cors = self._origins.cors_of(grant.page)
+            if not self._origins.names(grant.page) or may_read_credentialed(grant.cors) > may_read_credentialed(cors):
                 return False
-            grant.cors = self._origins.cors_of(grant.page)
-        return True
+            grant.cors = cors
+        return self.subscribers.renew(grant, names)
 
     @property
     def cross_origin(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .claims import Claims
 from .quotas import Quota
 from .scope import Scope
 
@@ -22,13 +23,17 @@ class Grant:
     ``quota``: how much it may publish; None: it is not limited.
 
     ``sub`` and ``jti`` are the subscriber's name and the id of its token; empty if it has none. ``issued_at``: Unix
-    seconds at which its token was issued, or the application allowed it; None: unknown.
+    seconds at which its token was issued, or the application allowed it; None: unknown. ``claims`` are those of its
+    token, ``allowed`` the channels that the application has allowed.
 
     A grant may be cached for the next request with the same bytes, if ``until`` is checked each time: it ends with the
     key or token that it depends on (revoked, or expired).
     """
 
-    __slots__ = ("cors", "issued_at", "jti", "page", "publisher", "quota", "scope", "signed", "sub", "until")
+    __slots__ = (
+        "allowed", "claims", "cors", "issued_at", "jti", "page", "publisher", "quota", "scope", "signed", "sub",
+        "until",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -43,6 +48,8 @@ class Grant:
         scope: Scope | None = None,
         signed: bool = False,
         quota: Quota | None = None,
+        claims: Claims | None = None,
+        allowed: tuple[str, ...] = (),
     ) -> None:
         self.publisher = publisher
         self.cors = cors
@@ -54,6 +61,8 @@ class Grant:
         self.scope = scope
         self.signed = signed
         self.quota = quota
+        self.claims = claims
+        self.allowed = allowed
 
     def check_publish(self, channels: Iterable[str]) -> None:
         """Raises Forbidden or Unauthorized if one of the channels is not in its scope."""

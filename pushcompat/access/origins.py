@@ -19,6 +19,8 @@ _EXPOSED = b"Access-Control-Expose-Headers: Retry-After\r\n"
 _CREDENTIALS = b"Access-Control-Allow-Credentials: true\r\n"  # htmx 2 always sends requests with credentials
 _ANY = b"Access-Control-Allow-Origin: *\r\n" + _EXPOSED
 _OTHERS = b"Vary: Origin\r\n"
+_OPAQUE = "null"
+_UNNAMED = ("*", _OPAQUE)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _LOOPBACK = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 
@@ -31,6 +33,7 @@ class Origins:
     def __init__(self, allowed: Sequence[str], loopback: bool, proxies: Proxies | None = None) -> None:
         self._allowed = frozenset(allowed)
         self._any = "*" in allowed
+        self._lists = bool(self._allowed - {"*"})  # so the response depends on the origin
         self._loopback = loopback
         self._proxies = proxies or Proxies()
 
@@ -51,7 +54,7 @@ class Origins:
             return ""
         if self.names(origin):
             return origin
-        is_own = request.header(b"sec-fetch-site") == "same-origin" or is_same_origin(origin, self._reported(request))
+        is_own = self._is_own(request, origin)
         if is_own and request.proxied:
             return ""
         advice = f"start the server with --cors-origin {origin[:100]}"
@@ -59,30 +62,54 @@ class Origins:
             advice += ", or name the proxy that has changed Host with --trusted-proxies"
         raise Forbidden(f"origin {shown(origin)} is not allowed; {advice}")
 
+    def credentialed(self, request: Request) -> bool:
+        """Whether what a browser adds to a request by itself counts, such as cookies: not if a page has sent it that is
+        admitted because all are. CORS says so to browsers; to a WebSocket CORS does not apply.
+        """
+        if b"origin" not in request.fields.headers:
+            return True
+        origin = request.header(b"origin")
+        if not origin or is_same_origin(origin, request.header(b"host")) or self._is_listed(origin):
+            return True
+        return request.proxied and self._is_own(request, origin)
+
     def cors(self, request: Request) -> bytes:
         """The header lines that allow the page to read the response."""
-        if self._any:
-            return _ANY if b"origin" in request.fields.headers else b""
+        if b"origin" not in request.fields.headers:
+            return _OTHERS if self._lists else b""
         return self.cors_of(request.header(b"origin")) if self.open else b""
 
     def cors_of(self, origin: str) -> bytes:
         """The same, for a page of this origin."""
-        if self._any:
-            return _ANY
         if self._is_listed(origin):
             line = b"Access-Control-Allow-Origin: %b\r\n" % origin.encode("latin-1")
             return line + _CREDENTIALS + _EXPOSED + _OTHERS
-        return _OTHERS if self._allowed else b""
+        if self._any:
+            return _ANY + _OTHERS if self._lists else _ANY
+        if origin == _OPAQUE and origin in self._allowed:
+            return b"Access-Control-Allow-Origin: null\r\n" + _EXPOSED + _OTHERS
+        return _OTHERS if self._lists else b""
 
-    def _reported(self, request: Request) -> str:
-        return self._proxies.client(request.reports).host
+    def _is_own(self, request: Request, origin: str) -> bool:
+        """Whether the page is of this server, as the browser and the proxy say."""
+        if request.header(b"sec-fetch-site") == "same-origin":
+            return True
+        return is_same_origin(origin, self._proxies.client(request.reports).host)
 
     def names(self, origin: str) -> bool:
         """Whether pages of this origin may use the server, wherever it is."""
-        return self._any or self._is_listed(origin)
+        return self._any or origin in self._allowed or self._is_listed(origin)
 
     def _is_listed(self, origin: str) -> bool:
-        return origin in self._allowed or (self._loopback and _LOOPBACK.fullmatch(origin) is not None)
+        """Whether this very origin is allowed. ``null`` is none: any page can have it, in a frame with ``sandbox``."""
+        return (origin in self._allowed and origin not in _UNNAMED) or (
+            self._loopback and _LOOPBACK.fullmatch(origin) is not None
+        )
+
+
+def may_read_credentialed(cors: bytes) -> bool:
+    """Whether these header lines allow a page to read what was answered to its cookies."""
+    return _CREDENTIALS in cors
 
 
 def preflight(request: Request) -> list[tuple[str, str]]:

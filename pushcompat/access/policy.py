@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .claims import Verifier
 from .named_key import NamedKey
 from .proxies import Proxies
 from .rules import Rules
-from .subscribers import Verifier
 
 
 @dataclass(frozen=True, slots=True)

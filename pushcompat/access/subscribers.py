@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from typing import Protocol
 
 from ..errors import BadRequest, Forbidden, Unauthorized, Unavailable
 from ..wire.request import Request
+from .claims import Claims, Verifier
 from .credentials import bearer, cookie
 from .grant import FOREVER, Grant
 from .patterns import Pattern
@@ -39,30 +39,6 @@ _FORWARDED = (  # with a question: what sessions depend on
 )
 
 
-class Claims(Protocol):
-    """Of a verified token; ``access.tokens`` has the meaning of each."""
-
-    @property
-    def sub(self) -> str: ...
-
-    @property
-    def jti(self) -> str: ...
-
-    @property
-    def channels(self) -> tuple[Pattern, ...] | None: ...
-
-    @property
-    def until(self) -> float: ...
-
-    @property
-    def issued_at(self) -> float | None: ...
-
-
-class Verifier(Protocol):
-    def verify(self, token: bytes, now: float) -> Claims:
-        """``now``: Unix seconds. Raises Unauthorized."""
-
-
 class _Known:
     """A verified token. ``until``: the tick from which it is no longer valid."""
 
@@ -71,6 +47,10 @@ class _Known:
     def __init__(self, claims: Claims, until: int) -> None:
         self.claims = claims
         self.until = until
+
+
+def _any_request(request: Request) -> bool:
+    return True
 
 
 class Subscribers:
@@ -92,14 +72,22 @@ class Subscribers:
             self._revocations.on_revoked(lambda revocation: questions.forget(revocation.target.sub))
         self.configure(Rules())
 
-    def configure(self, rules: Rules, tokens: Verifier | None = None, token_cookie: str = "") -> None:
+    def configure(
+        self,
+        rules: Rules,
+        tokens: Verifier | None = None,
+        token_cookie: str = "",
+        credentialed: Callable[[Request], bool] = _any_request,
+    ) -> None:
         """Decides by these from now on. ``tokens``: None: tokens are not looked at. ``token_cookie``: the name of the
-        cookie that may hold one.
+        cookie that may hold one. ``credentialed``: whether what a browser adds to the request by itself counts.
         """
+        self._credentialed = credentialed
         self._rules = rules
         self._tokens = tokens
         self._cookie = token_cookie.encode()
-        self._known.clear()
+        trusted = [] if tokens is None else [(key, it) for key, it in self._known.items() if tokens.trusts(it.claims)]
+        self._known = OrderedDict(trusted)
         everyone = all(rule.subscribe is _OPEN for rule in (*rules.rules, rules.default))
         self.open = everyone and tokens is None  # anyone may subscribe to anything: nothing needs to be decided
 
@@ -124,7 +112,7 @@ class Subscribers:
             if verdict is None:
                 return None
             _check_verdict(verdict, question.channels, known)
-        grant = _grant(known, verdict, cors, page)
+        grant = _grant(known, verdict, () if question is None else question.channels, cors, page)
         self._revocations.check(grant.sub, grant.jti, grant.issued_at, names)
         return grant
 
@@ -155,6 +143,13 @@ class Subscribers:
             raise Unavailable("the server asks no application: --authorize-url takes effect when it is restarted")
         return self._questions
 
+    def renew(self, grant: Grant, names: Sequence[str]) -> bool:
+        """Whether the grant would be given again, as the rules and keys are now."""
+        claims = grant.claims
+        if claims is not None and (self._tokens is None or not self._tokens.trusts(claims)):
+            return False
+        return all(_allows(self._rules.of(name), name, grant) for name in names)
+
     # Rules
 
     def _rules_of(self, names: Sequence[str]) -> list[Rule]:
@@ -178,7 +173,7 @@ class Subscribers:
         if sent and parameter and sent != parameter:
             raise BadRequest("the request has two tokens; send it in Authorization or as the parameter, not both")
         token = sent or parameter
-        if not token and needed and self._cookie:
+        if not token and needed and self._cookie and self._credentialed(request):
             return cookie(request, self._cookie)
         return token
 
@@ -196,6 +191,8 @@ class Subscribers:
         if not asked:
             return None
         headers = request.fields.headers
+        if not self._credentialed(request):
+            headers = _explicit(headers)
         fields = [(title, headers[name].decode("latin-1")) for name, title in _FORWARDED if name in headers]
         token = request.params.get("token", "")
         if token and b"authorization" not in headers:  # a page cannot set header fields of a WebSocket
@@ -203,6 +200,23 @@ class Subscribers:
                 raise Unauthorized("the token has characters that no token has")
             fields.append(("Authorization", f"Bearer {token}"))
         return Question(asked, tuple(fields))
+
+
+def _explicit(headers: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """The fields without those that a browser adds by itself: cookies, and the password of HTTP authentication."""
+    explicit = {name: value for name, value in headers.items() if name != b"cookie"}
+    if not explicit.get(b"authorization", b"").lower().startswith(b"bearer "):
+        explicit.pop(b"authorization", None)
+    return explicit
+
+
+def _allows(rule: Rule, name: str, grant: Grant) -> bool:
+    """Whether what the grant rests on allows the channel under this rule."""
+    if rule.subscribe is _TOKEN:
+        return grant.claims is not None and _covers(grant.claims, rule.pattern, name)
+    if rule.subscribe is _ASK:
+        return name in grant.allowed
+    return rule.subscribe is _OPEN
 
 
 def _covers(claims: Claims, pattern: Pattern, name: str) -> bool:
@@ -229,14 +243,17 @@ def _check_verdict(verdict: Verdict, asked: Sequence[str], known: _Known | None)
         raise Forbidden("the token is for another subscriber than the application names")
 
 
-def _grant(known: _Known | None, verdict: Verdict | None, cors: bytes, page: str) -> Grant:
+def _grant(known: _Known | None, verdict: Verdict | None, allowed: tuple[str, ...], cors: bytes, page: str) -> Grant:
     """Valid while both are. ``issued_at`` is the earlier one: who is revoked between them is revoked."""
     if known is None:
         if verdict is None:
             return Grant(cors=cors, page=page)
-        return Grant("", cors, verdict.until, page=page, sub=verdict.sub, issued_at=verdict.issued_at)
+        return Grant("", cors, verdict.until, page=page, sub=verdict.sub, issued_at=verdict.issued_at, allowed=allowed)
     claims, until, sub, issued_at = known.claims, known.until, known.claims.sub, known.claims.issued_at
     if verdict is not None:
         until, sub = min(until, verdict.until), sub or verdict.sub
         issued_at = None if issued_at is None else min(issued_at, verdict.issued_at)
-    return Grant("", cors, min(until, FOREVER), page=page, sub=sub, jti=claims.jti, issued_at=issued_at)
+    return Grant(
+        "", cors, min(until, FOREVER), page=page, sub=sub, jti=claims.jti, issued_at=issued_at, claims=claims,
+        allowed=allowed,
+    )  # fmt: skip

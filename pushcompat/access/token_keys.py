@@ -10,6 +10,7 @@ import copy
 import json
 import re
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +23,17 @@ _LEAST_SECRET_BYTES = 32  # RFC 7518 §3.2: as long as the hash
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _SAME = {"Ed25519": "EdDSA"}  # RFC 9864's name of RFC 8037's algorithm
+_NAMES = frozenset(("kid", "use", "key_ops", "alg"))  # members of a JSON Web Key that are not the key
 _PRIVATE = frozenset(("d", "p", "q"))
 
 
 class TokenKey(NamedTuple):
+    """``digest`` identifies the key, whatever its kid."""
+
     algorithm: str
     kid: str | None
     jwk: jwt.PyJWK
+    digest: bytes
 
 
 class TokenKeys:
@@ -49,6 +54,10 @@ class TokenKeys:
     def shared(self) -> bool:
         """Some are public keys: who has the private ones may issue tokens for other applications too."""
         return any(not key.algorithm.startswith("HS") for key in self._keys)
+
+    @property
+    def digests(self) -> set[bytes]:
+        return {key.digest for key in self._keys}
 
     @property
     def only(self) -> TokenKey | None:
@@ -90,7 +99,7 @@ def _names(key: TokenKey) -> Sequence[TokenKey]:
         return (key,)
     renamed = copy.copy(key.jwk)
     renamed.algorithm_name = "Ed25519"
-    return key, TokenKey("Ed25519", key.kid, renamed)
+    return key, key._replace(algorithm="Ed25519", jwk=renamed)
 
 
 def _keys_in(text: str, where: str) -> tuple[list[TokenKey], list[str]]:
@@ -206,7 +215,8 @@ def _key(jwk: dict[str, Any], algorithm: str | None, where: str) -> TokenKey:
     weak = key.Algorithm.check_key_length(key.key)
     if weak:
         raise ConfigError(f"{where}: the key is too short: {weak}")
-    return TokenKey(key.algorithm_name, kid, key)
+    material = sorted((name, str(value)) for name, value in jwk.items() if name not in _NAMES)
+    return TokenKey(key.algorithm_name, kid, key, sha256(repr((key.algorithm_name, material)).encode()).digest())
 
 
 def _without_key(error: Exception) -> str:

@@ -14,6 +14,7 @@ import jwt
 from jwt.exceptions import InvalidJTIError, InvalidSubjectError
 
 from ..errors import Unauthorized
+from . import claims as access
 from .patterns import Pattern
 from .token_keys import MOST_TRIED, TokenKey, TokenKeys
 from .token_settings import DEFAULTS, TokenSettings
@@ -40,7 +41,8 @@ _MESSAGES: dict[type[Exception], str] = {
 
 class Claims(NamedTuple):
     """The verified contents of a token. ``channels``: None if the token has no such claim. ``until``: Unix seconds at
-    which it is no longer accepted, the leeway included. ``issued_at``: Unix seconds, None without ``iat``.
+    which it is no longer accepted, the leeway included. ``issued_at``: Unix seconds, None without ``iat``. ``key``:
+    what it was verified with.
     """
 
     sub: str
@@ -48,6 +50,7 @@ class Claims(NamedTuple):
     channels: tuple[Pattern, ...] | None
     until: float
     issued_at: float | None
+    key: bytes
 
 
 class Verifier:
@@ -65,12 +68,14 @@ class Verifier:
         self._keys = keys
         self._audience = list(settings.audience) or None
         self._issuer = settings.issuer
+        self._required = repr((settings.audience, settings.issuer)).encode()
+        self._trusted = {digest + self._required for digest in keys.digests}
         self._leeway_s = settings.leeway_s
         self._max_age_s = settings.max_age_s
 
     def verify(self, token: bytes, now: float) -> Claims:
         """``now``: Unix seconds. Raises Unauthorized."""
-        claims = self._verified(token)
+        claims, key = self._verified(token)
         until = self._until(claims["exp"], now)
         return Claims(
             _name("sub", claims),
@@ -78,14 +83,21 @@ class Verifier:
             _channels(claims["channels"]) if "channels" in claims else None,
             until,
             _issued_at(claims["iat"]) if "iat" in claims else None,
+            key.digest + self._required,
         )
 
-    def _verified(self, token: bytes) -> dict[str, Any]:
-        """The claims, by the first key that fits. Raises Unauthorized."""
+    def trusts(self, claims: access.Claims) -> bool:
+        """Whether claims that were verified before would be verified again: the key is still there, and as much is
+        required.
+        """
+        return claims.key in self._trusted
+
+    def _verified(self, token: bytes) -> tuple[dict[str, Any], TokenKey]:
+        """The claims, and the first key that fits. Raises Unauthorized."""
         refused = Unauthorized(_WRONG)
         for key in self._candidates(token):
             try:
-                return self._decode(token, key)
+                return self._decode(token, key), key
             except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError) as error:
                 refused = Unauthorized(_MESSAGES[type(error)])
             except jwt.PyJWTError as error:

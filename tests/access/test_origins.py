@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pushcompat.access.origins import Origins
+from pushcompat.access.origins import Origins, may_read_credentialed
 from pushcompat.errors import Forbidden
 from pushcompat.wire.request import Request, parse_head
 
@@ -165,3 +165,35 @@ def test_pages_of_other_machines_may_not(origin: str) -> None:
     with pytest.raises(Forbidden):
         Origins((), loopback=True).check(request(f"Origin: {origin}"))
     assert Origins((), loopback=True).cors(request(f"Origin: {origin}")) == b""
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed", "credentialed", "lines"),
+    [
+        (PAGE, ("*", PAGE), True, b"https://page.example\r\n" + CREDENTIALS + EXPOSED + b"Vary: Origin\r\n"),
+        ("https://other.example", ("*", PAGE), False, b"*\r\n" + EXPOSED + b"Vary: Origin\r\n"),
+        (PAGE, ("*",), False, b"*\r\n" + EXPOSED),
+        ("null", ("*",), False, b"*\r\n" + EXPOSED),
+        ("null", ("null",), False, b"null\r\n" + EXPOSED + b"Vary: Origin\r\n"),
+        (PAGE, (PAGE,), True, b"https://page.example\r\n" + CREDENTIALS + EXPOSED + b"Vary: Origin\r\n"),
+    ],
+)
+def test_credentials_count_only_of_pages_whose_very_origin_is_allowed(
+    origin: str, allowed: tuple[str, ...], credentialed: bool, lines: bytes
+) -> None:
+    """Any page can have the origin ``null``, in a frame with ``sandbox``."""
+    origins, asked = Origins(allowed, loopback=False), request(f"Origin: {origin}")
+    assert is_admitted(origins, asked)
+    assert origins.credentialed(asked) is credentialed
+    assert origins.cors(asked) == b"Access-Control-Allow-Origin: " + lines
+    assert may_read_credentialed(lines) is credentialed
+
+
+def test_credentials_count_of_the_servers_own_pages_and_of_what_is_no_page() -> None:
+    origins = Origins(("*",), loopback=False)
+    assert origins.credentialed(request())
+    assert origins.credentialed(request("Origin: http://push.example"))
+    by_proxy = request("Origin: https://public.example", "Sec-Fetch-Site: same-origin")
+    by_proxy.proxied = True
+    assert origins.credentialed(by_proxy)
+    assert not origins.credentialed(request("Origin: https://public.example", "Sec-Fetch-Site: same-origin"))

@@ -27,6 +27,7 @@ class Claims(NamedTuple):
     channels: tuple[Pattern, ...] | None = None
     until: float = NOW + 60
     issued_at: float | None = NOW - 10
+    key: bytes = b"first"
 
 
 def allowing(*patterns: str, **more: object) -> Claims:
@@ -45,12 +46,17 @@ class Tokens:
             b"bob": Claims(sub="bob"),
         }
         self.verified: list[bytes] = []
+        self.keys = {b"first"}
 
     def verify(self, token: bytes, now: float) -> Claims:
         self.verified.append(token)
         if token not in self.valid:
             raise Unauthorized("wrong")
         return self.valid[token]
+
+    def trusts(self, claims: object) -> bool:
+        assert isinstance(claims, Claims)
+        return claims.key in self.keys
 
 
 class Application:
@@ -273,9 +279,10 @@ def test_the_number_of_known_tokens_is_bounded(desk: Desk, monkeypatch: pytest.M
     assert len(desk.tokens.verified) == 9
 
 
-def test_another_configuration_verifies_again(desk: Desk) -> None:
+def test_a_configuration_without_the_tokens_key_verifies_again(desk: Desk) -> None:
     desk.grant("orders.1", "orders")
-    desk.subscribers.configure(RULES, Tokens(), "")
+    desk.tokens.keys = set()
+    desk.subscribers.configure(RULES, desk.tokens, "")
     assert desk.admit("orders.1", "orders") is None
 
 
@@ -400,3 +407,90 @@ def test_the_application_is_asked_again_about_who_was_revoked_and_may_admit_it_a
     desk.ask("app.1", "", "Cookie: a")
     desk.application.answer(Answer(sub="ann"))
     assert desk.admit("app.1", "", "Cookie: a") is not None
+
+
+# Pages that are admitted only because all are
+
+
+def test_the_cookie_of_such_a_page_is_no_token_and_no_session(desk: Desk) -> None:
+    desk.subscribers.configure(RULES, desk.tokens, "session", lambda request: False)
+    with pytest.raises(Unauthorized, match="needs a token"):
+        desk.admit("orders.1", "", "Cookie: session=orders")
+    desk.ask("app.1", "", "Cookie: sid=1", "Authorization: Basic YTpi", "User-Agent: x")
+    assert desk.application.asked[0][0].fields == (("User-Agent", "x"),)
+
+
+def test_what_such_a_page_sends_itself_counts(desk: Desk) -> None:
+    desk.subscribers.configure(RULES, desk.tokens, "session", lambda request: False)
+    assert desk.grant("orders.1", "", "Authorization: Bearer orders").sub == "ann"
+    assert desk.grant("orders.1", "orders").sub == "ann"
+    desk.ask("app.1", "", "Authorization: Bearer t")
+    assert desk.application.asked[0][0].fields == (("Authorization", "Bearer t"),)
+
+
+# When the configuration has changed
+
+
+def changed(*rules: Rule, default: Subscribe = Subscribe.NOBODY) -> Rules:
+    return Rules(rules, Rule(Pattern("*"), subscribe=default))
+
+
+ORDERS = Rule(Pattern("orders.*"), subscribe=Subscribe.TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("rules", "renewed"),
+    [
+        (RULES, True),
+        (changed(ORDERS), True),
+        (changed(Rule(Pattern("orders.1"), subscribe=Subscribe.OPEN)), True),
+        (changed(Rule(Pattern("orders.2"), subscribe=Subscribe.NOBODY), ORDERS), True),
+        (changed(Rule(Pattern("orders.*"), subscribe=Subscribe.NOBODY)), False),
+        (changed(), False),
+        (changed(Rule(Pattern("orders.{sub}"), subscribe=Subscribe.TOKEN)), False),
+        (changed(Rule(Pattern("*"), subscribe=Subscribe.ASK)), False),
+    ],
+)
+def test_a_subscription_by_token_stays_if_its_token_would_be_admitted_again(
+    desk: Desk, rules: Rules, renewed: bool
+) -> None:
+    grant = desk.grant("orders.1", "orders")
+    desk.subscribers.configure(rules, desk.tokens)
+    assert desk.subscribers.renew(grant, ["orders.1"]) is renewed
+
+
+def test_a_subscription_ends_with_the_key_of_its_token_and_no_other_one(desk: Desk) -> None:
+    desk.tokens.valid[b"rotated"] = allowing("orders.*", key=b"second")
+    desk.tokens.keys = {b"first", b"second"}
+    old, new = desk.grant("orders.1", "orders"), desk.grant("orders.1", "rotated")
+    anonymous = desk.admit("public.a")
+    assert anonymous is not None
+    desk.tokens.keys = {b"second"}
+    desk.subscribers.configure(RULES, desk.tokens)
+    assert not desk.subscribers.renew(old, ["orders.1"])
+    assert desk.subscribers.renew(new, ["orders.1"])
+    assert desk.subscribers.renew(anonymous, ["public.a"])
+    assert desk.admit("orders.1", "orders") is None  # it must be verified again
+    assert desk.admit("orders.1", "rotated") is not None
+    desk.subscribers.configure(changed(default=Subscribe.OPEN))
+    assert not desk.subscribers.renew(new, ["orders.1"])
+
+
+def test_an_anonymous_subscription_ends_where_a_token_is_needed_now(desk: Desk) -> None:
+    grant = desk.admit("public.a")
+    assert grant is not None
+    desk.subscribers.configure(changed(Rule(Pattern("public.*"), subscribe=Subscribe.TOKEN)), desk.tokens)
+    assert not desk.subscribers.renew(grant, ["public.a"])
+
+
+def test_a_subscription_that_the_application_has_allowed_stays_for_the_channels_that_it_was_asked_about(
+    desk: Desk,
+) -> None:
+    desk.ask("app.1,public.a")
+    desk.application.answer(Answer())
+    grant = desk.admit("app.1,public.a")
+    assert grant is not None
+    assert desk.subscribers.renew(grant, ["app.1", "public.a"])
+    desk.subscribers.configure(changed(default=Subscribe.ASK), desk.tokens)
+    assert desk.subscribers.renew(grant, ["app.1"])
+    assert not desk.subscribers.renew(grant, ["app.1", "public.a"])

@@ -242,3 +242,23 @@ def test_a_token_with_padding_is_the_same_token(verifier: Verifier) -> None:
     assert len(base64.urlsafe_b64decode(signature + b"=" * (-len(signature) % 4))) == 32
     padded = text + b"=" * (-len(signature) % 4)
     assert verify(verifier, padded) == verify(verifier, text)
+
+
+# When the keys have changed
+
+
+def test_claims_are_trusted_by_the_keys_and_requirements_that_would_verify_them_again(tmp_path: Path) -> None:
+    both = Verifier(keys(tmp_path, f"{SECRET}\n{OTHER_SECRET}"))
+    old, new = (verify(both, token(secret, sub="u1")) for secret in (SECRET, OTHER_SECRET))
+    after = Verifier(keys(tmp_path, OTHER_SECRET))
+    assert [both.trusts(claims) for claims in (old, new)] == [True, True]
+    assert [after.trusts(claims) for claims in (old, new)] == [False, True]
+    for settings in (TokenSettings(audience=("chat",)), TokenSettings(issuer="app")):
+        assert not Verifier(keys(tmp_path, OTHER_SECRET), settings).trusts(new)
+
+
+def test_a_key_is_the_same_under_another_kid_and_in_another_file(tmp_path: Path) -> None:
+    before = Verifier(keys(tmp_path, public_pem("ES256")))
+    claims = verify(before, token(PRIVATE["ES256"], "ES256", sub="u1"))
+    assert Verifier(keys(tmp_path, [public_jwk("ES256", kid="new"), public_jwk("RS256")])).trusts(claims)
+    assert not Verifier(keys(tmp_path, public_jwk("RS256"))).trusts(claims)

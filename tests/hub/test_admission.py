@@ -46,6 +46,9 @@ class Tokens:
             raise Unauthorized("wrong")
         return Claims(channels=(Pattern("*"),), until=now + 1000)
 
+    def trusts(self, claims: object) -> bool:
+        return True
+
     def clock(self) -> float:
         return self.time_s
 
