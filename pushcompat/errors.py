@@ -51,8 +51,8 @@ class CloseCode(IntEnum):
     UNAVAILABLE = 4100, "the server cannot serve this now"
     TOO_MANY_REQUESTS = 4129, "a limit of this client's address is reached"
     BAD_REQUEST = 4400, "a malformed name or parameter, or too many channels"
-    UNAUTHORIZED = 4401, "token missing, wrong or expired (reserved)"
-    FORBIDDEN = 4403, "pages of this origin may not connect"
+    UNAUTHORIZED = 4401, "token missing, wrong, expired or revoked"
+    FORBIDDEN = 4403, "pages of this origin may not connect, or a channel is not allowed"
     NOT_FOUND = 4404, "no channel in the URL"
 
     meaning: str
