@@ -145,6 +145,20 @@ def test_changed_rules_apply_when_they_are_read_again(tmp_path: Path) -> None:
             assert [message.get("spread") for message in client.retained("a")][-1] == 0
 
 
+def test_wrong_rules_are_named_with_their_line_when_they_are_read_again_and_change_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "push.toml"
+    file.write_text('[[channel]]\npattern = "a"\nmessage-limit = 10\n')
+    for server in running(tmp_path / "state", "--config", str(file)):
+        file.write_text('[[channel]]\npattern = "a"\nmessage-limit = 20\n[[channel]]\npattern = "a"\n')
+        server.process.send_signal(signal.SIGHUP)
+        line = server.wait_for_log("ERROR reload")
+        assert f"{file} line 5: pattern 'a' is never used" in line
+        assert "the server continues unchanged" in line
+        with server.connect() as client:
+            assert outcome(client, "a", 11) == "the body exceeds the limit of 10 bytes; publish a reference instead"
+        server.log.clear()  # the error was expected
+
+
 # By the server itself
 
 
