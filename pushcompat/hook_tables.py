@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .access.hooks import Challenge, Hook
@@ -15,6 +16,7 @@ from .wire.names import NAME, label
 from .wire.templates import Template
 
 HOOK_NAME = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+_SECRETS, _SECRETS_FILE, _SECRETS_VARIABLE = _SOURCES = ("secrets", "secrets-file", "secrets-env")
 _SIGNAL, _BODY = "UPDATED", "body"
 _MOST_CHANNELS = 64
 _MOST_SECRETS = 4  # each costs a hash of the body
@@ -22,11 +24,11 @@ _MOST_SECRETS = 4  # each costs a hash of the body
 Reader = Callable[[Table, str, Any], Any]
 
 
-def hooks_from(tables: Iterable[Table]) -> tuple[Hook, ...]:
+def hooks_from(tables: Iterable[Table], environ: Mapping[str, str] = os.environ) -> tuple[Hook, ...]:
     """Raises ConfigError, with the line and what to write instead."""
     hooks: dict[str, Hook] = {}
     for table in tables:
-        hook = _hook(table)
+        hook = _hook(table, environ)
         if hook.name in hooks:
             raise table.error(
                 f"a hook {hook.name!r} is in line {hooks[hook.name].line} already; use another name", "name"
@@ -35,7 +37,7 @@ def hooks_from(tables: Iterable[Table]) -> tuple[Hook, ...]:
     return tuple(hooks.values())
 
 
-def _hook(table: Table) -> Hook:
+def _hook(table: Table, environ: Mapping[str, str]) -> Hook:
     table.check_keys(KEYS)
     for key, example in _NEEDED.items():
         if key not in table.values:
@@ -50,7 +52,7 @@ def _hook(table: Table) -> Hook:
         _name(table, table.values["name"]),
         _channels(table, table.values["channels"]),
         provider,
-        tuple([_key(table, provider.key, secret) for secret in _secrets(table)]),
+        tuple([_key(table, provider.key, secret) for secret in _secrets(table, environ)]),
         line=table.line,
         **values,
     )
@@ -89,42 +91,48 @@ def _channels(table: Table, value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _secrets(table: Table) -> Sequence[str]:
-    given = [key for key in _SECRETS if key in table.values]
-    if len(given) != 1:
-        raise table.error("a hook needs either secrets or secrets-file; pushcompat hooks add creates a whole table")
-    value = table.values[given[0]]
-    if given[0] == "secrets-file":
-        return _in_file(table, value)
-    secrets = value if isinstance(value, list) else [value]
+def _secrets(table: Table, environ: Mapping[str, str]) -> Sequence[str]:
+    source = _source(table)
+    value = table.values[source]
+    secrets = value if isinstance(value, list) and source == _SECRETS else [value]
     if not all(isinstance(secret, str) for secret in secrets):
-        raise table.error("secrets must be a list of texts", "secrets")
-    return _counted(table, secrets, "secrets")
+        raise table.error(f"{source} must be a text, and secrets may be a list of texts", source)
+    if source != _SECRETS:
+        secrets = [line.strip() for line in _lines(table, source, value, environ).split("\n") if line.strip()]
+    if not 0 < len(secrets) <= _MOST_SECRETS:
+        raise table.error(f"{source}: a hook has 1 to {_MOST_SECRETS} secrets, one in each line", source)
+    return secrets
 
 
-def _in_file(table: Table, value: Any) -> Sequence[str]:
-    """The lines of the file, relative to the configuration's."""
-    path = table.path.parent / str(value)
+def _source(table: Table) -> str:
+    given = [source for source in _SOURCES if source in table.values]
+    if len(given) != 1:
+        raise table.error(
+            "a hook needs either secrets, secrets-file or secrets-env; pushcompat hooks add creates a whole table"
+        )
+    return given[0]
+
+
+def _lines(table: Table, source: str, name: str, environ: Mapping[str, str]) -> str:
+    """Of the environment variable, or of the file, relative to the configuration's."""
+    if source == _SECRETS_VARIABLE:
+        if name in environ:
+            return environ[name]
+        raise table.error(f"the environment has no variable {name}", source)
+    path = table.path.parent / name
     try:
-        lines = path.read_text("utf-8").split("\n")
+        return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise table.error(f"cannot read secrets-file {path}: {reason}", "secrets-file") from None
-    return _counted(table, [line.strip() for line in lines if line.strip()], "secrets-file")
-
-
-def _counted(table: Table, secrets: Sequence[str], key: str) -> Sequence[str]:
-    if not 0 < len(secrets) <= _MOST_SECRETS:
-        raise table.error(f"{key}: a hook has 1 to {_MOST_SECRETS} secrets, one in each line of a file", key)
-    return secrets
+        raise table.error(f"cannot read {source} {path}: {reason}", source) from None
 
 
 def _key(table: Table, key: Callable[[str], bytes], secret: str) -> bytes:
     try:
         return key(secret)
     except ValueError as error:
-        where = "secrets" if "secrets" in table.values else "secrets-file"
-        raise table.error(f"{where}: {error}", where) from None
+        source = _source(table)
+        raise table.error(f"{source}: {error}", source) from None
 
 
 def _publish(table: Table, key: str, value: Any) -> bool:
@@ -176,7 +184,6 @@ def _verify_token(table: Table, key: str, value: Any) -> bytes:
 
 
 _NEEDED = {"name": '"orders"', "channels": '["orders"]', "verify": '"github"'}
-_SECRETS = ("secrets", "secrets-file")
 _READERS: dict[str, tuple[str, Reader]] = {
     "publish": ("publishes_body", _publish),
     "template": ("template", _template),
@@ -187,4 +194,4 @@ _READERS: dict[str, tuple[str, Reader]] = {
     "challenge": ("challenge", _challenge),
     "verify-token": ("verify_token", _verify_token),
 }
-KEYS = (*_NEEDED, *_SECRETS, *_READERS)
+KEYS = (*_NEEDED, *_SOURCES, *_READERS)

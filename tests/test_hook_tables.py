@@ -72,6 +72,16 @@ def test_secrets_can_be_lines_of_a_file_beside_the_configuration(tmp_path: Path)
     assert hook.secrets == (SECRET.encode(), b"another one, also long")
 
 
+def test_secrets_can_be_in_the_environment(tmp_path: Path) -> None:
+    text = "[[hook]]\n" + MINIMAL.replace(f'secrets = ["{SECRET}"]', 'secrets-env = "GH_SECRETS"')
+    path = tmp_path / "push.toml"
+    path.write_text(text)
+    (hook,) = hooks_from(read_config(path, ())[1], {"GH_SECRETS": f"{SECRET}\nanother one, also long"})
+    assert hook.secrets == (SECRET.encode(), b"another one, also long")
+    with pytest.raises(ConfigError, match="line 5: the environment has no variable GH_SECRETS"):
+        read(tmp_path, text)
+
+
 def test_secrets_are_not_shown_where_the_hook_is(tmp_path: Path) -> None:
     (hook,) = read(tmp_path, f"[[hook]]\n{MINIMAL}")
     assert "Secret" not in repr(hook)
@@ -90,14 +100,14 @@ def test_secrets_are_not_shown_where_the_hook_is(tmp_path: Path) -> None:
         ('["orders"]', '["orders.*"]', 3, "patterns cannot be used"),
         ('["orders"]', "[]", 3, "channels must be names of channels"),
         ('["orders"]', "7", 3, "channels must be names of channels"),
-        (f'secrets = ["{SECRET}"]\n', "", 1, "needs either secrets or secrets-file; pushcompat hooks add"),
+        (f'secrets = ["{SECRET}"]\n', "", 1, "needs either secrets, secrets-file or secrets-env; pushcompat hooks add"),
         (f'["{SECRET}"]', "[]", 5, "a hook has 1 to 4 secrets"),
         (f'["{SECRET}"]', str([SECRET] * 5), 5, "a hook has 1 to 4 secrets"),
         (f'["{SECRET}"]', '["short"]', 5, "must have 16 characters or more"),
-        (f'["{SECRET}"]', "[7]", 5, "secrets must be a list of texts"),
+        (f'["{SECRET}"]', "[7]", 5, "secrets must be a text"),
         ("secrets =", "secret =", 5, "unknown key 'secret' in [[hook]]; did you mean secrets?"),
         (f'secrets = ["{SECRET}"]', 'secrets-file = "gone"', 5, "cannot read secrets-file"),
-        ("\n", '\nsecrets-file = "x"\n', 1, "needs either secrets or secrets-file"),
+        ("\n", '\nsecrets-file = "x"\n', 1, "needs either secrets, secrets-file or secrets-env"),
         ("\n", '\npublish = "all"\n', 3, 'publish must be "UPDATED" or "body"'),
         ("\n", '\ntemplate = "{"\n', 3, "does not belong to a field"),
         ("\n", '\ntemplate = ""\n', 3, "template must be a text like"),

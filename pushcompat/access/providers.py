@@ -14,7 +14,6 @@ published twice.
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +22,13 @@ from hashlib import sha256
 
 from ..errors import Unauthorized
 from .replays import TOLERANCE_S
+from .webhook_secret import secret_bytes
 
 Headers = Mapping[str, str]  # by name, in any case
 
 _SECONDS = re.compile(r"[0-9]{1,12}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[!-,/-~-]{1,256}")  # without ".": it could take the beginning of the body for the time
-_STANDARD_BYTES = (24, 64)  # of a secret
 _SHORTEST = 16  # characters of a secret; senders make 32 or more, people may not
 _SHA256 = "sha256:"  # before the hash of a token
 _TOKEN_CHARACTERS = 22  # 128 bits in base64
@@ -65,13 +64,12 @@ class Verified:
 @dataclass(frozen=True, slots=True)
 class Provider:
     """``claim`` raises Unverified. ``key`` turns a secret into the HMAC's key, and raises ValueError with what to
-    change. ``ours``: the secret is made here, and entered at the sender; otherwise the sender makes it.
+    change.
     """
 
     name: str
     claim: Callable[[Headers, float], Claim]
     key: Callable[[str], bytes]
-    ours: bool = True
 
     def verify(self, headers: Headers, body: bytes, secrets: Sequence[bytes], now: float) -> Verified:
         """``secrets``: from ``key``; several while one is replaced by another. Raises Unverified."""
@@ -210,23 +208,8 @@ def _as_it_is(secret: str) -> bytes:
     return secret.encode()
 
 
-def standard_key(secret: str) -> bytes:
-    """``whsec_`` and 24 to 64 bytes in base64. Raises ValueError."""
-    prefix, _, text = secret.partition("_")
-    if prefix in ("whsk", "whpk"):
-        raise ValueError(f"{prefix}_ is an asymmetric key; use a symmetric secret, which begins with whsec_")
-    try:
-        key = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        key = b""
-    least, most = _STANDARD_BYTES
-    if prefix != "whsec" or not least <= len(key) <= most:
-        raise ValueError(f"a secret is whsec_ and {least} to {most} bytes in base64: whsec_$(openssl rand -base64 32)")
-    return key
-
-
 def _gitlab_key(secret: str) -> bytes:
-    return standard_key(secret) if secret.startswith("whsec_") else sha256(_as_it_is(secret)).digest()
+    return secret_bytes(secret) if secret.startswith("whsec_") else sha256(_as_it_is(secret)).digest()
 
 
 def _token_key(secret: str) -> bytes:
@@ -245,10 +228,10 @@ PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
     for provider in (
         Provider("github", _github, _as_it_is),
-        Provider("stripe", _stripe, _as_it_is, ours=False),
-        Provider("slack", _slack, _as_it_is, ours=False),
-        Provider("standard", _standard, standard_key, ours=False),
-        Provider("shopify", _shopify, _as_it_is, ours=False),
+        Provider("stripe", _stripe, _as_it_is),
+        Provider("slack", _slack, _as_it_is),
+        Provider("standard", _standard, secret_bytes),
+        Provider("shopify", _shopify, _as_it_is),
         Provider("gitlab", _gitlab, _gitlab_key),
         Provider("token", _token, _token_key),
     )
