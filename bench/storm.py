@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from encrypted import CERTIFICATE
-from servers import LOAD_CORE, ROOT, SERVER_CORE, free_port, on_core
+from servers import ROOT, SERVER_CORE, free_port, on_core
 
 MOST_MS = 10.0
 DEADLINE_S = 60
