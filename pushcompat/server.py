@@ -91,7 +91,7 @@ class Server:
         store = open_store(config.store, retention, config.state_dir)
         self._sockets, self._admin = self._bind()
         exposure.check(config, self._sockets, self._admin)
-        pages = _demo_pages(config, (self._admin or self._sockets)[0], lambda: self._config.publish_key)
+        pages = self._demo_pages((self._admin or self._sockets)[0])
         limits = replace(_within_descriptors(self._own_limits()), retention=retention)
         webhook, authorizer = _webhook(config, self._metrics), _authorizer(config, self._metrics)
         settings = Settings(limits, self._policy(config), config.prefix, self._certificate, authorizer)
@@ -178,6 +178,19 @@ class Server:
 
     def _figures(self) -> Figures:
         return figures(self._metrics, self._hub.gauges())
+
+    def _demo_pages(self, listener: socket.socket) -> list[URLSpec]:
+        config, certificate = self._config, self._certificate
+        if not config.demo:
+            return []
+        chat = demo.Chat(
+            demo.Comments(config.state_dir / "demo.sqlite"),
+            config.prefix,
+            listening.own_url(config, listener),
+            lambda: self._config.publish_key,
+            lambda: None if certificate is None else certificate.trusting,
+        )
+        return demo.routes(chat)
 
     # Overridden in Worker
 
@@ -353,13 +366,6 @@ def _verifier(settings: TokenSettings) -> Verifier | None:
     for sentence in keys.skipped:
         logs.log.warning("%s", sentence)
     return Verifier(keys, settings)
-
-
-def _demo_pages(config: Config, listener: socket.socket, publish_key: Callable[[], str]) -> list[URLSpec]:
-    if not config.demo:
-        return []
-    comments = demo.Comments(config.state_dir / "demo.sqlite")
-    return demo.routes(demo.Chat(comments, config.prefix, listening.own_url(config, listener), publish_key))
 
 
 def _settle_down() -> None:

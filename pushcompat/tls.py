@@ -55,13 +55,17 @@ class TLSSocket(ssl.SSLSocket):
 
 
 class Certificate:
-    """A certificate with its chain and its key, from files. Raises ConfigError."""
+    """A certificate with its chain and its key, from files. Raises ConfigError.
+
+    ``trusting``: for requests to this server itself, under whatever name; it trusts this certificate, and no authority.
+    """
 
     def __init__(self, chain: Path, key: Path | None = None) -> None:
         """``key``: None if it is in the file of the chain."""
         self._chain = chain
         self._key = key
         self._context = _load(chain, key)
+        self.trusting = _trusting(chain)
 
     def wrap(self, sock: socket.SocketType) -> ssl.SSLSocket:
         """Takes the connected socket over; the handshake has not begun. Raises OSError, with the socket closed."""
@@ -75,7 +79,7 @@ class Certificate:
     def reload(self) -> None:
         """Reads the files again, for new connections. If they cannot be used, the old certificate stays in use."""
         try:
-            self._context = _load(self._chain, self._key)
+            self._context, self.trusting = _load(self._chain, self._key), _trusting(self._chain)
         except ConfigError as error:
             detail = f"{error}; the old certificate stays in use"
             logs.event(Event.CERTIFICATE_FAILED, logging.ERROR, detail=detail)
@@ -123,6 +127,17 @@ def _load(chain: Path, key: Path | None) -> ssl.SSLContext:
         context.load_cert_chain(chain, key, password=lambda: "")  # without it, OpenSSL asks on the terminal
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(_refusal(error, f"--tls-cert {chain}", f"--tls-key {key}" if key else "", *texts)) from None
+    return context
+
+
+def _trusting(chain: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(chain)
+    except OSError as error:
+        raise ConfigError(f"--tls-cert {chain}: OpenSSL cannot use the certificate: {error}") from None
     return context
 
 

@@ -244,13 +244,15 @@ def test_a_page_larger_than_a_record_arrives_whole(server: Server, client: Clien
         assert len(body) > 32 * 1024
 
 
-def test_the_demo_page_takes_a_comment(server: Server, client: Client) -> None:
+def test_the_demo_page_takes_a_comment_and_publishes_over_tls(server: Server, client: Client) -> None:
+    """The server trusts its own certificate, which no authority has signed."""
     form = b"name=Ann&text=hello"
     client.request("POST", "/demo/chat/comments", form, Content_Type="application/x-www-form-urlencoded")
     assert client.response()[0] == 204
     client.request("GET", "/demo/chat/comments")
     (comment,) = json.loads(client.response()[2])["comments"]
     assert (comment["name"], comment["text"]) == ("Ann", "hello")
+    assert len(client.retained("chat")) == 1
 
 
 @pytest.mark.parametrize("target", ["/healthz", "/channels/a?wait=0"])
@@ -299,6 +301,10 @@ def test_clients_in_python_trust_the_authority_that_ssl_cert_file_names(server: 
             [*common, "listen", *options, "python"], env=trusting, capture_output=True, timeout=PATIENCE_S, check=True
         )
         assert json.loads(done.stdout)["data"] == "hello"
+
+
+def test_an_application_may_say_whom_it_trusts(server: Server) -> None:
+    assert publish("own", "hi", url=server.url, key=KEY, ssl_context=client_tls()).channels == {"own": 0}
 
 
 def test_clients_in_python_refuse_a_certificate_that_nobody_vouches_for(server: Server) -> None:

@@ -13,7 +13,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -38,6 +38,7 @@ class Endpoint:
     port: int
     prefix: str
     socket_path: str | None
+    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)  # None: the default one
 
     @classmethod
     def parse(cls, url: str) -> Endpoint:
@@ -136,7 +137,7 @@ def dial(endpoint: Endpoint, remaining_s: Remaining) -> socket.socket:
         return sock
     try:
         sock.settimeout(_left(remaining_s))
-        return _tls().wrap_socket(sock, server_hostname=endpoint.host)
+        return (endpoint.ssl_context or _tls()).wrap_socket(sock, server_hostname=endpoint.host)
     except BaseException:
         sock.close()
         raise

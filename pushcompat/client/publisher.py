@@ -24,7 +24,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from pathlib import Path
 from typing import NamedTuple, NotRequired, TypedDict, TypeVar
@@ -133,6 +133,7 @@ def publish(
     key: str | None = None,
     timeout: float = 10.0,
     retries: int = 3,
+    ssl_context: ssl.SSLContext | None = None,
 ) -> Published:
     """Publishes ``data`` to a channel, or to each of several.
 
@@ -140,13 +141,14 @@ def publish(
     signal too. Only the latest message per ``message_key`` is kept for subscribers that were disconnected. ``ttl``:
     seconds after which the message is dropped. ``url`` is by default $PUSHCOMPAT_URL, else http://127.0.0.1:8888.
     ``key`` is the publish key, by default $PUSHCOMPAT_PUBLISH_KEY, else the content of $PUSHCOMPAT_PUBLISH_KEY_FILE,
-    else, for a server on this machine only, the key in its state directory.
+    else, for a server on this machine only, the key in its state directory. ``ssl_context``: whom to trust; by default
+    the system's authorities, or those in $SSL_CERT_FILE.
 
     Raises PublishRefused or PublishUnavailable (both are PublishError), and before anything is sent ValueError or
     TypeError for invalid arguments.
     """
     post = _to_channels(channel, data, message_key, type, ttl)
-    return _run(_attempts(post, idempotency_key, url, key, timeout, retries, MESSAGE_KEY_HINT))
+    return _run(_attempts(post, idempotency_key, url, key, timeout, retries, ssl_context, MESSAGE_KEY_HINT))
 
 
 async def publish_async(
@@ -161,10 +163,11 @@ async def publish_async(
     key: str | None = None,
     timeout: float = 10.0,  # noqa: ASYNC109 (as in publish)
     retries: int = 3,
+    ssl_context: ssl.SSLContext | None = None,
 ) -> Published:
     """``publish`` for coroutines."""
     post = _to_channels(channel, data, message_key, type, ttl)
-    return await _run_async(_attempts(post, idempotency_key, url, key, timeout, retries, MESSAGE_KEY_HINT))
+    return await _run_async(_attempts(post, idempotency_key, url, key, timeout, retries, ssl_context, MESSAGE_KEY_HINT))
 
 
 def publish_batch(
@@ -175,12 +178,13 @@ def publish_batch(
     key: str | None = None,
     timeout: float = 10.0,
     retries: int = 3,
+    ssl_context: ssl.SSLContext | None = None,
 ) -> Published:
     """Publishes several messages to several channels, all or none: ``[{"channel": "a", "data": 1}, …]``.
 
     The other parameters, and what it raises, are those of ``publish``.
     """
-    return _run(_attempts(_batch(updates), idempotency_key, url, key, timeout, retries))
+    return _run(_attempts(_batch(updates), idempotency_key, url, key, timeout, retries, ssl_context))
 
 
 async def publish_batch_async(
@@ -191,9 +195,10 @@ async def publish_batch_async(
     key: str | None = None,
     timeout: float = 10.0,  # noqa: ASYNC109
     retries: int = 3,
+    ssl_context: ssl.SSLContext | None = None,
 ) -> Published:
     """``publish_batch`` for coroutines."""
-    return await _run_async(_attempts(_batch(updates), idempotency_key, url, key, timeout, retries))
+    return await _run_async(_attempts(_batch(updates), idempotency_key, url, key, timeout, retries, ssl_context))
 
 
 # The drivers
@@ -306,10 +311,11 @@ def _attempts(
     key: str | None,
     timeout: float,
     retries: int,
+    ssl_context: ssl.SSLContext | None,
     key_hint: str = "",
 ) -> _Attempts:
     deadline = time.monotonic() + timeout
-    endpoint = find_endpoint(url)
+    endpoint = replace(find_endpoint(url), ssl_context=ssl_context)
     key_hint = "" if key is None else key_hint
     key = find_key(endpoint) if key is None else sendable(key)
     idempotency_key = idempotency_key or uuid.uuid4().hex

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ class Chat:
     prefix: str
     push_url: str
     publish_key: Callable[[], str]
+    ssl_context: Callable[[], ssl.SSLContext | None] = lambda: None
 
 
 class _ChatHandler(Handler):
@@ -120,7 +122,12 @@ class _ChatHandler(Handler):
         await asyncio.to_thread(self.chat.comments.add, name or "anonymous", text)
         self.set_cookie("name", url_escape(name), path=f"{self.chat.prefix}/demo", httponly=True, samesite="Lax")
         try:
-            await publish_async(CHANNEL, url=self.chat.push_url, key=self.chat.publish_key())
+            await publish_async(
+                CHANNEL,
+                url=self.chat.push_url,
+                key=self.chat.publish_key(),
+                ssl_context=self.chat.ssl_context(),
+            )
         except PublishError as error:  # pages get the comment with the next signal
             log.warning("comment saved, but publishing failed: %s", error)
 

@@ -49,8 +49,8 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The channels that the application in this process published to."""
     published: list[str] = []
 
-    async def publish(channel: str, *, url: str, key: str) -> None:
-        assert (url, key) == ("http://push.example", "a key")
+    async def publish(channel: str, *, url: str, key: str, ssl_context: None) -> None:
+        assert (url, key, ssl_context) == ("http://push.example", "a key", None)
         published.append(channel)
 
     monkeypatch.setattr(demo, "publish_async", publish)
