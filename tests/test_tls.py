@@ -21,7 +21,9 @@ from pushcompat.tls import Certificate, TLSSocket
 
 from .certificates import make, name_of, new_key, pem, write_pair
 from .harness import CERTIFICATE, KEY, PATIENCE_S, Client, Server, client_tls, running
+from .test_systemd import activated
 from .wiretap import Wiretap
+from .workers import Workers, alive
 
 TLS = ("--tls-cert", str(CERTIFICATE))
 NOT_TLS = b"This port speaks TLS: use https:// instead of http://, and wss:// instead of ws://.\n"
@@ -340,3 +342,92 @@ def peer_of(client: Client) -> str:
     der = client.socket.getpeercert(binary_form=True)
     assert der is not None
     return name_of(der)
+
+
+# Workers, sockets of systemd, Unix sockets
+
+
+def names_served(server: Server, count: int = 8) -> set[str]:
+    """By whichever workers these connections reach."""
+    found = set()
+    for _ in range(count):
+        with server.connect() as client:
+            client.request("GET", "/healthz")
+            assert client.response()[2] == b"ok\n"
+            found.add(peer_of(client))
+    return found
+
+
+def test_workers_roll_to_a_renewed_certificate_and_stay_if_it_is_broken(tmp_path: Path) -> None:
+    chain, key = write_pair(tmp_path, "old")
+    server = Workers(tmp_path / "state", "--tls-cert", str(chain), "--tls-key", str(key))
+    server.tls = anything()
+    try:
+        assert names_served(server) == {"old"}
+        before = server.pids()
+        chain.write_text("broken")
+        server.process.send_signal(signal.SIGHUP)
+        line = server.wait_for_log("worker_failed")
+        assert "has no certificate in PEM format" in line
+        assert "the worker continues unchanged" in line
+        assert names_served(server) == {"old"}
+        assert [alive(pid) for pid in before.values()] == [True, True]
+        write_pair(tmp_path, "new")
+        server.roll()
+        assert names_served(server) == {"new"}
+    finally:
+        assert server.stop() == 0
+
+
+def test_a_worker_that_dies_while_the_certificate_is_broken_is_replaced_when_it_is_not(tmp_path: Path) -> None:
+    chain, key = write_pair(tmp_path, "old")
+    server = Workers(tmp_path / "state", "--tls-cert", str(chain), "--tls-key", str(key))
+    server.tls = anything()
+    try:
+        pids = server.pids()
+        chain.write_text("broken")
+        os.kill(pids[1], signal.SIGKILL)
+        server.wait_for_log("worker_failed")
+        assert names_served(server) == {"old"}
+        write_pair(tmp_path, "new")
+        server.wait_for(lambda: "new" in names_served(server))
+    finally:
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["alone", "workers"])
+def test_a_broken_certificate_is_refused_at_the_start(tmp_path: Path, options: tuple[str, ...]) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("broken")
+    command = [sys.executable, "-m", "pushcompat", "--port", "0", "--state-dir", str(tmp_path), *options]
+    done = subprocess.run(
+        [*command, "--tls-cert", str(broken)], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"pushcompat: --tls-cert {broken}: has no certificate in PEM format (-----BEGIN CERTIFICATE-----)"
+    )
+
+
+def test_a_unix_socket_stays_plain(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    command = [sys.executable, "-m", "pushcompat", "--unix-socket", str(path), "--state-dir", str(tmp_path), *TLS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process, socket.socket(socket.AF_UNIX) as client:
+        assert process.stdout is not None
+        assert b"listens on" in process.stdout.readline()
+        client.settimeout(PATIENCE_S)
+        client.connect(str(path))
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+        process.terminate()
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["alone", "workers"])
+def test_a_socket_of_systemd_is_encrypted(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host, port = listener.getsockname()
+        with activated(tmp_path, listener, *options, *TLS) as process, Client(host, port, tls=client_tls()) as client:
+            client.request("GET", "/healthz")
+            assert client.response()[2] == b"ok\n"
+            process.terminate()
+            process.communicate(timeout=PATIENCE_S)
