@@ -39,7 +39,7 @@ class Publishers:
         self.keys.configure(policy.publish_keys, policy.keys)
         self._quotas.configure(policy.publish_rate)
         self._rules = policy.rules
-        every = [rule.publish for rule in (*policy.rules.rules, policy.rules.default)]
+        every = [rule.publish for rule in [*policy.rules.rules, policy.rules.default]]
         self._any_open = ANYONE in every
         self._all_take_keys = all(publish in (ANY_KEY, ANYONE) for publish in every)
         self._signatures = Signatures(policy.keys)

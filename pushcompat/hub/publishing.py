@@ -184,7 +184,8 @@ class Publishing:
         except RequestError:
             return False
         name = line[1].decode()
-        if grant.scope is not None and not grant.scope.allows(name):
+        scope = grant.scope
+        if scope is not None and name not in scope.allowed and not scope.allows(name):
             return False
         names = (name,)
         ttl_s: float | None = None

@@ -42,7 +42,7 @@ def request(text: str = "", **headers: str) -> Request:
 
 
 def rules(*publish: tuple[str, tuple[str, ...]]) -> Rules:
-    return Rules([Rule(Pattern(pattern), who) for pattern, who in publish])
+    return Rules(tuple([Rule(Pattern(pattern), who) for pattern, who in publish]))
 
 
 def admit(publishers: Publishers, text: str = "", cors: bytes = b"") -> Grant:
