@@ -131,8 +131,9 @@ def _standard(headers: Headers, now: float) -> Claim:
 
 
 def _shopify(headers: Headers, now: float) -> Claim:
-    """https://shopify.dev/docs/apps/build/webhooks/verify-deliveries"""
-    return Claim(digests=_base64_digests([_field(headers, "X-Shopify-Hmac-Sha256")]))
+    """https://shopify.dev/docs/apps/build/webhooks/verify-deliveries; Events, their successor, have no ``X-``."""
+    name = "Shopify-Hmac-Sha256"
+    return Claim(digests=_base64_digests([_field(headers, name if name in headers else f"X-{name}")]))
 
 
 def _gitlab(headers: Headers, now: float) -> Claim:

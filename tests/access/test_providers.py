@@ -209,6 +209,11 @@ def test_the_secret_of_stripe_is_used_as_it_is_and_that_of_standard_webhooks_dec
     assert PROVIDERS["standard"].key(STANDARD) == b"s" * 32
 
 
+def test_shopifys_events_are_verified_like_its_webhooks() -> None:
+    (digest,) = shopify().values()
+    assert verify("shopify", {"Shopify-Hmac-SHA256": digest}, BODY, SIGNED["shopify"][1])
+
+
 # Replay keys
 
 
