@@ -36,6 +36,7 @@ from .options import (
     KEYS,
     LISTEN,
     PUBLISH,
+    REVOKE,
     SERVER,
     TOKEN,
     Groups,
@@ -314,6 +315,20 @@ def token(ctx: click.Context, /, key: str | None, key_file: Path | None, **claim
     return 0
 
 
+@pushcompat.command(cls=Grouped, groups=REVOKE)
+@click.pass_context
+def revoke(ctx: click.Context, /, sub: str | None, jti: str | None, channel: str | None, **values: Any) -> int:
+    """Refuse subscribers whose tokens are still valid, and end their connections, in all processes of the server.
+
+    Who matches all of --sub, --jti and --channel that are given is refused. Needs the server's root key, its publish
+    key. Exit codes: 0 revoked, 1 refused by the server or server unreachable, 2 wrong usage.
+    """
+    if not (sub or jti or channel):
+        raise click.UsageError("name whom to revoke: --sub, --jti, --channel, or several of these", ctx)
+    target = {"sub": sub, "jti": jti, "channel": channel, "expires": values["expires_s"]}
+    return _administrate(ctx, lambda server: server.revoke(**target))
+
+
 @pushcompat.group()
 def keys() -> None:
     """Keys that may publish to some channels. These commands need the server's root key, its publish key.
@@ -333,14 +348,14 @@ def add_key(ctx: click.Context, /, name: str, channels: tuple[str, ...], **value
         click.echo(logs.escaped(key["key"]))  # alone on stdout, for scripts
         click.echo("\n".join(map(logs.escaped, server.how_to_use(key))), err=True)
 
-    return _manage_keys(ctx, run)
+    return _administrate(ctx, run)
 
 
 @keys.command("list", cls=Grouped, groups=KEYS)
 @click.pass_context
 def list_keys(ctx: click.Context, /, **values: Any) -> int:
     """List the keys: name, public part, channels, and since when there is such a key."""
-    return _manage_keys(ctx, lambda server: click.echo("\n".join(map(logs.escaped, server.table()))))
+    return _administrate(ctx, lambda server: click.echo("\n".join(map(logs.escaped, server.table()))))
 
 
 @keys.command("revoke", cls=Grouped, groups=KEYS)
@@ -348,17 +363,18 @@ def list_keys(ctx: click.Context, /, **values: Any) -> int:
 @click.pass_context
 def revoke_key(ctx: click.Context, /, name: str, **values: Any) -> int:
     """Revoke the key NAME. It is invalid at once, in all processes of the server."""
-    return _manage_keys(ctx, lambda server: server.revoke(name))
+    return _administrate(ctx, lambda server: server.remove(name))
 
 
-def _manage_keys(ctx: click.Context, run: Callable[[Keys], None]) -> int:
-    from .client.keys import Keys, KeysError
+def _administrate(ctx: click.Context, run: Callable[[Keys], None]) -> int:
+    from .client.administration import AdministrationError
+    from .client.keys import Keys
     from .client.publisher import find_endpoint
 
     url = ctx.params["url"]
     try:
         run(Keys(url, _publisher_key(ctx, find_endpoint(url)), ctx.params["timeout"]))
-    except KeysError as error:
+    except AdministrationError as error:
         _print_error(str(error))
         return 1
     except ValueError as error:

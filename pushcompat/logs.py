@@ -57,6 +57,7 @@ class Event(StrEnum):
     WEBHOOK_WORKS = "webhook_works"
     KEY_ADDED = "key_added"
     KEY_REVOKED = "key_revoked"
+    REVOKED = "revoked"
     HOOK = "hook"
     HOOK_REFUSED = "hook_refused"
     HOOK_UNUSABLE = "hook_unusable"

@@ -615,6 +615,17 @@ KEY_ADD: Groups = {
 
 KEYS: Groups = {"Server": _ROOT}
 
+REVOKE: Groups = {
+    "Who": (
+        Setting("sub", "Name of the subscriber, as in its tokens.", metavar="NAME", envvar=None),
+        Setting("jti", "Id of one token.", metavar="ID", envvar=None),
+        Setting("channel", "Name of a channel.", metavar="NAME", envvar=None),
+        _measure("expires", SECONDS, None, 0.001, "For how long. None: as long as a token can be valid "
+                 "(--token-max-age).", param="expires_s", envvar=None),
+    ),
+    "Server": _ROOT,
+}  # fmt: skip
+
 TOKEN: Groups = {
     "Claims": (
         Setting("sub", "Name of the subscriber.", metavar="NAME", envvar=None),

@@ -97,7 +97,10 @@ class Server:
         settings = Settings(limits, self._policy(config), config.prefix, self._certificate, authorizer)
         views = Views(__version__, config.prefix, self._expose, lambda: hub.not_ready, config.demo)
         administration = admin.Administration(
-            lambda: hub.access, lambda drafts: hub.publish(drafts), durable=config.store != "memory:"
+            lambda: hub.access,
+            lambda drafts: hub.publish(drafts),
+            lambda: self._config.tokens.max_age_s + self._config.tokens.leeway_s,
+            durable=config.store != "memory:",
         )
         routes = [*admin.routes(administration, config.prefix), *keys.routes(administration, config.prefix)]
         self._hooks = hooks.Hooks(config.hooks, limits, self._publish_hook, self._metrics, self._message_bytes)

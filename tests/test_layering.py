@@ -109,6 +109,7 @@ ONLY_STANDARD_LIBRARY = (
     "client/__init__",
     "client/publisher",
     "client/dial",
+    "client/administration",
     "client/keys",
     "client/responses",
     "errors",

@@ -15,9 +15,11 @@ import msgspec
 from tornado.routing import URLSpec
 from tornado.web import url
 
+from .. import logs
 from ..access.access import Access
 from ..access.revocations import Target
 from ..errors import BadRequest, RequestError
+from ..logs import Event
 from ..message import Message
 from ..wire.names import channel_names
 from .app import BODY_BYTES, NO_STORE, Handler
@@ -30,12 +32,12 @@ _Document = TypeVar("_Document")
 @dataclass(frozen=True, slots=True)
 class Administration:
     """``publish`` appends to the log, and returns when this process has read it there. Raises RequestError.
-    ``durable``: the log outlives the process.
+    ``durable``: the log outlives the process. ``token_lifetime_s``: the longest time that a token can be valid.
     """
 
     access: Callable[[], Access]
     publish: Callable[[Sequence[Message]], Awaitable[object]]
-    token_max_age_s: float = 366 * 86400.0
+    token_lifetime_s: Callable[[], float]
     durable: bool = True
 
     async def append(self, message: Message) -> None:
@@ -108,12 +110,13 @@ class Revoke(AdminHandler):
             self.set_status(204)
 
     async def _revoke(self, asked: _Revoke) -> None:
-        longest = self.administration.token_max_age_s  # no token that is valid now lives longer
-        expires = longest if asked.expires is None else min(asked.expires, longest)
-        if not expires > 0:
+        target, longest = asked.target, self.administration.token_lifetime_s()
+        expires_s = longest if asked.expires is None else min(asked.expires, longest)
+        if not expires_s > 0:
             raise BadRequest("expires must be greater than 0 (seconds)")
-        message = self.administration.access().revocations.message(asked.target, expires)
-        await self.administration.append(message)
+        await self.administration.append(self.administration.access().revocations.message(target, expires_s))
+        named = {name: value or None for name, value in target._asdict().items()}
+        logs.event(Event.REVOKED, **named, expires_s=round(expires_s))
 
 
 def routes(administration: Administration, prefix: str) -> list[URLSpec]:

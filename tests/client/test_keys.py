@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pushcompat.client.keys import Keys, KeysError
+from pushcompat.client.administration import AdministrationError
+from pushcompat.client.keys import Keys
 
 from ..harness import MS
 from ..stub import answer, json_says, refuses, says, silent, stub
@@ -30,7 +31,7 @@ def test_a_key_is_requested_with_the_root_key() -> None:
 
 def test_the_name_of_a_revoked_key_stays_one_part_of_the_path() -> None:
     with stub(says(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
-        client(server.url).revoke("a/../b?c")
+        client(server.url).remove("a/../b?c")
         assert server.talks[0].target == "/keys/a%2F..%2Fb%3Fc"
 
 
@@ -64,12 +65,12 @@ def test_the_servers_note_is_passed_on() -> None:
     ],
 )
 def test_whatever_else_the_server_says_is_an_error_that_says_so(script: Any, said: str) -> None:
-    with stub(script) as server, pytest.raises(KeysError, match=said):
+    with stub(script) as server, pytest.raises(AdministrationError, match=said):
         client(server.url).add("shop", ["orders.*"])
 
 
 def test_a_server_that_does_not_answer_is_an_error_after_the_time_limit() -> None:
-    with stub(silent) as server, pytest.raises(KeysError, match="timed out"):
+    with stub(silent) as server, pytest.raises(AdministrationError, match="timed out"):
         client(server.url, timeout_s=100 * MS).list()
 
 
@@ -77,7 +78,7 @@ def test_without_a_key_the_refusal_says_where_it_was_looked_for(monkeypatch: pyt
     monkeypatch.setenv("PUSHCOMPAT_STATE_DIR", str(tmp_path))
     for name in ("PUSHCOMPAT_PUBLISH_KEY", "PUSHCOMPAT_PUBLISH_KEY_FILE"):
         monkeypatch.delenv(name, raising=False)
-    with stub(refuses(401, "needs the publish key")) as server, pytest.raises(KeysError, match=str(tmp_path)):
+    with stub(refuses(401, "needs the publish key")) as server, pytest.raises(AdministrationError, match=str(tmp_path)):
         client(server.url, key=None).list()
 
 
