@@ -33,6 +33,7 @@ _FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--window-size=1280,900",
+    "--host-resolver-rules=MAP *.test 127.0.0.1",  # so that pages can be of different sites
     "--remote-debugging-port=0",
 ]
 
@@ -67,8 +68,10 @@ class Profile:
         self._browser = browser
         self._context = context
 
-    def open(self, url: str, scripts: bool = True, before: str = "") -> Page:
-        """A new page, loaded. ``before``: what runs in it before its own scripts."""
+    def open(self, url: str, scripts: bool = True, before: str = "", policy: bool = True) -> Page:
+        """A new page, loaded. ``before``: what runs in it before its own scripts. ``policy``: its own
+        Content-Security-Policy holds.
+        """
         new = {"url": "about:blank", "browserContextId": self._context}
         target = self._browser.call("Target.createTarget", **new)["targetId"]
         session = self._browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -76,9 +79,11 @@ class Profile:
         if not scripts:
             page.call("Emulation.setScriptExecutionDisabled", value=True)
         page.call("Page.enable")
+        page.call("Page.setBypassCSP", enabled=not policy)
         page.call("Page.addScriptToEvaluateOnNewDocument", source=before)
         page.call("Page.navigate", url=url)
         page.wait_for(f"document.readyState == 'complete' && location.href == {json.dumps(url)}")
+        page.call("Page.setBypassCSP", enabled=False)
         return page
 
 

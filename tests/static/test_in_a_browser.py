@@ -37,8 +37,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def page_of(server: Server, chromium: Profile, script: str) -> Page:
-    """A page of the server's origin, without a policy of its own, that has run the script."""
-    page = chromium.open(f"{server.url}/healthz")
+    """A page of the server's origin, without a policy, that has run the script."""
+    page = chromium.open(f"{server.url}/healthz", policy=False)
     page.evaluate(script)
     return page
 
@@ -176,7 +176,7 @@ def test_a_page_of_2009_needs_only_another_script_and_no_websocket(
 
 
 def test_the_module_is_the_same_client(server: Server, chromium: Profile) -> None:
-    page = chromium.open(f"{server.url}/healthz")
+    page = chromium.open(f"{server.url}/healthz", policy=False)
     imported = page.evaluate(
         """import("/static/pushcompat.mjs").then(function (module) {
           return [typeof module.subscribe, typeof module.UpdateCheckSocket, module.default === PushCompat];
