@@ -111,8 +111,10 @@ class Subscribers:
             verdict = self._asked().find(question)
             if verdict is None:
                 return None
-            _check_verdict(verdict, question.channels, known)
+            _check_verdict(verdict, known)
         grant = _grant(known, verdict, () if question is None else question.channels, cors, page)
+        if verdict is not None:
+            _check_asked(verdict, grant, names, rules)
         self._revocations.check(grant.sub, grant.jti, grant.issued_at, names)
         return grant
 
@@ -215,7 +217,7 @@ def _allows(rule: Rule, name: str, grant: Grant) -> bool:
     if rule.subscribe is _TOKEN:
         return grant.claims is not None and _covers(grant.claims, rule.pattern, name)
     if rule.subscribe is _ASK:
-        return name in grant.allowed
+        return name in grant.allowed and rule.pattern.matches_for(name, grant.sub)
     return rule.subscribe is _OPEN
 
 
@@ -234,13 +236,17 @@ def _check_none_is_needed(names: Sequence[str], rules: Sequence[Rule]) -> None:
             raise Unauthorized(f"channel {name} needs a token: send it in Authorization (Bearer) or as ?token=")
 
 
-def _check_verdict(verdict: Verdict, asked: Sequence[str], known: _Known | None) -> None:
+def _check_verdict(verdict: Verdict, known: _Known | None) -> None:
     verdict.check()
-    for name in asked:
-        if not verdict.covers(name):
-            raise Forbidden(f"the application does not allow channel {name}")
     if known is not None and known.claims.sub and verdict.sub and known.claims.sub != verdict.sub:
         raise Forbidden("the token is for another subscriber than the application names")
+
+
+def _check_asked(verdict: Verdict, grant: Grant, names: Sequence[str], rules: Sequence[Rule]) -> None:
+    """A rule with ``{sub}`` allows a subscriber's own channels only, whatever the application allows."""
+    for name, rule in zip(names, rules, strict=True):
+        if rule.subscribe is _ASK and not (verdict.covers(name) and rule.pattern.matches_for(name, grant.sub)):
+            raise Forbidden(f"the application does not allow channel {name}")
 
 
 def _grant(known: _Known | None, verdict: Verdict | None, allowed: tuple[str, ...], cors: bytes, page: str) -> Grant:

@@ -364,6 +364,23 @@ def test_the_applications_channels_limit_the_grant(desk: Desk) -> None:
     assert desk.admit("app.ann") is not None
 
 
+def test_where_the_rule_has_a_sub_the_application_must_name_the_subscriber_and_the_channel_be_its_own() -> None:
+    desk = Desk(changed(Rule(Pattern("room:{sub}"), subscribe=Subscribe.ASK), default=Subscribe.ASK))
+    for number, answer in enumerate([Answer(sub="bob"), Answer(), Answer((Pattern("*"),), sub="bob")]):
+        session = f"Cookie: session={number}"
+        desk.ask("room:ann", "", session)
+        desk.application.answer(answer)
+        with pytest.raises(Forbidden, match="the application does not allow channel room:ann"):
+            desk.admit("room:ann", "", session)
+    desk.ask("room:ann,lobby", "", "Cookie: session=ann")
+    desk.application.answer(Answer(sub="ann"))
+    grant = desk.admit("room:ann,lobby", "", "Cookie: session=ann")
+    assert grant is not None
+    assert desk.subscribers.renew(grant, ["room:ann", "lobby"])
+    desk.subscribers.configure(changed(Rule(Pattern("{sub}"), subscribe=Subscribe.ASK), default=Subscribe.ASK))
+    assert not desk.subscribers.renew(grant, ["lobby"])
+
+
 def test_without_an_application_a_rule_that_asks_admits_nobody() -> None:
     subscribers = Subscribers()
     subscribers.configure(RULES)
