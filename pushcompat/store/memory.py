@@ -72,7 +72,7 @@ class MemoryStore:
         outcomes = [self._append(publish, time_ms, now, appended) for publish in group]
         self._log += appended
         counts, access = self._counts, False
-        limit = self._retention.count if self._retention.uniform else 0  # beyond it a channel may have one of its own
+        limit = self._retention.count if self._retention.uniform else 0  # 0: by channel
         for message in appended:
             channel = message.channel
             if channel == ACCESS_LOG:
@@ -80,7 +80,7 @@ class MemoryStore:
                 continue
             self._bytes += len(message.data) + MESSAGE_OVERHEAD_BYTES
             count = counts[channel] = counts.get(channel, 0) + 1
-            if count > limit and count > self._retention.of(channel)[0]:
+            if count > (limit or self._retention.of(channel)[0]):
                 self._beyond += 1
         if access:
             self._move_access_log(appended)
@@ -171,6 +171,7 @@ class MemoryStore:
         kept: list[Message] = []
         counts: dict[str, int] = {}
         seen: set[tuple[str, str]] = set()
+        limit = self._retention.count if self._retention.uniform else 0  # 0: by channel
         for message in reversed(self._log):
             if message.key is not None:
                 key = message.channel, message.key
@@ -179,7 +180,7 @@ class MemoryStore:
                     continue  # replaced: no loss
                 seen.add(key)
             count = counts.get(message.channel, 0)
-            if count < self._retention.of(message.channel)[0]:
+            if count < (limit or self._retention.of(message.channel)[0]):
                 counts[message.channel] = count + 1
                 kept.append(message)
             else:

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
+from pushcompat.access.policy import Policy
 from pushcompat.hub import hub as module
 from pushcompat.hub.connection import State
 from pushcompat.hub.peers import UNLIMITED
@@ -179,7 +180,7 @@ def test_a_revoked_key_ends_publishes_that_are_compared_too() -> None:
         for _ in range(3):
             await send(client.socket, publish(b"a", b"x"))
             assert b"HTTP/1.1 200 OK" in await response(client.socket)
-        stage.hub.access.revoke_key(KEY.encode())
+        await stage.hub.reconfigure(Policy([b"another-publish-key"]))
         await send(client.socket, publish(b"a", b"x"))
         assert b"HTTP/1.1 401 " in await asyncio.get_running_loop().sock_recv(client.socket, 1 << 16)
         assert stage.hub.history.count == 3
