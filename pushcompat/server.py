@@ -44,7 +44,7 @@ from .web.webhook import Webhook, signing_key
 Configure = Callable[[], tuple[Config, set[str]]]
 
 # What SIGHUP replaces in a single process; all other options take effect at the next start.
-_RELOADED = {"publish-key", "publish-key-file", "cors-origin", "publish", "subscribe"} | {
+_RELOADED = {"publish-key", "publish-key-file", "publish-rate", "cors-origin", "publish", "subscribe"} | {
     f"token-{name}" for name in ("key", "key-file", "audience", "issuer", "leeway", "max-age", "cookie")
 }
 
@@ -79,6 +79,7 @@ class Server:
         self._proxies = Proxies(config.trusted_proxies)
         self._stop = asyncio.Event()
         self._reloads: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
         self._metrics = Metrics()
         self._systemd = systemd.Notifier()
         self._given = False  # by systemd: it has bound the sockets
@@ -145,6 +146,10 @@ class Server:
         )
 
     async def _reload(self) -> None:
+        async with self._reloading:  # or an earlier configuration could be applied last
+            await self._apply_configuration()
+
+    async def _apply_configuration(self) -> None:
         """Reads the configuration again, and applies what can change. If it is invalid, nothing changes."""
         try:
             config, changed = self._configure()
@@ -162,7 +167,7 @@ class Server:
         for option in sorted(changed - _RELOADED):
             detail = f"--{option} takes effect when the server is restarted"
             logs.event(Event.RELOAD, logging.WARNING, detail=detail)
-        logs.event(Event.RELOAD, detail="keys, rules and origins are those of the configuration now")
+        logs.event(Event.RELOAD, detail="keys, rules, hooks and origins are those of the configuration now")
 
     async def _publish_hook(self, hook: str, drafts: Sequence[Message], replay_key: str | None) -> str:
         """``hooks.Publish``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from .harness import KEY, PATIENCE_S, Server, running
+from .workers import Workers
 
 PUBLIC = ("--host", "0.0.0.0")
 LONG = "k" * 32
@@ -98,6 +100,20 @@ def test_a_listener_whose_token_is_among_its_arguments_is_told(server: Server) -
     for words, told in [(["--token", "t"], True), ([], False)]:
         done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=PATIENCE_S)
         assert ("--token is visible to other users" in done.stderr) is told
+
+
+def test_a_rolling_restart_does_not_either(tmp_path: Path) -> None:
+    file = tmp_path / "push.toml"
+    file.write_text("")
+    for server in running(tmp_path / "state", *PUBLIC, "--config", str(file), kind=Workers):
+        file.write_text('publish = "open"\n')
+        server.process.send_signal(signal.SIGHUP)
+        assert "anyone may publish to *" in server.wait_for_log(" worker_failed ")
+        for _ in range(8):
+            with server.connect() as client:
+                client.request("POST", "/channels/chat", b"x")
+                assert client.problem()[0] == 401
+        server.log.clear()  # the error was meant
 
 
 def test_a_reload_does_not_open_what_a_start_would_refuse(tmp_path: Path) -> None:
