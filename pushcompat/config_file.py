@@ -78,15 +78,15 @@ def _option_name(key: str, options: Collection[str], path: Path) -> str:
     name = key.replace("_", "-")
     if name in options:
         return name
-    if close := get_close_matches(name, KINDS, 1):
-        raise ConfigError(f"{path}: unknown table {key!r}; did you mean [[{close[0]}]]?")
-    advice = _did_you_mean(name, options) or "see --help for all options"
+    advice = _did_you_mean(name, options, KINDS) or "see --help for all options"
     raise ConfigError(f"{path}: unknown option {key!r}; {advice}")
 
 
-def _did_you_mean(name: str, known: Collection[str]) -> str:
-    close = get_close_matches(name, known, 1)
-    return f"did you mean {close[0]}?" if close else ""
+def _did_you_mean(name: str, known: Collection[str], kinds: Collection[str] = ()) -> str:
+    """``kinds``: of tables, where one may be meant."""
+    for close in get_close_matches(name, [*known, *kinds], 1):
+        return f"did you mean {f'[[{close}]]' if close in kinds else close}?"
+    return ""
 
 
 def _scalar(key: str, value: object, path: Path) -> str | list[str]:

@@ -27,13 +27,15 @@ def test_a_file_names_options_with_hyphens_or_underscores(tmp_path: Path) -> Non
     ("text", "advice"),
     [
         ("prot = 1", "unknown option 'prot'; did you mean port?"),
+        ("[[keys]]", "unknown option 'keys'; did you mean [[key]]?"),
+        ("hoost = 1", "unknown option 'hoost'; did you mean host?"),
         ("zzz = 1", "unknown option 'zzz'; see --help for all options"),
         ("port = true", "port must be a string or a number"),
         ("port = 2026-11-23", "port must be a string or a number"),
         ("port = [", "is not valid TOML"),
         ('host = ["a", "b"]', "host takes one value, not a list"),
         ('listen-on = "a"\nlisten_on = "b"', "listen-on is given twice"),
-        ("[[chanel]]\npattern = 'a'", "unknown table 'chanel'; did you mean [[channel]]?"),
+        ("[[chanel]]\npattern = 'a'", "unknown option 'chanel'; did you mean [[channel]]?"),
         ("[port]\na = 1", "port must be a string or a number"),
     ],
 )
@@ -171,6 +173,8 @@ def test_an_unknown_key_of_a_table_is_refused_with_the_one_that_was_meant(tmp_pa
     (table,) = tables(tmp_path, '[[channel]]\npatern = "a"')
     with pytest.raises(ConfigError, match=r"line 2: unknown key 'patern' in \[\[channel\]\]; did you mean pattern\?"):
         table.check_keys(("pattern", "ttl"))
+    with pytest.raises(ConfigError, match=r"did you mean channel\?"):
+        Table("hook", tmp_path, 1, {"chanel": "a"}).check_keys(("channel",))
     with pytest.raises(ConfigError, match="it may have x, y"):
         table.check_keys(("x", "y"))
     table.check_keys(("patern",))
