@@ -36,7 +36,7 @@ class PublishKeys:
     def remove(self, name: str) -> None:
         earlier = self._added.pop(name, None)
         if earlier is not None:
-            del self._by_prefix[earlier.prefix]
+            self._by_prefix.pop(earlier.prefix, None)
 
     def is_configured(self, name: str) -> bool:
         return name in self._configured

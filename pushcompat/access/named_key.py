@@ -25,6 +25,7 @@ _PUBLIC_ALPHABET = "abcdefghjkmnpqrstvwxyz23456789"  # no letters that look alik
 _PUBLIC_CHARACTERS = 8
 PREFIX_CHARACTERS = len("pc_") + _PUBLIC_CHARACTERS
 _SECRET_BYTES = 32
+_PREFIX = re.compile(rf"pc_[a-z0-9]{{{_PUBLIC_CHARACTERS}}}")
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -112,13 +113,15 @@ def to_record(key: NamedKey) -> bytes:
 
 def from_record(name: str, record: bytes) -> NamedKey:
     """Raises ValueError."""
-    document: Mapping[str, object] = json.loads(record)
     try:
-        prefix, digest, texts, created = (document[field] for field in ("prefix", "sha256", "channels", "created"))
-    except (KeyError, TypeError):
+        document: Mapping[str, object] = json.loads(record)
+        prefix, digest, texts, created = [document[field] for field in ("prefix", "sha256", "channels", "created")]
+    except (KeyError, TypeError, RecursionError):
         raise ValueError("not the record of a key") from None
     if not (isinstance(prefix, str) and isinstance(digest, str) and isinstance(texts, list) and type(created) is int):
         raise ValueError("not the record of a key")
+    if not _PREFIX.fullmatch(prefix):
+        raise ValueError("not the prefix of a key")
     return NamedKey(
         checked_name(name), checked_patterns([str(text) for text in texts]), checked_digest(digest), prefix,
         created=created,

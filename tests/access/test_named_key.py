@@ -45,9 +45,11 @@ RECORD = {"prefix": "pc_aaaaaaaa", "sha256": "00" * 32, "channels": ["a"], "crea
         b"[]",
         b"\xff",
         b'{"revoked":true}',
+        b"[" * 100_000,
         *(json.dumps({**RECORD, **wrong}).encode() for wrong in (
-            {"prefix": 1}, {"sha256": "00"}, {"sha256": None}, {"channels": []}, {"channels": "a"},
-            {"channels": ["{sub}"]}, {"channels": [[1]]}, {"created": "now"}, {"created": True},
+            {"prefix": 1}, {"prefix": ""}, {"prefix": "pc_aaaaaaaa_"}, {"sha256": "00"}, {"sha256": None},
+            {"channels": []}, {"channels": "a"}, {"channels": ["{sub}"]}, {"channels": [[1]]}, {"created": "now"},
+            {"created": True},
         )),
     ],
 )  # fmt: skip

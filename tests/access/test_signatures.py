@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from pushcompat.access.named_key import NamedKey
 from pushcompat.access.replays import REPLAY_S
 from pushcompat.access.signatures import Signatures
-from pushcompat.errors import Unauthorized
+from pushcompat.errors import BadRequest, Unauthorized
 from pushcompat.wire.request import Request, parse_head
 
 from .signing import OTHER, SECRET, TEXT, sign
 
+FIELDS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 KEY = NamedKey("shop", [], b"", secrets=[SECRET])
 
 
@@ -99,6 +103,13 @@ def test_a_signature_can_pass_for_less_time_than_its_id_is_remembered() -> None:
 )
 def test_malformed_fields_are_refused_like_a_wrong_signature(name: str, value: str) -> None:
     assert refuses({**sign(b"hello"), name: value})
+
+
+@given(st.sampled_from(FIELDS), st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0")), st.binary())
+def test_whatever_is_sent_is_a_valid_signature_or_a_wrong_one(name: str, value: str, body: bytes) -> None:
+    with suppress(BadRequest, Unauthorized):
+        assert Signatures([KEY]).verify(signed({**sign(b"hello"), name: value}, body)) is KEY
+        assert body == b"hello"
 
 
 def test_a_missing_field_is_refused() -> None:

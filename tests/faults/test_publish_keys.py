@@ -101,6 +101,17 @@ def test_keys_outlive_a_restart_and_so_does_their_end(tmp_path: Path) -> None:
             assert publish(client, revoked) == 401
 
 
+def test_keys_are_kept_whatever_is_kept_of_other_messages(tmp_path: Path) -> None:
+    options = ("--history", "1", "--history-age", "1s", "--history-bytes", "64KiB", "--message-limit", "8KiB")
+    with started(tmp_path, *options) as server:
+        keys = [add(server, name, "*") for name in ("shop", "blog", "revoked")]
+        assert ask(server, "DELETE", "/keys/revoked")[0] == 204
+        for number in range(40):
+            server.publish(f"c{number}", "x" * 4096)
+    with started(tmp_path, *options) as server:
+        assert [ask(server, "POST", "/channels/a", b"x", key)[0] for key in keys] == [200, 200, 401]
+
+
 @pytest.mark.options("--store", "memory:")
 def test_with_a_log_in_memory_the_answer_says_how_long_the_key_lives(server: Server) -> None:
     status, answer = ask(server, "POST", "/keys", b'{"name": "shop", "channels": ["*"]}')
@@ -124,6 +135,7 @@ def test_a_limited_key_is_refused_by_the_head_and_a_batch_as_a_whole(server: Ser
     batch = b'[{"channel": "orders.2", "data": "1"}, {"channel": "chat", "data": "2"}]'
     status, answer = ask(server, "POST", "/channels", batch, key, Content_Type="application/json")
     assert (status, "channel chat" in answer["detail"]) == (403, True)
+    assert ask(server, "GET", "/channels", key=key)[0] == 403
     listed = ask(server, "GET", "/channels")[1]["channels"]
     assert [channel["channel"] for channel in listed] == ["orders.1"]
 
