@@ -27,15 +27,12 @@ def lines(config: Config) -> list[str]:
     if config.admin_listen is not None:
         listens += f" (publishing and administration: {config.admin_listen})"
     pages = ", ".join(config.cors_origins).replace("*", "any origin") or "its own origin only"
-    return [
-        f"Listens on {listens}, for pages of {pages}.",
-        "",
-        *_aligned([_HEADINGS, *rows(config)]),
-        *(
-            f"/hooks/{hook.name} publishes to {','.join(hook.channels)}, verified as {hook.provider.name}"
-            for hook in config.hooks
-        ),
+    hooks = [
+        f"/hooks/{hook.name} publishes to {', '.join(hook.channels)}, verified as {hook.provider.name}"
+        for hook in config.hooks
     ]
+    table = _aligned([_HEADINGS, *rows(config)])
+    return [f"Listens on {listens}, for pages of {pages}.", "", *table, *([""] if hooks else []), *hooks]
 
 
 def rows(config: Config) -> list[Row]:

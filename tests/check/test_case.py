@@ -14,7 +14,7 @@ from pushcompat.access.tokens import Verifier
 from pushcompat.check.case import explain
 from pushcompat.config import Config
 
-from .configs import config, rule
+from .configs import config, hook, rule
 
 SECRET = "s" * 32
 VERIFIER = Verifier(load_token_keys((), SECRET))
@@ -30,6 +30,7 @@ CHECKED = config(
     rule("user:*", 3, publish=("shop", "late"), subscribe=Subscribe.NOBODY),
     rule("chat.*", 4, publish=(), subscribe=Subscribe.ASK),
     keys=(key("shop", "*"), key("blog", "posts.*", "user:*")),
+    hooks=(hook("code", "chat.1", "chat.2"),),
 )
 
 
@@ -50,7 +51,8 @@ def test_the_publishers_are_those_that_the_server_would_accept() -> None:
     assert explained("board")["publish"] == "anyone"
     assert explained("user:ann:x")["publish"] == f"root key, key shop, key blog, {added}"
     assert explained("user:ann")["publish"] == "root key, key shop, key late if it was added for this channel"
-    assert explained("chat.1")["publish"] == "root key"
+    assert explained("chat.1")["publish"] == "root key, /hooks/code"
+    assert explained("chat.3")["publish"] == "root key"
     assert explained("a")["publish"] == f"root key, key shop, {added}"
 
 

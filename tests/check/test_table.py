@@ -9,7 +9,7 @@ from pushcompat.address import Address
 from pushcompat.check.table import lines, rows
 from pushcompat.limits import Limits, Retention
 
-from .configs import config, rule
+from .configs import config, hook, rule
 
 OPEN = Rule(Pattern("*"), subscribe=Subscribe.OPEN)
 
@@ -60,6 +60,11 @@ def test_the_columns_are_aligned_below_where_the_server_listens() -> None:
         "a.*         any key  anyone     100 messages, 1h",
         "all others  any key  anyone     100 messages, 1h",
     ]
+
+
+def test_webhooks_that_publish_are_below_the_table() -> None:
+    checked = config(hooks=(hook("code", "deploys", "all"),))
+    assert lines(checked)[-2:] == ["", "/hooks/code publishes to deploys, all, verified as github"]
 
 
 def test_all_addresses_are_named(tmp_path: Path) -> None:
