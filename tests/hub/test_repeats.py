@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from hashlib import sha256
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pushcompat.access.named_key import NamedKey
+from pushcompat.access.patterns import Pattern
 from pushcompat.hub import requests as module
 from pushcompat.limits import Limits, Retention
 from pushcompat.message import Message, format_cursor
@@ -27,6 +30,7 @@ from ..machine import interpreted_only
 
 EPOCH = "aaaaaaaa"
 RETAINED = 4
+LIMITED = "pc_aaaaaaaa_x"  # a key for channel a
 Answer = tuple[int, bytes, bytes]  # status, whether the connection is kept, body
 
 
@@ -46,7 +50,8 @@ keys = st.sampled_from(
      ["Idempotency-Key: k", "Idempotency-Key: l"]]
 )  # fmt: skip
 authorizations = st.sampled_from(
-    [[f"Authorization: Bearer {KEY}"]] * 4 + [["Authorization: Bearer wrong"], [], [f"authorization: bearer {KEY}"]]
+    [[f"Authorization: Bearer {KEY}"]] * 4
+    + [["Authorization: Bearer wrong"], [], [f"authorization: bearer {KEY}"], [f"Authorization: Bearer {LIMITED}"]]
 )
 types = st.sampled_from([[], [], ["Content-Type: application/json"], ["Content-Type: image/png"]])
 targets = st.sampled_from(
@@ -89,7 +94,7 @@ last_event_ids = st.one_of(st.just([]), st.just([]), positions.map(lambda text: 
 publishes = st.builds(_publish, targets, versions, hosts, authorizations, keys, types, kept, origins, framings, bodies)
 usual_publishes = st.builds(
     _publish, st.sampled_from(["/channels/a", "/channels/b"]), st.just("1.1"), st.just(["Host: h"]),
-    st.just([f"Authorization: Bearer {KEY}"]), keys, types, st.just([]), st.just([]), st.just("length"), bodies,
+    st.sampled_from([[f"Authorization: Bearer {key}"] for key in (KEY, LIMITED)]), keys, types, st.just([]), st.just([]), st.just("length"), bodies,
 )  # fmt: skip
 polls = st.builds(_poll, st.sampled_from(["a", "b", "a,b"]), parameters, versions, hosts, kept, last_event_ids)
 usual_polls = st.builds(
@@ -148,6 +153,8 @@ async def answers(requests: list[bytes], *, comparing: bool) -> tuple[list[Answe
     store.epoch = EPOCH
     store.append([Publish([Message("ab"[n % 2], b"%d" % n) for n in range(4)])], lambda outcomes: None)
     async with running_hub(store, Limits(retention=Retention(count=RETAINED), message_bytes=64)) as hub:
+        limited = NamedKey("limited", [Pattern("a")], sha256(LIMITED.encode()).digest(), LIMITED[:11])
+        hub.access.publishers.apply(hub.access.publishers.added(limited))
         sender = Sender(hub)
         got = []
         for request in requests:
@@ -172,6 +179,11 @@ def runner() -> Any:
         yield runner
 
 
+def with_key(target: str, key: str) -> bytes:
+    return _publish(target, "1.1", ["Host: h"], [f"Authorization: Bearer {key}"], [], [], [], [], "length", b"x")
+
+
+@example([with_key("/channels/a", LIMITED), with_key("/channels/b", LIMITED)])
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schedules)
 def test_a_compared_request_gets_what_a_parsed_one_would(runner: asyncio.Runner, requests: list[bytes]) -> None:
@@ -182,9 +194,10 @@ def test_a_compared_request_gets_what_a_parsed_one_would(runner: asyncio.Runner,
 
 
 @interpreted_only
-def test_repeats_are_compared_at_all(runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", [KEY, LIMITED])
+def test_repeats_are_compared_at_all(runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     publish = _publish(
-        "/channels/a", "1.1", ["Host: h"], [f"Authorization: Bearer {KEY}"], ["Idempotency-Key: k"], [], [], [],
+        "/channels/a", "1.1", ["Host: h"], [f"Authorization: Bearer {key}"], ["Idempotency-Key: k"], [], [], [],
         "length", b"x",
     )  # fmt: skip
     poll = _poll("a", [f"cursor={cursor(1)}", "wait=0"], "1.1", ["Host: h"], [], [])
