@@ -142,6 +142,7 @@ def publish(
     seconds after which the message is dropped. ``url`` is by default $PUSHCOMPAT_URL, else http://127.0.0.1:8888.
     ``key`` is a publish key, the server's root key or a named one; by default $PUSHCOMPAT_PUBLISH_KEY, else the content
     of $PUSHCOMPAT_PUBLISH_KEY_FILE, else, for a server on this machine only, the key in its state directory.
+    ``ssl_context``: whom to trust; by default the system's authorities, or those in $SSL_CERT_FILE.
 
     Raises PublishRefused or PublishUnavailable (both are PublishError), and before anything is sent ValueError or
     TypeError for invalid arguments.

@@ -94,7 +94,8 @@ last_event_ids = st.one_of(st.just([]), st.just([]), positions.map(lambda text: 
 publishes = st.builds(_publish, targets, versions, hosts, authorizations, keys, types, kept, origins, framings, bodies)
 usual_publishes = st.builds(
     _publish, st.sampled_from(["/channels/a", "/channels/b"]), st.just("1.1"), st.just(["Host: h"]),
-    st.sampled_from([[f"Authorization: Bearer {key}"] for key in (KEY, LIMITED)]), keys, types, st.just([]), st.just([]), st.just("length"), bodies,
+    st.sampled_from([[f"Authorization: Bearer {key}"] for key in (KEY, LIMITED)]), keys, types,
+    st.just([]), st.just([]), st.just("length"), bodies,
 )  # fmt: skip
 polls = st.builds(_poll, st.sampled_from(["a", "b", "a,b"]), parameters, versions, hosts, kept, last_event_ids)
 usual_polls = st.builds(
