@@ -100,7 +100,7 @@ class Server:
         administration = admin.Administration(
             lambda: hub.access,
             lambda drafts: hub.publish(drafts),
-            lambda: self._config.tokens.max_age_s + self._config.tokens.leeway_s,
+            self._longest_grant_s,
             durable=config.store != "memory:",
         )
         routes = [*admin.routes(administration, config.prefix), *keys.routes(administration, config.prefix)]
@@ -180,6 +180,11 @@ class Server:
     def _message_bytes(self, channel: str) -> int:
         own = self._config.rules.of(channel).message_bytes
         return self._config.limits.message_bytes if own is None else own
+
+    def _longest_grant_s(self) -> float:
+        """How long a subscriber may be admitted by the same token, or the same answer of the application."""
+        tokens = self._config.tokens
+        return max(tokens.max_age_s + tokens.leeway_s, self._config.limits.authorize_most_s)
 
     async def _expose(self) -> bytes:
         return exposition(await self._all_figures())

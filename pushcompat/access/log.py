@@ -16,6 +16,7 @@ from ..errors import StoreFull
 from ..message import Message
 
 MOST_ENTRIES = 100_000  # of at most a few KiB each; nothing else removes them
+_SWEEP_AT_LEAST = 1024
 _FULL = (
     f"the access log is full: it has {MOST_ENTRIES} revocations and keys; revoke with a shorter expires,"
     " and wait until earlier revocations have expired"
@@ -33,6 +34,7 @@ class AccessLog:
         self._kinds = dict(kinds)
         self._clock = clock
         self._until: dict[str, float] = {}  # by key: Unix seconds
+        self._sweep_at = _SWEEP_AT_LEAST
 
     def load(self, messages: Iterable[Message]) -> None:
         """The retained messages, at the start and whenever the log was read again. What only this process knows stays
@@ -46,6 +48,8 @@ class AccessLog:
         ttl_s = math.inf if message.ttl_s is None else message.ttl_s
         self._until.pop(key, None)
         self._until[key] = message.time_ms / 1000 + ttl_s
+        if len(self._until) >= self._sweep_at:
+            self._sweep()
         apply = self._kinds.get(key.partition(":")[0])
         if apply is not None:
             apply(message)
@@ -54,7 +58,12 @@ class AccessLog:
         """Raises StoreFull if there is no room for another entry."""
         if len(self._until) < MOST_ENTRIES or key in self._until:
             return
-        now = self._clock()
-        self._until = {key: until for key, until in self._until.items() if until > now}
+        self._sweep()
         if len(self._until) >= MOST_ENTRIES:
             raise StoreFull(_FULL)
+
+    def _sweep(self) -> None:
+        """Forgets entries that have expired."""
+        now = self._clock()
+        self._until = {key: until for key, until in self._until.items() if until > now}
+        self._sweep_at = max(_SWEEP_AT_LEAST, 2 * len(self._until))

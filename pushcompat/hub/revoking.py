@@ -1,8 +1,8 @@
 """Ends what revoked subscribers have open in this process: streams, held polls, and subscriptions between two polls.
 
-A revocation is in force for new requests as soon as it is applied. Then all connections are looked at, half a
-microsecond each: in the same turn, before later messages are delivered, or in several turns if they are very many.
-Revocations that arrive in the meantime wait for the next round, so that a round always ends.
+A revocation is in force for new requests as soon as it is applied. Then all connections are looked at, 0.2 µs each: in
+the same turn, before later messages are delivered, or in several turns if they are very many. Revocations that arrive
+in the meantime wait for the next round, so that a round always ends.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ import pytest
 
 from pushcompat.access import log
 from pushcompat.access.log import AccessLog
-from pushcompat.errors import StoreFull
+from pushcompat.access.revocations import KIND, Revocations, Target
+from pushcompat.errors import StoreFull, Unauthorized
 from pushcompat.message import ACCESS_LOG, Message
 from pushcompat.wire.names import NAME
 
@@ -34,6 +35,26 @@ def test_the_number_of_entries_is_limited_and_a_known_key_can_always_be_replaced
     access.check_room("key:a")
     with pytest.raises(StoreFull, match="access log is full"):
         access.check_room("key:c")
+
+
+def test_entries_that_have_expired_use_no_memory_for_long_where_others_make_them() -> None:
+    now = 0.0
+    access = AccessLog({}, lambda: now)
+    for number in range(10_000):
+        now += 1
+        access.apply(entry(f"revoke:{number}", ttl_s=60.0, time_ms=int(now * 1000)))
+    assert len(access._until) < 2048
+
+
+def test_what_the_log_has_lost_stays_in_force_where_it_is_known() -> None:
+    revocations = Revocations(lambda: 100.0)
+    access = AccessLog({KIND: revocations.apply})
+    message = revocations.message(Target(sub="ann"), 60.0)
+    message.time_ms = 100_000
+    access.apply(message)
+    access.load([])
+    with pytest.raises(Unauthorized):
+        revocations.check("ann", "", None, ["a"])
 
 
 def test_entries_that_have_expired_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
