@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pushcompat.errors import ConfigError
-from pushcompat.state import KEY_FILE, default_state_dir, load_or_create_key, read_key, read_token
+from pushcompat.state import KEY_FILE, default_state_dir, load_or_create_key, read_key, read_token, stored_key
 
 from .harness import PATIENCE_S
 
@@ -105,3 +105,19 @@ def test_a_token_is_read_from_a_file_of_one_line(tmp_path: Path) -> None:
             read_token(path)
     with pytest.raises(ConfigError, match="cannot read the token"):
         read_token(tmp_path / "missing")
+
+
+def test_a_key_is_not_created_for_a_check(tmp_path: Path) -> None:
+    key, path = stored_key(tmp_path)
+    assert (len(key), path, list(tmp_path.iterdir())) == (43, None, [])
+    created = load_or_create_key(tmp_path)
+    assert stored_key(tmp_path) == created
+
+
+def test_a_state_directory_that_another_user_owns_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(ConfigError, match=rf"cannot read the publish key in {tmp_path}/publish-key: Permission denied"):
+        stored_key(tmp_path)
