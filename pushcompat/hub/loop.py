@@ -61,7 +61,8 @@ class Loop:
         self._sockets = context.sockets
         self._pipelined = context.pipelined
         self._visits = context.limits.max_visits
-        self._receive = receive
+        # What another connection sent in the same turn may have closed it, after its input was read
+        self._receive = {**receive, _CLOSED: _discard}
         self._on_timer = on_timer
         self._resume = resume
         self._handshake = handshake
@@ -150,3 +151,7 @@ class Loop:
             act(connection)
         except Exception:
             self._sockets.log_bug_and_abort(connection)
+
+
+def _discard(connection: Connection, data: bytes) -> None:
+    pass
