@@ -55,7 +55,8 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 REFUSED = [
     ("POST", "/channels/chat"), ("POST", "/channels"), ("GET", "/channels"), ("HEAD", "/channels"), ("GET", "/metrics"),
-    ("HEAD", "/metrics"), ("POST", "/revoke"), ("GET", "/revoke"), ("POST", "/metrics"),
+    ("HEAD", "/metrics"), ("POST", "/revoke"), ("GET", "/revoke"), ("POST", "/metrics"), ("GET", "/keys"),
+    ("POST", "/keys"), ("DELETE", "/keys/shop"),
 ]  # fmt: skip
 
 
@@ -79,6 +80,7 @@ def test_the_admin_address_takes_all_of_it(apart: Apart) -> None:
             ("GET", "/channels", b"", 200),
             ("GET", "/metrics", b"", 200),
             ("POST", "/revoke", b'{"sub": "ann"}', 204),
+            ("GET", "/keys", b"", 200),
             ("GET", "/healthz", b"", 200),
             ("GET", "/channels/chat?wait=0", b"", 200),
         ]:
@@ -106,6 +108,18 @@ def test_a_connection_keeps_its_address_when_it_comes_back_from_a_page(apart: Ap
                 assert client.response()[0] == 200
             client.publish("chat", b"x")
             assert client.response()[0] == expected
+
+
+def test_incoming_webhooks_stay_public(tmp_path: Path) -> None:
+    file, secret = tmp_path / "push.toml", tmp_path / "secret"
+    secret.write_text("a-secret-of-at-least-thirty-two-characters")
+    file.write_text(f'[[hook]]\nname = "shop"\nchannels = ["news"]\nverify = "token"\nsecrets-file = "{secret}"\n')
+    for server in running(tmp_path / "state", *ANY_PORT, "--config", str(file), kind=Apart):
+        with server.connect() as client:
+            client.request("POST", f"/hooks/shop/{secret.read_text()}", b"x")
+            assert client.response()[0] < 300
+            client.request("POST", "/hooks/shop/wrong", b"x")
+            assert client.response()[0] in (401, 404)
 
 
 def test_a_key_is_not_tried_on_the_public_address(apart: Apart) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -61,6 +62,13 @@ def test_a_unix_socket_is_shared_and_taken_over_when_nobody_listens_on_it(bind: 
     assert other is first
     with pytest.raises(ConfigError, match=r"cannot listen on .*: address already in use; choose another --unix-socket"):
         bind(workers=2, unix_socket=tmp_path / "s")
+
+
+def test_a_unix_socket_is_for_its_owner_unless_another_mode_is_asked_for(bind: Bind, tmp_path: Path) -> None:
+    bind(unix_socket=tmp_path / "own")
+    bind(unix_socket=tmp_path / "group", unix_socket_mode=0o660)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("own", "group")]
+    assert modes == [0o600, 0o660]
 
 
 def test_a_port_that_another_server_shares_among_its_workers_is_refused(bind: Bind) -> None:
