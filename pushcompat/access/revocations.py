@@ -84,8 +84,8 @@ class Revocations:
         target = Target(document.sub, document.jti, document.channel)
         if not any(target):
             return  # it would apply to everybody
-        at = message.time_ms / 1000
-        until = math.inf if message.ttl_s is None else at + message.ttl_s
+        at = (message.time_ms + 1) / 1000  # to the end of that millisecond
+        until = math.inf if message.ttl_s is None else message.time_ms / 1000 + message.ttl_s
         earlier = self._found.get(target)
         if earlier is not None:
             at, until = max(at, earlier.at), max(until, earlier.until)

@@ -136,7 +136,7 @@ def test_who_ends_connections_gets_each_revocation(known: Known) -> None:
     got: list[Revocation] = []
     known.revocations.on_revoked(got.append)
     known.revoke(sub="ann")
-    assert got == [Revocation(Target("ann"), AT, AT + LIVES_S)]
+    assert got == [Revocation(Target("ann"), AT + 0.001, AT + LIVES_S)]
 
 
 def test_revocations_that_have_ended_use_no_memory_for_long(known: Known) -> None:

@@ -102,6 +102,34 @@ async def kept(store: Store) -> tuple[list[str], dict[str, int]]:
     return shown(retained.messages), dict(retained.floors)
 
 
+FEW = Retention(count=2, by_channel=ByChannel({"a": (1, 60.0)}))
+MANY = Retention(count=3, by_channel=ByChannel({"a": (50, 600.0)}))
+
+
+async def check_that_different_rules_break_nothing(
+    few: Store, many: Store, trim: Callable[[Store], Awaitable[None]]
+) -> None:
+    """``few`` and ``many`` are one log, in processes with the retention of these names."""
+    published: list[Message] = []
+    for number in range(60):
+        drafts = [draft(channel, str(number)) for channel in "abc"]
+        await append(few if number % 2 else many, *drafts)
+        published += drafts
+        if number % 20 == 19:
+            await trim(many if number == 39 else few)
+        for store in (few, many):
+            retained = await store.retained()
+            there = {message.sequence for message in retained.messages}
+            for message in published:
+                floor = max(retained.floor, retained.floors.get(message.channel, 0))
+                assert (message.sequence > floor) == (message.sequence in there)
+    assert shown((await few.retained()).messages) == ["b:58", "c:58", "a:59", "b:59", "c:59"]
+    for store, after in ((few, 177), (many, 177), (few, 180)):
+        async with aclosing(Follower(store, after)) as follower:
+            await append(many, draft("d"))
+            assert (await follower.read(1))[0].sequence == after + 1
+
+
 class Contract:
     """The subclass has a fixture ``open_store`` that returns an ``Open``."""
 

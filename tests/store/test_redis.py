@@ -18,7 +18,21 @@ from pushcompat.store.base import Store
 from pushcompat.store.redis.link import Link
 from pushcompat.store.redis.store import RedisStore
 
-from .contract import ALL, Clock, Contract, Follower, Open, append, draft, fill, shown
+from ..harness import PATIENCE_S
+from .contract import (
+    ALL,
+    FEW,
+    MANY,
+    Clock,
+    Contract,
+    Follower,
+    Open,
+    append,
+    check_that_different_rules_break_nothing,
+    draft,
+    fill,
+    shown,
+)
 from .engines import ENGINES, Engine, free_port, running, sentinels
 from .machine import SETTINGS, StoreMachine
 
@@ -51,6 +65,25 @@ class TestRedisStore(Contract):
         for number in range(3):
             await append(store, draft("a", str(number)), draft("a"))
         assert await store.trim(tail=0) == ""
+
+
+def test_processes_with_different_rules_break_nothing(engine: Engine) -> None:
+    async def trim_it(store: Store) -> None:
+        assert isinstance(store, RedisStore)
+        assert await store.trim(tail=0) == ""
+
+    async def work() -> None:
+        clock, url = Clock(), engine.url(next(PREFIXES))
+        few, many = RedisStore(url, FEW, clock, clock), RedisStore(url, MANY, clock, clock)
+        await few.open()
+        await many.open()
+        try:
+            await check_that_different_rules_break_nothing(few, many, trim_it)
+        finally:
+            await few.close()
+            await many.close()
+
+    asyncio.run(asyncio.wait_for(work(), PATIENCE_S))
 
 
 class RedisMachine(StoreMachine):

@@ -26,7 +26,22 @@ from pushcompat.store.sqlite.files import WriteLock, max_bytes
 from pushcompat.store.sqlite.trimmer import trim
 
 from ..harness import PATIENCE_S
-from .contract import ALL, Clock, Contract, Follower, Open, append, append_group, draft, fill, kept, shown
+from .contract import (
+    ALL,
+    FEW,
+    MANY,
+    Clock,
+    Contract,
+    Follower,
+    Open,
+    append,
+    append_group,
+    check_that_different_rules_break_nothing,
+    draft,
+    fill,
+    kept,
+    shown,
+)
 from .machine import SETTINGS, StoreMachine
 
 Work = Callable[[SqliteStore], Coroutine[None, None, None]]
@@ -55,6 +70,18 @@ class TestSqliteStore(Contract):
         assert isinstance(store, SqliteStore)
         await append_group(store, [Publish([draft("a", str(n)) for n in range(1000)])])
         await trimmed(store, urgent=True)
+
+
+def test_processes_with_different_rules_break_nothing(path: Path, clock: Clock) -> None:
+    async def trim_it(store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        await trimmed(store, urgent=True)
+
+    async def work() -> None:
+        async with opened(path, FEW, clock) as few, opened(path, MANY, clock) as many:
+            await check_that_different_rules_break_nothing(few, many, trim_it)
+
+    play(work())
 
 
 class SqliteMachine(StoreMachine):
