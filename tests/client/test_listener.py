@@ -780,7 +780,7 @@ def test_the_listener_ends_when_the_last_transport_is_refused(no_backoff: None) 
     assert [query(talk)["transport"] for talk in server.talks] == list(TRANSPORTS)
 
 
-@pytest.mark.parametrize("code", [1001, 1012, 3999, 4000, 4100, 4399, 4408, 4425, 4426, 4429, 4500, 4999])
+@pytest.mark.parametrize("code", [1001, 1012, 3999, 4000, 4100, 4129, 4399, 4408, 4425, 4426, 4429, 4500, 4999])
 def test_any_other_close_is_a_reason_to_come_back(code: int, prompt: None) -> None:
     close = frame(0x88, code.to_bytes(2, "big"))
     with stub(

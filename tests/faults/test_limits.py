@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,6 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+
+from pushcompat import PublishUnavailable, publish, publish_async
 
 from ..harness import KEY, Client, Server, running
 
@@ -217,3 +221,41 @@ def test_a_connection_has_one_subscription_and_so_at_most_as_many_channels_as_a_
         assert server.metric('pushcompat_subscriptions{transport="longpoll"}') == 1
     client.request("GET", "/channels/a,b,c?wait=0&cursor=earliest")
     assert client.problem()[0] == 400
+
+
+@pytest.mark.options("--publish-rate", "2")
+def test_the_publish_clients_wait_as_long_as_they_are_told_and_lose_nothing(server: Server, client: Client) -> None:
+    for number in range(22):
+        publish("a", str(number), url=server.url, key=KEY)
+    published = asyncio.run(publish_async("a", "22", url=server.url, key=KEY))
+    assert published.channels == {"a": 0}
+    assert [message["data"] for message in client.retained("a")] == [str(number) for number in range(23)]
+    assert server.metric('pushcompat_limited_total{limit="publish_rate"}') >= 1
+
+
+@pytest.mark.options("--publish-rate", "0.001")
+def test_a_publish_that_would_have_to_wait_too_long_fails_with_the_reason(server: Server) -> None:
+    publish("a", url=server.url, key=KEY)
+    with pytest.raises(PublishUnavailable, match=r"key root may not publish more messages now; retry after \d+ s"):
+        publish("a", url=server.url, key=KEY)
+
+
+@pytest.mark.options("--trusted-proxies", "none", "--max-connections-per-address", "1")
+@pytest.mark.parametrize("transport", ["websocket", "eventsource", "longpoll"])
+def test_a_listener_whose_address_has_too_many_connections_waits_and_then_gets_what_it_missed(
+    server: Server, clients: ExitStack, transport: str
+) -> None:
+    holder = subscribed(server, clients, "127.0.0.1")
+    command = [sys.executable, "-m", "pushcompat", "listen", "a", "--earliest", "--count", "1", "--url", server.url]
+    command += ["--transport", transport, "--verbose", "--timeout", "30"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as listening:
+        assert listening.stderr is not None
+        noted = iter(listening.stderr.readline, "")
+        assert any("this address has 1 connections" in line or "ended" in line for line in noted)
+        assert any("reconnecting in" in line for line in noted)
+        holder.close()
+        with server.connect(source=QUIET) as publisher:
+            publisher.publish("a", b"kept")
+            assert publisher.response()[0] == 200
+        out, _ = listening.communicate(timeout=30)
+    assert [json.loads(line)["data"] for line in out.splitlines()] == ["kept"]

@@ -227,7 +227,7 @@ for (const [what, refuse] of [
   });
 }
 
-for (const status of [0, 408, 425, 426, 429, 500, 503]) {
+for (const status of [0, 100, 129, 408, 425, 426, 429, 500, 503]) {
   scenario(`websocket: close code ${4000 + status} is met with backoff`, async (world) => {
     const tab = world.openAlone({transports: ["websocket"]});
     world.last("websocket").refuse(status, "busy");
