@@ -135,27 +135,27 @@ class Admission:
         now = self._clock()
         self._saved_s = min(_SAVED_S, self._saved_s + (now - self._saved_at) * self._share)
         self._saved_at = now
-        left = _TURN_S
-        while left > 0 and self._saved_s > 0:
+        until = now + _TURN_S  # also for refusals: a thousand of them would take 100 ms
+        while self._saved_s > 0 and self._clock() < until:
             waiting = self._next()
-            if waiting is None:
+            if waiting is not None:
+                self._saved_s -= self._serve(waiting)
+            elif not self._queue:
                 return
-            spent = self._serve(waiting)
-            left -= spent
-            self._saved_s -= spent
         if self._saved_s <= 0 and (self._queue or self._later):
             wait_s = (_TURN_S - self._saved_s) / self._share
             self._alarm = asyncio.get_running_loop().call_later(wait_s, self._wake)
 
     def _next(self) -> Waiting | None:
+        """None: there is none, or it was refused."""
         while self._queue:
             connection, waiting = self._queue.popitem(last=False)
             if not self._is_suspect(connection):
                 return waiting
-            if len(self._later) < _MOST_WAITING:
-                self._later[connection] = waiting
-            else:
+            if len(self._later) >= _MOST_WAITING:
                 self._refuse(waiting, Unavailable(_BUSY, _RETRY_S))
+                return None
+            self._later[connection] = waiting
         return self._later.popitem(last=False)[1] if self._later else None
 
     def _wake(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -476,5 +477,34 @@ def test_the_cors_lines_are_those_of_the_page_that_waits() -> None:
         desk.application.answer(Answer())
         body = (await received(first)).partition(b"\r\n\r\n")[2]
         assert json.loads(body)["messages"] == []
+
+    play(scenario)
+
+
+def test_refusals_of_a_full_queue_take_no_longer_of_a_turn_than_verifying_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_WAITING", 20)
+
+    async def scenario(stage: Stage) -> None:
+        desk = Desk(stage)
+        admission = desk.admission
+        admission._alarm = asyncio.get_running_loop().call_later(PATIENCE_S, lambda: None)  # nothing is verified yet
+        for _ in range(12):
+            await desk.sent(POLL % b"t.1?token=wrong")
+        await stage.until(lambda: len(admission) == 12)
+        for connection in admitting(stage):
+            admission._suspect(connection)
+        monkeypatch.setattr(module, "_MOST_WAITING", 0)
+        refuse = admission._refuse
+
+        def slowly(*refusal: Any) -> None:
+            desk.tokens.time_s += module._TURN_S / 4
+            refuse(*refusal)
+
+        monkeypatch.setattr(admission, "_refuse", slowly)
+        admission._alarm.cancel()
+        admission._alarm = None
+        for left in (8, 4, 0):
+            admission.run()
+            assert len(admission) == left
 
     play(scenario)
