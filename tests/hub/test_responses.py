@@ -8,6 +8,7 @@ import pytest
 
 from pushcompat.access.grant import Grant
 from pushcompat.errors import BadRequest, PayloadTooLarge, RequestError, Unavailable, UpgradeRequired
+from pushcompat.hub import responses as module
 from pushcompat.hub.connection import Connection, State
 from pushcompat.hub.reasons import CloseReason
 from pushcompat.hub.timers import NEVER
@@ -207,3 +208,18 @@ def test_refusals_are_counted_by_reason_and_status_and_lost_upgrades_too(rig: Ri
         ("upgrade_required", "426"): 1,
     }
     assert rig.metrics.stripped_upgrades == 1
+
+
+@interpreted_only
+def test_refusals_fill_no_log(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[dict[str, object]] = []
+    monkeypatch.setattr(module.logs, "enabled", lambda: True)
+    monkeypatch.setattr(module.logs, "event", lambda name, **fields: lines.append(fields))
+    for _ in range(250):
+        rig.responses.refuse(rig.connect(), request(), BadRequest("x"))
+    assert len(lines) == 100
+    rig.context.timers.now += 1
+    for _ in range(2):
+        rig.responses.refuse(rig.connect(), request(), BadRequest("x"))
+    assert [line["unlogged"] for line in lines[99:]] == [None, 150, None]
+    assert rig.metrics.refused == {("bad_request", "400"): 252}
