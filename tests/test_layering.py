@@ -18,6 +18,7 @@ USED: dict[str, set[str]] = {
     "": {"client"},
     "__main__": {"cli"},
     "access": {"errors", "message", "wire"},
+    "bounds": {"limits"},
     "build": {""},
     "channel_tables": {"access", "config_file", "errors", "units"},
     "cli": {
@@ -38,7 +39,7 @@ USED: dict[str, set[str]] = {
         "state",
         "wire",
     },
-    "check": {"access", "config", "errors", "exposure", "limits", "tls", "units", "wire"},
+    "check": {"access", "bounds", "config", "descriptors", "errors", "exposure", "limits", "tls", "units", "wire"},
     "client": {"errors", "state"},
     "config": {"access", "address", "errors", "limits", "logs", "state"},
     "config_file": {"errors"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def checker(tmp_path: Path) -> Checker:
 def test_a_fine_configuration_is_a_table_and_exit_code_0(checker: Checker) -> None:
     code, out, err = checker()
     assert (code, err) == (0, "")
-    assert out.splitlines()[2:] == [
+    assert out.splitlines()[2:-2] == [
         "pattern       publish  subscribe                     kept",
         "user:{sub}:*  any key  token of that sub             9 messages, 1h",
         "all others    any key  token that names the channel  100 messages, 1h",
@@ -117,3 +118,9 @@ def test_the_key_of_the_state_directory_is_checked(checker: Checker) -> None:
     code, out, _ = checker()
     assert code == 1
     assert "warning: the publish key has 5 characters" in out
+
+
+def test_the_report_ends_with_the_bound_of_memory(checker: Checker) -> None:
+    _, out, _ = checker("--max-connections", "100")
+    last = "A process with 100 connections uses at most [0-9]{3} MiB of memory, usually a tenth of it"
+    assert re.fullmatch(last, out.splitlines()[-1])
