@@ -8,6 +8,7 @@
 # make bench               the figures, against Nchan and others, with BEFORE=PATH against another checkout too (about 30 minutes)
 # make fuzz                what reads the input of strangers, each for a minute under atheris (ARGS="head token --seconds 600")
 # make soak                all stores for ten minutes, while processes are killed; writes docs/soak.md
+# make siege               15,000 hostile clients beside 1,000 good ones (about three minutes)
 # make clean               removes the environments and builds
 #
 # ARGS="…" adds options of the server, of pytest or of the benchmark. PYTHON=python3.12 chooses another Python.
@@ -22,7 +23,7 @@ COMPILED := build/compiled
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-lower-bounds compiled test-compiled lint reach bench soak fuzz clean
+.PHONY: help run test test-lower-bounds compiled test-compiled lint reach bench soak siege fuzz clean
 
 help:
 	@sed -n 's/^#\( \|$$\)//p' Makefile
@@ -63,6 +64,9 @@ soak: $(VENV)/installed-test
 
 fuzz: $(FUZZ)/installed
 	$(FUZZ)/bin/python -m tests.fuzz $(ARGS)
+
+siege: $(VENV)/installed-test
+	$(BIN)/python -m tests.siege $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(LOWER) $(FUZZ) build dist bench/build *.egg-info
