@@ -115,6 +115,15 @@ def test_a_repeat_refuses_later_tokens_too_and_never_ends_earlier(known: Known) 
     assert known.refuses("ann")
 
 
+def test_a_repeat_by_a_process_that_does_not_know_the_first_ends_neither_earlier(known: Known) -> None:
+    known.revoke(sub="ann")
+    other = Revocations(lambda: known.now).message(Target("ann"), 10.0)
+    other.time_ms = int(AT * 1000) - 60_000  # by a clock that is behind
+    known.revocations.apply(other)
+    known.now += LIVES_S - 1
+    assert known.refuses("ann", issued_at=AT - 30)
+
+
 def test_a_repeat_has_the_key_of_the_first_and_other_targets_have_others(known: Known) -> None:
     assert known.revoke(sub="ann").key == known.revoke(sub="ann").key
     keys = {known.revoke(sub="ann").key, known.revoke(jti="ann").key, known.revoke(sub="a", jti="nn").key}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pushcompat.limits import Retention
+from pushcompat.message import ACCESS_LOG
 from pushcompat.store.base import MOST_FLOORS, Idempotency, Lost, Publish, retain, weight
 from pushcompat.store.sqlite import SqliteStore
 from pushcompat.store.sqlite.trimmer import trim
@@ -232,5 +233,21 @@ def test_a_clock_that_went_back_deletes_nothing_that_the_rule_keeps(path: Path, 
             await trimmed(store)
             kept = retain(messages, store._retention, int(clock.now * 1000)).messages
             assert {message.sequence for message in kept} <= set(rows(path))
+
+    play(work())
+
+
+def test_the_access_log_has_no_floor_though_others_are_merged(path: Path, clock: Clock) -> None:
+    async def work() -> None:
+        async with opened(path, Retention(count=1), clock) as store:
+            for _ in range(3):
+                await append(store, draft(ACCESS_LOG, key="key:a"), draft("busy"))
+            store._writer._connection.execute("UPDATE log SET floor = 1000")
+            clock.now += 60
+            assert await trimmed(store) == 4
+            retained = await store.retained()
+            assert [message.channel for message in retained.messages] == [ACCESS_LOG, "busy"]
+            with closing(sqlite3.connect(path)) as connection:
+                assert connection.execute("SELECT channel FROM floor").fetchall() == [("busy",)]
 
     play(work())
