@@ -6,12 +6,13 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 
 import jwt
 import pytest
 
-from .harness import KEY, Client, Server, running
+from .harness import KEY, PATIENCE_S, Client, Server, running
 
 PAGE, OTHER = "https://page.example", "https://other.example"
 EVERYTHING_IS_OPEN = '[[channel]]\npattern = "*"\nsubscribe = "open"\n'
@@ -174,10 +175,29 @@ def test_streams_follow_the_rules_and_the_keys_of_their_tokens(tmp_path: Path) -
                 pass
 
 
+def test_a_named_key_and_a_hook_come_and_go_with_the_file(tmp_path: Path) -> None:
+    file, secret, shop = tmp_path / "push.toml", tmp_path / "secret", "pc_shop0001_" + "s" * 43
+    secret.write_text("a-secret-of-at-least-thirty-two-characters")
+    key = f'[[key]]\nname = "shop"\nsha256 = "{sha256(shop.encode()).hexdigest()}"\nchannels = ["orders.*"]\n'
+    hook = f'[[hook]]\nname = "news"\nchannels = ["news"]\nverify = "token"\nsecrets-file = "{secret}"\n'
+    file.write_text("")
+    for server in running(tmp_path / "state", "--config", str(file)):
+        for text, published, hooked in [("", 401, 404), (key + hook, 200, 200), ("", 401, 404)]:
+            file.write_text(text)
+            Reloading(server, file).reload()
+            with server.connect() as client:
+                client.publish("orders.1", b"x", Authorization=f"Bearer {shop}")
+                assert client.response()[0] == published
+            with server.connect() as client:
+                client.request("POST", f"/hooks/news/{secret.read_text()}", b"x")
+                assert client.response()[0] == hooked
+
+
 def test_many_signals_at_once_end_with_the_last_configuration(reloading: Reloading) -> None:
     for number in range(20):
         reloading.write(f'cors-origin = ["https://page-{number}.example"]\n')
         reloading.server.process.send_signal(signal.SIGHUP)
-    reloading.reload()
-    assert status(reloading.server, "https://page-19.example") == 200
+    deadline = time.monotonic() + PATIENCE_S
+    while status(reloading.server, "https://page-19.example") != 200:
+        assert time.monotonic() < deadline
     assert status(reloading.server, "https://page-18.example") == 403

@@ -141,8 +141,9 @@ def _pages(config: Config, address: str) -> Iterator[Finding]:
     anyones = [origin for origin in ("*", "null") if origin in config.cors_origins]
     if anyones and cookies:
         yield Finding(
-            f"with --cors-origin {anyones[0]} the pages of any site may subscribe with the cookies of their visitors;"
-            " name the origins of your pages"
+            f"the cookies of pages that only --cors-origin {anyones[0]} allows do not count, because any site may have"
+            " such pages; name the origins of yours",
+            dangerous=False,
         )
     if config.demo and address:
         yield Finding(f"anyone who reaches {address} can post in the demo; omit --demo")
