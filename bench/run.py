@@ -25,6 +25,7 @@ import load
 import machine
 import peers
 import stores
+import tokens
 from load import Load, Report
 from results import QUIET, Delivery, Result, evaluate, markdown, stores_markdown, table
 from scenarios import SCENARIOS, Scenario
@@ -127,6 +128,7 @@ def find_servers(options: argparse.Namespace) -> dict[str, Starter]:
     in_memory = {"--store": "memory:"}  # as Nchan has it
     starters = {**{name: pushcompat(path, in_memory) for name, path in checkouts.items()}, NCHAN: nchan}
     starters |= stores.starters(options.tree) | encrypted.starters(options.tree)
+    starters |= tokens.starters(options.tree)
     for name in options.peers:
         if start := peers.install(name):
             starters[name] = start

@@ -9,6 +9,7 @@ from encrypted import TLS
 from load import Load, Report
 from servers import BEFORE, CENTRIFUGO, COMPILED, NCHAN, SUBJECT, WS
 from stores import MEMORY, REDIS, SQLITE, SQLITE_FULL, TWO_ON_REDIS, TWO_ON_SQLITE, WORKERS
+from tokens import TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +242,32 @@ def scaling(name: str, title: str, many: tuple[str, Load], few: tuple[str, Load]
     return Scenario(name, sides, (figure,), most_runs=3)
 
 
+# --- tokens -------------------------------------------------------------------------------------------------------
+
+
+def with_tokens(transport: str, rate: int, at_least_ratio: float) -> Scenario:
+    """A poll on a connection with a verdict pays no signature; deliveries on streams have nothing to do with tokens."""
+    title = TITLES[transport]
+    load = Load(transport=transport, subscribers=5000, hold=1, publishers=4, rate=rate, seconds=5)
+    what = "deliveries" if transport != "longpoll" else "poll cycles"
+    figures = (
+        Figure(
+            f"{title} with tokens, {rate} publishes/s to 5,000",
+            f"{what} per CPU-s",
+            deliveries_per_cpu_s,
+            (at_least(at_least_ratio, SUBJECT),),
+        ),
+        Figure(
+            f"{title} handshake with a token",
+            "CPU-µs each",
+            handshake_cpu_us,
+            (Target(80, SUBJECT, unit="µs more"),),
+            as_difference=True,
+        ),
+    )
+    return Scenario(f"tokens-{transport}", sides(load, TOKENS, SUBJECT), figures)
+
+
 # --- TLS ----------------------------------------------------------------------------------------------------------
 
 
@@ -379,6 +406,9 @@ SCENARIOS = (
     ),
     stream("workers", "two workers", (WORKERS, SQLITE), at_least(0.92, SQLITE)),
     tls_stream(),
+    with_tokens("longpoll", rate=4, at_least_ratio=0.95),
+    with_tokens("websocket", rate=10, at_least_ratio=0.97),
+    with_tokens("eventsource", rate=10, at_least_ratio=0.97),
     Scenario(
         "idle",
         (Side(SUBJECT, SUBJECT, Load(subscribers=5000, hold=20)),),  # longer than a heartbeat's 15 s

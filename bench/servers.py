@@ -98,6 +98,7 @@ class Server:
     key: str
     pids: tuple[int, ...]
     publish_port: int | None = None  # of another process, which publishers use
+    tokens: Path | None = None  # of its subscribers, one in a line
 
 
 Options = Mapping[str, str]

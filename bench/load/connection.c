@@ -73,6 +73,24 @@ void watch(struct connection *c, bool publisher)
 }
 
 /* Connects and waits for it: on the loopback that is the time of the handshake in the kernel, no round trip. */
+/* The transport's request, with the subscriber's token as the last parameter of its URL, as pages send it. */
+size_t subscribe_request(const struct connection *c, char *out)
+{
+	size_t size = options.transport->request(c, out);
+	if (!options.token_count)
+		return size;
+	const char *token = options.tokens[(c - subscribers) % options.token_count];
+	char *end = strstr(out, " HTTP/1.1");
+	char first = memchr(out, '?', end - out) ? '&' : '?';
+	size_t added = strlen("?token=") + strlen(token);
+
+	memmove(end + added, end, out + size - end + 1);
+	*end = first;
+	memcpy(end + 1, "token=", strlen("token="));
+	memcpy(end + strlen("?token="), token, strlen(token));
+	return size + added;
+}
+
 void dial(struct connection *c, int port)
 {
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -136,7 +154,7 @@ static void open_more(void)
 		opening++;
 		c->parse = options.transport->first;
 		watch(c, false);
-		transmit(c, request, options.transport->request(c, request));
+		transmit(c, request, subscribe_request(c, request));
 	}
 }
 

@@ -83,6 +83,8 @@ struct dialect {
 
 struct options {
 	const char *key, *channel;
+	char **tokens; /* one for each subscriber, or as many as there are; NULL: none */
+	unsigned token_count;
 	int port, publish_port;
 	const struct dialect *dialect;
 	const struct transport *transport;
@@ -114,6 +116,7 @@ extern uint64_t arrived_ns; /* when the kernel had what is being parsed; CLOCK_M
 void setup_loop(void);
 void watch(struct connection *, bool publisher);
 void dial(struct connection *, int port);
+size_t subscribe_request(const struct connection *, char *out);
 void transmit(struct connection *, const char *bytes, size_t size);
 void opened(struct connection *);
 void lost(struct connection *, const char *why);

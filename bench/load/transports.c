@@ -203,7 +203,7 @@ static size_t parse_poll(struct connection *c, char *input, size_t size)
 	options.dialect->answer(c, &head, input + head.size);
 	if (c->fd < 0)
 		return size;
-	transmit(c, request, longpoll_request(c, request));
+	transmit(c, request, subscribe_request(c, request));
 	if (!c->opened)
 		opened(c);
 	return head.size + head.body;

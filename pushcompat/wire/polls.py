@@ -2,7 +2,8 @@
 
 Many clients send the same header fields (half a kilobyte, for a browser), so one copy of them is kept. Clients with
 identical requests share the whole template. Pollers that were answered together poll again with the same cursor, so the
-last request line is compared first.
+last request line is compared first; and a cursor is parsed once for all clients whose requests differ, by their token
+for example.
 
 A template depends on the grant of its poll, and is valid only as long as that grant.
 """
@@ -41,11 +42,16 @@ class PollTemplate:
             return False
         if not (line.startswith(self.before) and line.endswith(self.after)):
             return False
-        cursor = parse_cursor(line[at : at + CURSOR_WIDTH].decode("latin-1"))
+        cursor = _known_cursor(line[at : at + CURSOR_WIDTH])
         if cursor is None or cursor[0] != self.epoch:
             return False
         self.cursor, self.line = cursor[1], line
         return True
+
+
+@lru_cache(64)
+def _known_cursor(text: bytes) -> tuple[str, int] | None:
+    return parse_cursor(text.decode("latin-1"))
 
 
 @lru_cache(256)
