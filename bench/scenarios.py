@@ -248,7 +248,7 @@ def scaling(name: str, title: str, many: tuple[str, Load], few: tuple[str, Load]
 def with_tokens(transport: str, rate: int, at_least_ratio: float) -> Scenario:
     """A poll on a connection with a verdict pays no signature; deliveries on streams have nothing to do with tokens."""
     title = TITLES[transport]
-    load = Load(transport=transport, subscribers=5000, hold=1, publishers=4, rate=rate, seconds=5)
+    load = Load(transport=transport, subscribers=5000, hold=1, publishers=4, rate=rate, seconds=4)
     what = "deliveries" if transport != "longpoll" else "poll cycles"
     figures = (
         Figure(

@@ -26,7 +26,8 @@ from .responses import Responses
 
 _TURN_S = 0.002  # of one turn; a turn ends after 5 ms
 _SAVED_S = 0.05  # how much unused time is saved for a wave of reconnections
-_MOST_WAITING = 1000  # in each queue; with heads of up to 16 KiB
+_MOST_WAITING = 10_000  # a wave of reconnections: more would wait for too long, whatever the algorithm
+_MOST_LATER = 1000
 _WAIT_S = 5  # clients give a connection 10 s
 _SUSPECTED_S = 10  # how long after a wrong token
 _MOST_SUSPECTED = 4096
@@ -98,8 +99,8 @@ class Admission:
             self._access.ask(request, names, waiting)
             self._begin(waiting, self._answer_s)
             return
-        queue = self._later if self._is_suspect(connection) else self._queue
-        if len(queue) >= _MOST_WAITING:
+        queue, most = (self._later, _MOST_LATER) if self._is_suspect(connection) else (self._queue, _MOST_WAITING)
+        if len(queue) >= most:
             raise Unavailable(_BUSY, _RETRY_S)
         queue[connection] = waiting
         self._begin(waiting, _WAIT_S)
@@ -152,7 +153,7 @@ class Admission:
             connection, waiting = self._queue.popitem(last=False)
             if not self._is_suspect(connection):
                 return waiting
-            if len(self._later) >= _MOST_WAITING:
+            if len(self._later) >= _MOST_LATER:
                 self._refuse(waiting, Unavailable(_BUSY, _RETRY_S))
                 return None
             self._later[connection] = waiting
