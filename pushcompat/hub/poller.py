@@ -51,11 +51,19 @@ class Poller(Protocol[T]):
     def forget(self, watched: T) -> None: ...
 
     def ready(self) -> Ready[T]:
-        """Some of those that are ready, without waiting."""
+        """Some of those that are ready, without waiting; each once."""
 
     def watched(self) -> list[T]: ...
 
     def close(self) -> None: ...
+
+
+def merged(ready: Ready[T]) -> Ready[T]:
+    """Each once, with all of its events: a socket that was reported again before it was read."""
+    events: dict[T, int] = {}
+    for watched, event in ready:
+        events[watched] = events.get(watched, 0) | event
+    return list(events.items())
 
 
 class EpollPoller(Generic[T]):
@@ -108,8 +116,10 @@ class LoopPoller(EpollPoller[T]):
         self._selector.on_ready = on_ready
 
     def ready(self) -> Ready[T]:
-        ready, self._selector.ready = self._selector.ready, []
-        return ready
+        selector = self._selector
+        ready, selector.ready = selector.ready, []
+        selects, selector.selects = selector.selects, 0
+        return ready if selects < 2 else merged(ready)
 
     def close(self) -> None:
         self._selector.on_ready = None

@@ -19,6 +19,7 @@ class LoopSelector(getattr(selectors, "EpollSelector", selectors.DefaultSelector
         self.epoll: Any = getattr(self, "_selector", None)  # None on platforms without epoll
         self.guests: dict[int, Any] = {}  # the hub's, by descriptor
         self.ready: list[tuple[Any, int]] = []  # of the guests
+        self.selects = 0  # that have added to it
         self.on_ready: Callable[[], None] | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -44,5 +45,6 @@ class LoopSelector(getattr(selectors, "EpollSelector", selectors.DefaultSelector
                 if wanted & key.events:
                     found.append((key, wanted & key.events))
         if self.ready:
+            self.selects += 1
             self.on_ready()
         return found

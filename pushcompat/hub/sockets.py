@@ -26,7 +26,7 @@ from .. import logs
 from ..limits import Limits
 from ..tls import BLOCKED, Certificate, end, has_unread
 from .connection import Connection, State
-from .poller import HANGUP, READ, WRITE, make_poller
+from .poller import HANGUP, READ, WRITE, make_poller, merged
 from .reasons import CloseReason
 from .selector import LoopSelector
 from .timers import TimerWheel
@@ -157,10 +157,11 @@ class Sockets:
         """Reads some of the ready sockets; the others stay ready. Each connection appears at most once."""
         ready = self._ready
         if not ready:
-            ready.extend(self._poller.ready())
+            found = self._poller.ready()
             if self._reread:
                 reread, self._reread = self._reread, {}
-                ready.extend(reread.items())
+                found = merged([*found, *reread.items()])
+            ready.extend(found)
         received: Input = []
         for _ in range(min(len(ready), _SLICE)):
             connection, events = ready.popleft()

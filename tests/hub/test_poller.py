@@ -92,6 +92,27 @@ def test_an_end_that_came_with_the_last_bytes_is_told_with_them(pair: tuple[Conn
     poller.close()
 
 
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="needs epoll")
+def test_a_socket_that_is_reported_twice_before_it_is_read_is_ready_once(
+    pair: tuple[Connection, socket.socket],
+) -> None:
+    """A turn that has others to read first leaves it for later; meanwhile its client may end."""
+    connection, theirs = pair
+    selector = LoopSelector()
+    poller: LoopPoller[Connection] = LoopPoller(selector)
+    poller.start(lambda: None)
+    poller.watch(connection, READ)
+    theirs.send(b"x")
+    selector.select(0)
+    theirs.shutdown(socket.SHUT_WR)
+    selector.select(0)
+    ((found, events),) = poller.ready()
+    assert found is connection
+    assert events & (READ | HANGUP) == READ | HANGUP
+    poller.close()
+    selector.close()
+
+
 # With an event loop
 
 

@@ -150,6 +150,19 @@ def test_a_read_that_filled_its_buffer_is_followed_by_another(pair: Pair) -> Non
     assert len(sizes) > 1
 
 
+def test_a_client_that_is_reported_while_it_is_to_be_read_again_is_read_once(pair: Pair) -> None:
+    """Otherwise its end would be seen in the same slice, before its last bytes are handled."""
+    pair.client.send(b"x" * 4096)
+    ((_, first),) = pair.sockets.read()
+    assert (len(first), pair.sockets.readable) == (4096, True)
+    pair.client.send(b"last")
+    pair.client.shutdown(socket.SHUT_WR)
+    assert pair.sockets.read() == [(pair.connection, b"last")]
+    assert pair.connection.state is State.READING_HEAD
+    assert pair.sockets.read() == []
+    assert pair.ended == [CloseReason.CLIENT_CLOSED]
+
+
 def test_a_paused_client_is_not_read_though_its_last_read_filled_the_buffer(pair: Pair) -> None:
     pair.client.send(b"x" * 10_000)
     ((_, data),) = pair.sockets.read()
