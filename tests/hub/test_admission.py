@@ -20,6 +20,7 @@ from pushcompat.limits import Limits
 
 from ..access.test_subscribers import Claims
 from ..harness import KEY, PATIENCE_S, client_frame
+from ..machine import interpreted_only
 from .stage import LocalClient, Stage, play
 
 WIRES = ["websocket-json", "eventsource-json", "longpoll-json"]
@@ -481,6 +482,7 @@ def test_the_cors_lines_are_those_of_the_page_that_waits() -> None:
     play(scenario)
 
 
+@interpreted_only
 def test_refusals_of_a_full_queue_take_no_longer_of_a_turn_than_verifying_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_WAITING", 20)
 
