@@ -25,9 +25,11 @@ CONNECTIONS = 8  # to each server: more than one for each worker
 @pytest.fixture(params=["one process", "two workers", "two processes", "two nodes on Redis"])
 def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Server]]:
     with ExitStack() as stack:
-        store, names, options = f"sqlite:{tmp_path}/log.sqlite", ["one"], []
+        file = tmp_path / "push.toml"
+        file.write_text(f'[[key]]\nname = "signer"\nchannels = ["*"]\nwebhook-secrets = ["{TEXT}"]\n')
+        store, names, options = f"sqlite:{tmp_path}/log.sqlite", ["one"], ["--config", str(file)]
         if request.param == "two workers":
-            options = ["--workers", "2"]
+            options += ["--workers", "2"]
         elif request.param != "one process":
             names = ["one", "other"]
         if request.param == "two nodes on Redis":
@@ -85,7 +87,20 @@ def test_a_key_is_valid_in_all_processes_and_revoking_it_ends_it_in_all_at_once(
         mark(servers[::-1], clients)
         assert {publish(client, key) for client in clients} == {401}
     for server in servers:
-        assert ask(server, "GET", "/keys")[1]["keys"] == []
+        assert [key["name"] for key in ask(server, "GET", "/keys")[1]["keys"]] == ["signer"]
+
+
+def test_a_signed_publish_that_is_sent_to_other_processes_gets_the_first_answer(servers: list[Server]) -> None:
+    headers = sign(b"hello")
+    with ExitStack() as stack:
+        answers = []
+        for client in connect(stack, servers):
+            client.request("POST", "/channels/a", b"hello", **headers)
+            status, _, body = client.response()
+            answers.append((status, json.loads(body)["id"]))
+    assert (answers[0][0], len(set(answers))) == (200, 1)
+    listed = ask(servers[-1], "GET", "/channels")[1]["channels"]
+    assert [(channel["channel"], channel["messages"]) for channel in listed] == [("a", 1)]
 
 
 def test_keys_outlive_a_restart_and_so_does_their_end(tmp_path: Path) -> None:
