@@ -8,22 +8,24 @@ module that takes long, and this one is always imported first.
 TYPE_CHECKING = False  # true for type checkers; the standard library's, in ``typing``, takes 3 ms to import
 
 if TYPE_CHECKING:
+    from .client.async_publisher import AsyncPublisher, publish_async, publish_batch_async
     from .client.publisher import (
         Published,
+        Publisher,
         PublishError,
         PublishRefused,
         PublishUnavailable,
         publish,
-        publish_async,
         publish_batch,
-        publish_batch_async,
     )
 
 __all__ = [
+    "AsyncPublisher",
     "PublishError",
     "PublishRefused",
     "PublishUnavailable",
     "Published",
+    "Publisher",
     "publish",
     "publish_async",
     "publish_batch",
@@ -36,9 +38,11 @@ if not TYPE_CHECKING:
     def __getattr__(name):
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from .client import publisher
-
-        return globals().setdefault(name, getattr(publisher, name))
+        if "sync" in name.lower():  # asyncio takes as long to import as everything else
+            from .client import async_publisher as module
+        else:
+            from .client import publisher as module
+        return globals().setdefault(name, getattr(module, name))
 
     def __dir__():
         return [*globals(), *__all__]

@@ -229,6 +229,7 @@ def publish(ctx: click.Context, /, channel: str, data: str | None, is_json: bool
     unreachable, 2 wrong usage.
     """
     from .client import publisher
+    from .client.credentials import find_endpoint
 
     body = _standard_input(asked=data == "-") if data in (None, "-") else os.fsencode(data)
     try:
@@ -240,9 +241,8 @@ def publish(ctx: click.Context, /, channel: str, data: str | None, is_json: bool
             ttl=values["ttl"],
             idempotency_key=values["idempotency_key"],
             url=values["url"],
-            key=_publisher_key(ctx, publisher.find_endpoint(values["url"])),
+            key=_publisher_key(ctx, find_endpoint(values["url"])),
             timeout=values["timeout"],
-            retries=values["retries"],
         )
     except publisher.PublishError as error:
         _print_error(str(error).removesuffix(publisher.MESSAGE_KEY_HINT))
@@ -270,9 +270,9 @@ def listen(ctx: click.Context, /, channels: tuple[str, ...], **values: Any) -> i
                    connection was made
                 2  wrong usage
     """
+    from .client.credentials import find_endpoint
     from .client.listener import Listener, follow
     from .client.position import EARLIEST, Position
-    from .client.publisher import find_endpoint
     from .client.transports import TRANSPORTS, PermanentError, Subscription, Watchdog
 
     if values["earliest"] and values["cursor"]:
@@ -368,8 +368,8 @@ def revoke_key(ctx: click.Context, /, name: str, **values: Any) -> int:
 
 def _administrate(ctx: click.Context, run: Callable[[Keys], None]) -> int:
     from .client.administration import AdministrationError
+    from .client.credentials import find_endpoint
     from .client.keys import Keys
-    from .client.publisher import find_endpoint
 
     url = ctx.params["url"]
     try:

@@ -594,8 +594,6 @@ PUBLISH: Groups = {
         _URL,
         *PUBLISH_KEY,
         _measure("timeout", SECONDS, 10.0, 0.001, "Total time limit, retries included.", envvar=None),
-        Setting("retries", "Maximum number of retries.", type=click.IntRange(0), default=3, show_default=True,
-                metavar="COUNT", envvar=None),
     ),
 }  # fmt: skip
 

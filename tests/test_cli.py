@@ -505,10 +505,11 @@ def test_a_body_over_the_limit_is_refused_with_what_the_server_says(served: Serv
 def test_an_unreachable_server_is_said_with_exit_code_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    done = process("publish", "a", "x", "--url", f"http://127.0.0.1:{port}", "--retries", "0")
+    done = process("publish", "a", "x", "--url", f"http://127.0.0.1:{port}", "--timeout", "1s")
     assert done.returncode == 1
     assert done.stderr == (
-        f"pushcompat: cannot reach http://127.0.0.1:{port}: Connection refused; is the server running?\n"
+        f"pushcompat: cannot reach http://127.0.0.1:{port}: Connection refused; "
+        "is the server running, and the URL right (PUSHCOMPAT_URL)?\n"
     )
 
 

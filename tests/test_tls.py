@@ -311,7 +311,7 @@ def test_an_application_may_say_whom_it_trusts(server: Server) -> None:
 
 def test_clients_in_python_refuse_a_certificate_that_nobody_vouches_for(server: Server) -> None:
     with pytest.raises(Exception, match="certificate"):
-        publish("python", "hello", url=server.url, key=KEY, retries=0)
+        publish("python", "hello", url=server.url, key=KEY)
 
 
 def test_a_renewed_certificate_is_served_after_sighup_and_nobody_is_disconnected(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import json
 import time
 from typing import Any
 
+from .credentials import find_endpoint, find_key, no_key, sendable
 from .dial import Connection
-from .publisher import connection_failure, find_endpoint, find_key, no_key, sendable
+from .failures import connection_failure
 from .responses import problem_detail, read_body
 
 _MAX_RESPONSE_BYTES = 16 * 1024 * 1024
@@ -45,7 +46,7 @@ class Administration:
             response = connection.getresponse()
             return self._result(response.status, read_body(response, _MAX_RESPONSE_BYTES), member)
         except (OSError, http.client.HTTPException) as error:
-            raise AdministrationError(connection_failure(error, self.endpoint)) from None
+            raise AdministrationError(connection_failure(error, self.endpoint, "it may have been done")) from None
         finally:
             connection.close()
 

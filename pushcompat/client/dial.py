@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import http.client
 import io
-import ipaddress
 import re
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from .responses import Response
@@ -28,8 +26,11 @@ _SCHEMES = {"http": False, "ws": False, "http+unix": False, "https": True, "wss"
 Remaining = Callable[[], float]
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class ConnectTimeout(TimeoutError):
+    """No connection was established in time."""
+
+
+class Endpoint(NamedTuple):
     """The address of a server: ``http(s)://host[:port][/prefix]``, or ``http+unix://%2Fpath%2Fto.sock[/prefix]``."""
 
     url: str
@@ -38,7 +39,7 @@ class Endpoint:
     port: int
     prefix: str
     socket_path: str | None
-    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)  # None: the default one
+    ssl_context: ssl.SSLContext | None = None  # None: the default one
 
     @classmethod
     def parse(cls, url: str) -> Endpoint:
@@ -68,6 +69,8 @@ class Endpoint:
         """Whether the address is certainly on this machine."""
         if self.socket_path or self.host == "localhost":
             return True
+        import ipaddress  # 3 ms, and most publishers have a key
+
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -105,13 +108,15 @@ class BoundedSocket:
         self.sock.settimeout(_left(self.remaining_s))
         return self.sock.recv(size)
 
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_BoundedReader(self.sock, self.remaining_s))
+    def makefile(self, mode: str, begun: bytes = b"") -> io.BufferedReader:
+        """``begun``: bytes that were received before, and are read first."""
+        return io.BufferedReader(_BoundedReader(self.sock, self.remaining_s, begun))
 
 
 class _BoundedReader(io.RawIOBase):
-    def __init__(self, sock: socket.socket, remaining_s: Remaining) -> None:
+    def __init__(self, sock: socket.socket, remaining_s: Remaining, begun: bytes) -> None:
         self._sock = sock
+        self._begun = memoryview(begun)
         self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until the response is read
         self._remaining_s = remaining_s
 
@@ -119,6 +124,11 @@ class _BoundedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
+        if self._begun:
+            size = min(len(buffer), len(self._begun))
+            buffer[:size] = self._begun[:size]
+            self._begun = self._begun[size:]
+            return size
         self._sock.settimeout(_left(self._remaining_s))
         return self._raw.readinto(buffer)
 
@@ -137,7 +147,7 @@ def dial(endpoint: Endpoint, remaining_s: Remaining) -> socket.socket:
         return sock
     try:
         sock.settimeout(_left(remaining_s))
-        return (endpoint.ssl_context or _tls()).wrap_socket(sock, server_hostname=endpoint.host)
+        return (endpoint.ssl_context or default_tls()).wrap_socket(sock, server_hostname=endpoint.host)
     except BaseException:
         sock.close()
         raise
@@ -160,6 +170,9 @@ def _connected(sock: socket.socket, address: Any, remaining_s: Remaining) -> soc
     try:
         sock.settimeout(min(CONNECT_S, _left(remaining_s)))
         sock.connect(address)
+    except TimeoutError:
+        sock.close()
+        raise ConnectTimeout("no connection in time") from None
     except BaseException:
         sock.close()
         raise
@@ -174,7 +187,7 @@ def _left(remaining_s: Remaining) -> float:
 
 
 @cache
-def _tls() -> ssl.SSLContext:
+def default_tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context

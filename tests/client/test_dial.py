@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pushcompat import PublishRefused, publish
-from pushcompat.client.dial import Endpoint, _tls
+from pushcompat.client.dial import Endpoint, default_tls
 
 from ..stub import CERTIFICATE, json_says, server_tls, stub
 
@@ -18,9 +18,9 @@ published = json_says(200, {"id": "e0000000-000000000000001", "channels": {"a": 
 def _trusting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Our certificate is trusted."""
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-    _tls.cache_clear()
+    default_tls.cache_clear()
     yield
-    _tls.cache_clear()
+    default_tls.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_host_with_a_dead_address_is_reached_at_its_next(monkeypatch: pytest.M
     with stub(published) as server:
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (gone.port, server.port)]
         monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
-        publish("a", url="http://example.com", retries=0)
+        publish("a", url="http://example.com")
     assert server.talks[0].headers["host"] == "example.com"
 
 
@@ -75,7 +75,7 @@ def test_a_host_with_a_dead_address_is_reached_at_its_next(monkeypatch: pytest.M
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_trusted_server_is_spoken_to_in_secret(host: str) -> None:
     with stub(published, tls=server_tls()) as server:
-        publish("a", "x", url=f"https://{host}:{server.port}", key="k", retries=0)
+        publish("a", "x", url=f"https://{host}:{server.port}", key="k")
     assert server.talks[0].body == b"x"
 
 

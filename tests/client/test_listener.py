@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushcompat.client import listener, transports
-from pushcompat.client.dial import Endpoint, _tls
+from pushcompat.client.dial import Endpoint, default_tls
 from pushcompat.client.listener import Listener, follow
 from pushcompat.client.position import Position
 from pushcompat.client.transports import TRANSPORTS, EventParser, PermanentError, Subscription, Watchdog
@@ -829,12 +829,12 @@ def test_time_that_is_up_ends_it_with_0_or_without_the_count_1(transport: str) -
 @every_transport
 def test_the_listener_connects_over_tls(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-    _tls.cache_clear()
+    default_tls.cache_clear()
     try:
         with stub(OVER[transport](opened(0), message(1), then=hold), tls=server_tls()) as server:
             assert Heard(server.url, [transport], count=1).ids == [1]
     finally:
-        _tls.cache_clear()
+        default_tls.cache_clear()
 
 
 # The event stream

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from pushcompat import (
     publish_batch,
     publish_batch_async,
 )
-from pushcompat.client import publisher
-from pushcompat.client.dial import Endpoint
-from pushcompat.client.publisher import JsonText
+from pushcompat.client import exchange, publisher
+from pushcompat.client.credentials import find_key
+from pushcompat.client.dial import BoundedSocket, Endpoint
+from pushcompat.client.posts import JsonText
 from pushcompat.state import load_or_create_key
 
 from ..harness import KEY, MS, PATIENCE_S, Server
@@ -51,10 +51,26 @@ def _no_key_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PUSHCOMPAT_STATE_DIR", str(tmp_path))
 
 
+@pytest.fixture(autouse=True)
+def _publishers_of_its_own() -> Iterator[None]:
+    """A test that broke the circuit must not make the next one fail at once."""
+    yield
+    for kept in publisher._publishers.values():
+        kept.close()
+    publisher._publishers.clear()
+
+
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Pauses between tries are noted instead of made."""
+    """Pauses between tries are noted instead of made; the time passes all the same."""
     made: list[float] = []
+
+    class Time:
+        @staticmethod
+        def monotonic() -> float:
+            return time.monotonic() + sum(made)
+
+    monkeypatch.setattr("pushcompat.client.attempts.time", Time)
     monkeypatch.setattr("time.sleep", made.append)
     return made
 
@@ -161,7 +177,7 @@ def test_the_key_of_a_server_on_this_machine_is_found(tmp_path: Path) -> None:
 )
 def test_the_key_on_this_disk_is_only_for_a_server_on_this_machine(tmp_path: Path, url: str, local: bool) -> None:
     key, _ = load_or_create_key(tmp_path)
-    assert publisher.find_key(Endpoint.parse(url)) == (key if local else None)
+    assert find_key(Endpoint.parse(url)) == (key if local else None)
 
 
 def test_without_a_key_the_refusal_says_where_one_was_looked_for(tmp_path: Path) -> None:
@@ -225,7 +241,7 @@ def test_temporary_failures_are_retried_with_the_same_idempotency_key(
     assert len(server.talks) == 3
     assert len(keys) == 1
     assert len(keys.pop()) >= 32
-    assert [0 <= pause <= most for pause, most in zip(pauses, (0, 0.2, 0.4), strict=True)] == [True] * 3
+    assert [0.05 <= pause <= most for pause, most in zip(pauses, (0.1, 0.2), strict=True)] == [True] * 2
 
 
 @pytest.mark.parametrize("failure", cut_short(200, json.dumps(ANSWER).encode()))
@@ -233,23 +249,23 @@ def test_a_response_that_stays_incomplete_leaves_open_whether_it_was_published(
     failure: Callable[[Talk], None], pauses: list[float]
 ) -> None:
     with stub(failure) as server, pytest.raises(PublishUnavailable) as raised:
-        publish("a", "x", url=server.url, key="k", retries=1)
-    assert raised.value.idempotency_key == server.talks[0].headers["idempotency-key"]
-    assert len(server.talks) == 2
+        publish("a", "x", url=server.url, key="k")
+    assert {talk.headers["idempotency-key"] for talk in server.talks} == {raised.value.idempotency_key}
+    assert len(server.talks) > 2
 
 
 def test_informational_responses_are_skipped() -> None:
     with stub(informed(informed(fine))) as server:
-        assert publish("a", "x", url=server.url, key="k", retries=0).id == ANSWER["id"]
+        assert publish("a", "x", url=server.url, key="k").id == ANSWER["id"]
     with stub(informed(refuses(404, "not here"))) as server, pytest.raises(PublishRefused, match="not here"):
-        publish("a", "x", url=server.url, key="k", retries=0)
+        publish("a", "x", url=server.url, key="k")
 
 
 @pytest.mark.parametrize("informational", INFORMATIONAL.split(b"HTTP/1.1 ")[1:])
 def test_informational_responses_without_end_are_a_failure(informational: bytes) -> None:
     endless = informed(fine, (b"HTTP/1.1 " + informational) * 1000)
     with stub(endless) as server, pytest.raises(PublishUnavailable, match="informational responses"):
-        publish("a", "x", url=server.url, key="k", retries=0)
+        publish("a", "x", url=server.url, key="k")
 
 
 def test_each_call_has_a_key_of_its_own_unless_it_is_given_one() -> None:
@@ -278,7 +294,7 @@ def test_a_failure_that_may_pass_is_not_a_refusal(status: int, pauses: list[floa
     with stub(refuses(status, "oops")) as server, pytest.raises(PublishUnavailable, match="oops") as failure:
         publish("a", "x", url=server.url, key="k", idempotency_key="i")
     assert (failure.value.status, failure.value.idempotency_key) == (status, "i")
-    assert len(server.talks) == 4
+    assert len(server.talks) > 3
 
 
 @pytest.mark.parametrize(
@@ -289,21 +305,22 @@ def test_a_failure_that_may_pass_is_not_a_refusal(status: int, pauses: list[floa
 def test_retry_after_is_honoured(status: int, retry_after: Any, least: float, pauses: list[float]) -> None:
     text = retry_after if isinstance(retry_after, str) else retry_after()
     with stub(refuses(status, Retry_After=text), fine) as server:
-        publish("a", url=server.url, key="k")
-    assert least <= pauses[1] <= least + 2
+        publish("a", url=server.url, key="k", timeout=10)
+    assert least <= pauses[0] <= least + 2
 
 
 @pytest.mark.parametrize("text", ["60", "9" * 20, "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
 def test_a_retry_after_beyond_the_time_out_ends_the_call_at_once(text: str, pauses: list[float]) -> None:
     with stub(refuses(429, "busy", Retry_After=text)) as server, pytest.raises(PublishUnavailable, match="busy"):
         publish("a", url=server.url, key="k")
-    assert pauses == [0.0]
+    assert pauses == []
 
 
-def test_after_the_last_retry_the_last_failure_is_raised(pauses: list[float]) -> None:
+def test_tries_go_on_until_the_time_is_over(pauses: list[float]) -> None:
     with stub(refuses(503, "restarting")) as server, pytest.raises(PublishUnavailable, match="restarting") as failure:
-        publish("a", url=server.url, key="k", retries=2)
-    assert len(server.talks) == 3
+        publish("a", url=server.url, key="k", timeout=10)
+    assert 9 < sum(pauses) < 10
+    assert len(server.talks) == len(pauses) + 1
     assert failure.value.idempotency_key == server.talks[0].headers["idempotency-key"]
 
 
@@ -311,11 +328,11 @@ def test_an_unreachable_server_is_named() -> None:
     with stub(fine) as gone:
         pass
     with pytest.raises(PublishUnavailable, match=rf"cannot reach {gone.url}: Connection refused; is the server"):
-        publish("a", url=gone.url, retries=1)
+        publish("a", url=gone.url, timeout=200 * MS)
 
 
 def test_silence_ends_with_the_time_out() -> None:
-    with stub(silent) as server, pytest.raises(PublishUnavailable, match="timed out waiting for"):
+    with stub(silent) as server, pytest.raises(PublishUnavailable, match=r"timed out waiting for .* may have been"):
         publish("a", url=server.url, timeout=100 * MS)
     assert len(server.talks) == 1
 
@@ -329,7 +346,7 @@ def test_a_server_that_says_a_byte_now_and_then_can_not_hold_the_caller() -> Non
 
     began = time.monotonic()
     with stub(trickle) as server, pytest.raises(PublishUnavailable, match="timed out"):
-        publish("a", url=server.url, timeout=200 * MS, retries=0)
+        publish("a", url=server.url, timeout=200 * MS)
     assert time.monotonic() - began < PATIENCE_S / 2
 
 
@@ -372,27 +389,27 @@ def test_a_call_may_take_for_ever(timeout: float) -> None:
 
 
 def test_a_refusal_in_the_middle_of_the_body_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = HTTPConnection.request
+    sendall = BoundedSocket.sendall
 
-    def break_off(connection: HTTPConnection, *args: Any) -> None:
-        request(connection, *args)
+    def break_off(sock: BoundedSocket, data: bytes) -> None:
+        sendall(sock, data)
         raise BrokenPipeError
 
-    monkeypatch.setattr(HTTPConnection, "request", break_off)
+    monkeypatch.setattr(BoundedSocket, "sendall", break_off)
     with stub(refuses(413, "too large")) as server, pytest.raises(PublishError, match="too large"):
-        publish("a", "x", url=server.url, key="k", retries=0)
+        publish("a", "x", url=server.url, key="k")
 
 
 def test_a_certificate_of_nobody_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
-    def fail(connection: object) -> None:
+    def fail(*_: object) -> None:
         error = ssl.SSLCertVerificationError(1, "certificate verify failed")
         error.verify_message = "self-signed certificate"
         raise error
 
-    monkeypatch.setattr("pushcompat.client.publisher.Connection.connect", fail)
+    monkeypatch.setattr("pushcompat.client.pool.dial", fail)
     with pytest.raises(PublishRefused, match=r"certificate verification failed for .*: self-signed"):
         publish("a", url="https://127.0.0.1", key="k")
-    assert pauses == [0.0]
+    assert pauses == []
 
 
 # For coroutines
@@ -415,7 +432,9 @@ def test_the_asynchronous_twin_does_the_same_and_lets_others_run() -> None:
 def test_the_asynchronous_twin_can_be_cancelled_between_tries() -> None:
     async def give_up() -> None:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(publish_batch_async([{"channel": "a"}], url=server.url, key="k"), 300 * MS)
+            await asyncio.wait_for(
+                publish_batch_async([{"channel": "a"}], url=server.url, key="k", timeout=10), 300 * MS
+            )
 
     with stub(refuses(503, Retry_After="5")) as server:
         asyncio.run(give_up())
@@ -479,16 +498,15 @@ def test_a_publish_whose_answer_got_lost_is_delivered_once(
     served: Server, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
 ) -> None:
     lost: list[bytes] = []
-    read = HTTPConnection.getresponse
 
-    def lose_first(connection: HTTPConnection) -> Any:
-        response = read(connection)
+    def lose_first(*arguments: Any) -> Any:
+        answered = exchange.exchange(*arguments)
         if lost:
-            return response
-        lost.append(response.read())
+            return answered
+        lost.append(answered[0].body)
         raise ConnectionResetError("the answer got lost")
 
-    monkeypatch.setattr(HTTPConnection, "getresponse", lose_first)
+    monkeypatch.setattr("pushcompat.client.publisher.exchange", lose_first)
     published = publish("once", "x", url=served.url, key=KEY)
     assert published.id == json.loads(lost[0])["id"]
     assert kept(served, "once") == ["x"]

@@ -1,0 +1,98 @@
+"""What publishers of both kinds share: server, key, requests, circuit breaker, and what a response means. Standard
+library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
+
+from .breaker import Breaker
+from .credentials import find_endpoint, find_key, no_key, sendable
+from .dial import Endpoint
+from .failures import Outcome, PublishRefused, PublishUnavailable, Response, failure, is_out_of_reach
+from .posts import Post
+
+MESSAGE_KEY_HINT = " (the parameter key is the publish key; to set the message's key use message_key=)"
+
+_T = TypeVar("_T")
+
+
+class Published(NamedTuple):
+    """``id`` is the cursor of the last message, ``channels`` the number of each channel's subscribers."""
+
+    id: str
+    channels: Mapping[str, int]
+
+
+class Request(NamedTuple):
+    """A publish as it is sent, head and body."""
+
+    data: bytes
+    idempotency_key: str
+
+
+class Core:
+    """See ``Publisher`` for the parameters. Raises ValueError for an invalid URL or key."""
+
+    def __init__(self, url: str | None, key: str | None, breaker_s: float, ssl_context: ssl.SSLContext | None) -> None:
+        endpoint = find_endpoint(url)
+        self.endpoint = endpoint if ssl_context is None else endpoint._replace(ssl_context=ssl_context)
+        self._key_hint = "" if key is None else MESSAGE_KEY_HINT
+        self._key = find_key(self.endpoint) if key is None else sendable(key)
+        self._breaker = Breaker(breaker_s)
+        self._fields = self._fixed_fields()
+
+    def request(self, post: Post, idempotency_key: str | None) -> Request:
+        """Raises PublishUnavailable while the circuit breaker is open."""
+        key = os.urandom(16).hex() if idempotency_key is None else _in_a_header(idempotency_key)
+        if not self._breaker.allows():
+            raise PublishUnavailable(
+                f"{self.endpoint.url} did not answer shortly before, and is not tried again yet", None, key, fast=True
+            )
+        head = (
+            f"POST {self.endpoint.prefix}{post.path} HTTP/1.1\r\n{self._fields}Content-Type: {post.content_type}\r\n"
+            f"Content-Length: {len(post.body)}\r\nIdempotency-Key: {key}\r\n\r\n"
+        )
+        return Request(head.encode("latin-1") + post.body, key)
+
+    def result(self, outcome: Outcome, idempotency_key: str) -> Published:
+        """Raises PublishError, unless the last outcome is a success."""
+        if is_out_of_reach(outcome):
+            self._breaker.failed()
+        else:
+            self._breaker.succeeded()
+        if isinstance(outcome, Response) and outcome.status == 200:
+            return _published(outcome, self.endpoint)
+        raise failure(outcome, self.endpoint, self._key_hint if self._key else no_key(), idempotency_key)
+
+    def _fixed_fields(self) -> str:
+        usual_port = 443 if self.endpoint.secure else 80
+        host = self.endpoint.authority.removesuffix(f":{usual_port}")
+        key = f"Authorization: Bearer {self._key}\r\n" if self._key else ""
+        return f"Host: {host}\r\nUser-Agent: pushcompat\r\nAccept: application/json\r\n{key}"
+
+
+def _in_a_header(text: str) -> str:
+    if not (text and text.isascii() and text.isprintable()):
+        raise ValueError(f"idempotency_key {text!r} cannot be sent: use printable ASCII characters")
+    return text
+
+
+def _published(response: Response, endpoint: Endpoint) -> Published:
+    try:
+        document = json.loads(response.body)
+        counts = {name: _of(int, channel["subscribers"]) for name, channel in document["channels"].items()}
+        return Published(_of(str, document["id"]), counts)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise PublishRefused(f"{endpoint.url} did not answer like a push server; check the URL", 200) from None
+
+
+def _of(kind: type[_T], value: object) -> _T:
+    """Raises TypeError for another type. True is an int to Python, but not to JSON."""
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(f"{value!r} is not {kind.__name__}")
+    return value

@@ -1,0 +1,44 @@
+"""Where the server is, and which key to use, if the caller does not say. Standard library only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..state import KEY_FILE, checked_key, default_state_dir, read_key
+from .dial import Endpoint
+
+DEFAULT_URL = "http://127.0.0.1:8888"
+
+
+def find_endpoint(url: str | None) -> Endpoint:
+    """Raises ValueError for an invalid URL."""
+    return Endpoint.parse(url or os.environ.get("PUSHCOMPAT_URL") or DEFAULT_URL)
+
+
+def find_key(endpoint: Endpoint) -> str | None:
+    """The publish key if none was given. The one on this machine is used only for a server on this machine."""
+    if key := os.environ.get("PUSHCOMPAT_PUBLISH_KEY"):
+        return sendable(key)
+    try:
+        if file := os.environ.get("PUSHCOMPAT_PUBLISH_KEY_FILE"):
+            return read_key(Path(file))
+        return read_key(default_state_dir() / KEY_FILE) if endpoint.is_local else None
+    except ConfigError:
+        return None  # a proxy may add the key; otherwise the server answers 401
+
+
+def no_key() -> str:
+    try:
+        place = str(default_state_dir() / KEY_FILE)
+    except ConfigError:
+        place = "a state directory"
+    return f" (no publish key given, and none found in {place})"
+
+
+def sendable(key: str) -> str:
+    try:
+        return checked_key(key.strip(), "key")
+    except ConfigError as error:
+        raise ValueError(str(error)) from None  # http.client's own error would show the key

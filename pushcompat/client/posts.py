@@ -1,0 +1,88 @@
+"""What a publish sends: the path, the body and its type. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import NamedTuple, NotRequired, TypedDict
+from urllib.parse import quote, urlencode
+
+_NAME = re.compile(r"[A-Za-z0-9._:~@-]{1,128}")
+
+
+class JsonText(str):
+    """Text that is already a JSON document."""
+
+
+class Update(TypedDict):
+    """One message of a batch. ``data`` as for ``publish``, ``ttl`` in seconds."""
+
+    channel: str
+    data: NotRequired[object]
+    key: NotRequired[str | None]
+    type: NotRequired[str | None]
+    ttl: NotRequired[float | None]
+
+
+class Post(NamedTuple):
+    """``path`` is below the server's prefix."""
+
+    path: str
+    body: bytes
+    content_type: str
+
+
+def to_channels(
+    channel: str | Iterable[str], data: object, message_key: str | None, type: str | None, ttl: float | None
+) -> Post:
+    """Raises ValueError or TypeError for what cannot be sent."""
+    if isinstance(channel, str):
+        path = f"/channels/{_checked_name(channel)}"
+    else:
+        names = list(channel)
+        if not names:
+            raise ValueError("at least one channel is required")
+        path = f"/channels/{quote(','.join(map(_checked_name, names)), safe=':@~,')}"
+    if message_key is not None or type is not None or ttl is not None:
+        given = {"key": message_key, "type": type, "ttl": ttl}
+        path = f"{path}?{urlencode({name: value for name, value in given.items() if value is not None})}"
+    return Post(path, *_encoded(data))
+
+
+def batch(updates: Iterable[Update]) -> Post:
+    """Raises ValueError or TypeError for what cannot be sent."""
+    return Post("/channels", f"[{','.join(map(_batch_item, updates))}]".encode(), "application/json")
+
+
+def _encoded(data: object) -> tuple[bytes, str]:
+    if isinstance(data, JsonText):
+        return data.encode(), "application/json"
+    if data is None or isinstance(data, str):
+        return (data or "").encode(), "text/plain; charset=utf-8"
+    if isinstance(data, bytes | bytearray):
+        data.decode()  # a UnicodeDecodeError here is clearer than the server's 400
+        return bytes(data), "text/plain; charset=utf-8"
+    return _json(data).encode(), "application/json"
+
+
+# Made once: json.dumps makes an encoder for each call with options.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def _json(data: object) -> str:
+    return data if isinstance(data, JsonText) else _encode(data)
+
+
+def _batch_item(update: Update) -> str:
+    fields: dict[str, object] = {name: value for name, value in update.items() if value is not None}
+    _checked_name(update["channel"])
+    if isinstance(data := fields.get("data"), bytes | bytearray):
+        fields["data"] = data.decode()
+    return f"{{{','.join(f'{_json(name)}:{_json(value)}' for name, value in fields.items())}}}"
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a valid channel name: use 1-128 of A-Z a-z 0-9 . _ : ~ @ -")
+    return name
