@@ -113,6 +113,7 @@ class Turns:
 def make_turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Turns]]:
     """Turns that are limited by count alone, so that a slow machine does as much in one as a fast one."""
     monkeypatch.setattr(module, "_TURN_S", 60.0)
+    monkeypatch.setattr(module, "_HANDSHAKES_S", 60.0)
     made: list[Turns] = []
 
     def make(**limits: int) -> Turns:
@@ -247,6 +248,7 @@ def test_handshakes_take_their_share_of_a_turn_and_the_rest_wait_for_the_next_on
 ) -> None:
     """Each takes 0.5 ms here, so it is their time that counts: 2 ms, and the one that goes beyond."""
     connections = waiting(turns, 12)
+    monkeypatch.setattr(module, "_HANDSHAKES_S", 0.002)
     monkeypatch.setattr(module.time, "monotonic", lambda: 0.0005 * len(turns.handshakes))
     for expected in (5, 10):
         assert turns.loop.turn()
