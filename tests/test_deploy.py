@@ -17,7 +17,7 @@ import pytest
 
 from pushcompat.options import SERVER, environment_name
 
-from .harness import MS, PATIENCE_S
+from .harness import CERTIFICATE, MS, PATIENCE_S, running
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 FLAGS = [setting.flag for group in SERVER.values() for setting in group]
@@ -42,9 +42,18 @@ def test_the_image_runs_no_shell_and_no_root() -> None:
     lines = instructions("Dockerfile")
     entry = next(line for line in lines if line.startswith("ENTRYPOINT "))
     assert json.loads(entry.removeprefix("ENTRYPOINT "))[-1] == "/opt/pushcompat/bin/pushcompat"
-    health = next(line for line in lines if line.startswith("HEALTHCHECK "))
-    assert compile(json.loads(health.partition(" CMD ")[2])[2], "HEALTHCHECK", "exec")
     assert next(line for line in lines if line.startswith("USER ")) == "USER 888"
+
+
+@pytest.mark.parametrize("tls", [{}, {"PUSHCOMPAT_TLS_CERT": str(CERTIFICATE)}], ids=["plain", "TLS"])
+def test_the_health_check_of_the_image_finds_the_server_as_its_variables_say(
+    tmp_path: Path, tls: dict[str, str]
+) -> None:
+    health = next(line for line in instructions("Dockerfile") if line.startswith("HEALTHCHECK "))
+    _, *arguments = json.loads(health.partition(" CMD ")[2])
+    for server in running(tmp_path, "--prefix", "/push", env=tls):
+        said = {**os.environ, **tls, "PUSHCOMPAT_PORT": str(server.port), "PUSHCOMPAT_PREFIX": "/push"}
+        subprocess.run([sys.executable, *arguments], env=said, check=True, timeout=PATIENCE_S)
 
 
 def may_make_namespaces() -> bool:
