@@ -273,7 +273,7 @@ def with_tokens(transport: str, rate: int, at_least_ratio: float) -> Scenario:
 
 def tls_stream() -> Scenario:
     """Latency is not compared: it would be that of the proxy that encrypts the load."""
-    load = Load(subscribers=4000, hold=1, publishers=4, rate=10, seconds=3)
+    load = Load(subscribers=4000, hold=1, publishers=1, rate=10, seconds=3)
     rate = Figure(
         "TLS WebSocket, 10 publishes/s to 4,000",
         "deliveries per CPU-s",

@@ -3,13 +3,15 @@
 A plain socket is drained when a read did not fill its buffer, and may be written to when the kernel says so. OpenSSL
 stands between: what differs is here and in ``hub/sockets``, and nowhere else.
 
-- **Reading.** A read returns at most one record, and more may be decrypted already, which no poller reports. So an
-  encrypted socket is drained when a read would block, and not before.
-- **Writing.** OpenSSL keeps the record that the kernel did not take, and expects the same bytes again. ``send`` offers
-  one record at a time: with more, a client that reads 200 KiB slowly would look like one that reads nothing.
+- **Reading.** OpenSSL is given one record at a time, not the socket: there one call reads on as long as records come
+  that have no data, and a client that only updates its keys would stop the server for as long as it does. So many in
+  a row end the connection. More than one record may have come, which no poller reports again: an encrypted socket is
+  drained when a read would block, and not before.
+- **Writing.** A record that the kernel did not take whole is kept, and its bytes count as unsent until then; they must
+  come again, first (OpenSSL's own rule). With one record at a time, a client that reads 200 KiB slowly does not look
+  like one that reads nothing.
 - **The end** is a close_notify, then FIN (``end``). Without close_notify a client cannot tell the end of a response
-  from a connection that was cut (RFC 8446 §6.1). ``SSLSocket.shutdown`` must not be called: it drops the encryption,
-  and what is sent later is sent in the clear.
+  from a connection that was cut (RFC 8446 §6.1).
 - **New certificates** get a new context: one context keeps the old certificate beside a new one whose key is of
   another type, and serves both.
 
@@ -32,26 +34,131 @@ from .logs import Event
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 HANDSHAKE = b"\x16"  # the first byte of every TLS connection (RFC 8446 §5.1)
 
-_RECORD_BYTES = 16 * 1024  # the largest record (RFC 8446 §5.1)
+_RECORD_BYTES = 16 * 1024  # the most data in a record (RFC 8446 §5.1)
+_HEADER_BYTES = 5
+_MOST_BYTES = _HEADER_BYTES + _RECORD_BYTES + 2048  # of an encrypted record (RFC 5246 §6.2.3)
+_RECORD_TYPES = range(20, 24)  # change_cipher_spec, alert, handshake, application_data
+_EMPTY_RECORDS = 32  # without data, in a row: OpenSSL's own limit where it has one
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all sound
+_buffer = memoryview(bytearray(_MOST_BYTES))
+
+_receive_into, _send = socket.SocketType.recv_into, socket.SocketType.send
 
 
-class TLSSocket(ssl.SSLSocket):
-    """The server's end of an encrypted connection."""
+class TLSSocket(socket.socket):
+    """The server's end of an encrypted connection; takes the plain socket over."""
+
+    __slots__ = ("_incoming", "_outgoing", "_owed", "_received", "_tls", "_unsent")
+
+    def __init__(self, sock: socket.SocketType, context: ssl.SSLContext) -> None:
+        super().__init__(sock.family, sock.type, sock.proto, sock.detach())
+        self.setblocking(False)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._received = b""  # records that OpenSSL has not got yet
+        self._unsent: bytes | memoryview = b""  # of an encrypted record
+        self._owed = 0  # how much data that record has
+
+    def do_handshake(self) -> None:
+        """Continues as far as the client's bytes go. Raises one of BLOCKED, and OSError."""
+        for _ in range(_EMPTY_RECORDS):
+            try:
+                self._tls.do_handshake()
+                self._flush()
+                return
+            except ssl.SSLWantReadError:
+                self._flush()
+            except ssl.SSLError:
+                self._flush()  # an alert that says why
+                raise
+            self._feed()
+        raise OSError("too many records in a handshake")
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        """Reads from one record; 0 is the end. Raises one of BLOCKED, and OSError."""
+        tls = self._tls
+        for _ in range(_EMPTY_RECORDS):
+            if not tls.pending():
+                self._feed()
+            try:
+                return tls.read(nbytes or len(buffer), buffer)  # type: ignore[return-value]  # typeshed: an int if there is a buffer
+            except ssl.SSLWantReadError:
+                self._flush()
+            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                return 0
+        raise OSError("too many records without data")
 
     def send(self, data: Any, flags: int = 0) -> int:
         """Encrypts and sends as much as the kernel accepts. Raises one of BLOCKED if that is nothing."""
-        size = len(data)
-        if 0 < size <= _RECORD_BYTES:
-            return super().send(data)
-        sent, view = 0, memoryview(data)
-        try:
-            while sent < size:
-                sent += super().send(view[sent : sent + _RECORD_BYTES])
-        except BLOCKED:
-            if not sent:
-                raise
+        if self._unsent:
+            self._flush()
+        size, sent = len(data), self._owed
+        self._owed = 0
+        whole = size <= _RECORD_BYTES
+        while sent < size:
+            piece = data if whole and not sent else memoryview(data)[sent : sent + _RECORD_BYTES]
+            self._tls.write(piece)
+            encrypted = self._outgoing.read()
+            try:
+                took = _send(self, encrypted)
+            except BlockingIOError:
+                took = 0
+            if took != len(encrypted):
+                self._unsent, self._owed = memoryview(encrypted)[took:], len(piece)
+                if sent:
+                    return sent
+                raise BlockingIOError
+            sent += len(piece)
         return sent
+
+    def close_notify(self) -> None:
+        """Raises SSLWantWriteError if it must be called again when the socket is writable, and OSError."""
+        try:
+            self._tls.unwrap()
+        except (ssl.SSLError, ValueError):
+            pass  # the client's is missing, or something else came: nothing that is read matters now
+        self._flush()
+
+    def has_unread(self) -> bool:
+        return bool(self._received or self._tls.pending())
+
+    def _feed(self) -> None:
+        """Gives OpenSSL one more record, or the end. Raises BlockingIOError if it has not come yet, and OSError."""
+        received = self._received
+        while (size := _record_size(received)) > len(received):
+            got = _receive_into(self, _buffer)
+            if not got:
+                self._incoming.write_eof()
+                return
+            received = self._received = received + _buffer[:got]
+        self._incoming.write(received[:size])
+        self._received = received[size:]
+
+    def _flush(self) -> None:
+        """Sends what OpenSSL has to say of its own, and what was not sent. Raises SSLWantWriteError, and OSError."""
+        if self._outgoing.pending:
+            self._unsent = bytes(self._unsent) + self._outgoing.read()
+        if not self._unsent:
+            return
+        try:
+            took = _send(self, self._unsent)
+        except BlockingIOError:
+            took = 0
+        self._unsent = self._unsent[took:]
+        if self._unsent:
+            raise ssl.SSLWantWriteError("the kernel does not accept more")
+
+
+def _record_size(received: bytes) -> int:
+    """The size of the first record, as far as it is known. Raises OSError if it is none."""
+    if received and (received[0] not in _RECORD_TYPES or received[1:2] not in (b"", b"\3")):
+        raise OSError("not a TLS record")
+    if len(received) < _HEADER_BYTES:
+        return _HEADER_BYTES
+    size = _HEADER_BYTES + int.from_bytes(received[3:_HEADER_BYTES], "big")
+    if size > _MOST_BYTES:
+        raise OSError("a TLS record that is too long")
+    return size
 
 
 class Certificate:
@@ -67,14 +174,9 @@ class Certificate:
         self._context = _load(chain, key)
         self.trusting = _trusting(chain)
 
-    def wrap(self, sock: socket.SocketType) -> ssl.SSLSocket:
-        """Takes the connected socket over; the handshake has not begun. Raises OSError, with the socket closed."""
-        try:
-            # Documented for sockets of ``socket.socket``; it needs nothing but what its base class has.
-            return self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)  # type: ignore[arg-type]
-        except OSError:
-            sock.close()
-            raise
+    def wrap(self, sock: socket.SocketType) -> TLSSocket:
+        """Takes the connected socket over; the handshake has not begun."""
+        return TLSSocket(sock, self._context)
 
     def reload(self) -> None:
         """Reads the files again, for new connections. If they cannot be used, the old certificate stays in use."""
@@ -92,23 +194,18 @@ def end(sock: socket.SocketType) -> socket.SocketType:
     what the client sends until its end. Raises SSLWantWriteError if it must be called again when the socket is
     writable, and OSError.
     """
-    if not isinstance(sock, ssl.SSLSocket):
+    if not isinstance(sock, TLSSocket):
         sock.shutdown(socket.SHUT_WR)
         return sock
-    try:
-        sock.unwrap()
-    except ssl.SSLWantWriteError:
-        raise
-    except (ssl.SSLError, ValueError):
-        pass  # close_notify is sent. The client's is missing, or something else came: nothing that is read matters now
-    socket.SocketType.shutdown(sock, socket.SHUT_WR)  # of the base class: SSLSocket's would drop the encryption first
+    sock.close_notify()
+    sock.shutdown(socket.SHUT_WR)
     return socket.socket(fileno=sock.detach())
 
 
 def has_unread(sock: socket.SocketType) -> bool:
     """Whether the client has sent bytes that were not read yet."""
     try:
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        if isinstance(sock, TLSSocket) and sock.has_unread():
             return True
         return bool(socket.SocketType.recv(sock, 1, socket.MSG_PEEK))
     except OSError:
@@ -117,7 +214,6 @@ def has_unread(sock: socket.SocketType) -> bool:
 
 def _load(chain: Path, key: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.sslsocket_class = TLSSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     context.set_alpn_protocols(["http/1.1"])

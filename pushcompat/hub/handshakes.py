@@ -1,7 +1,7 @@
 """TLS handshakes: from the first byte of a connection until its requests can be read.
 
 A handshake costs twenty times as much as the rest of a new connection, so a turn does as many as its time allows
-(``loop``), and the others wait. The socket becomes an encrypted one, of 15 KiB, with the client's first byte: a
+(``loop``), and the others wait. The socket becomes an encrypted one, of 16 KiB, with the client's first byte: a
 connection that never sends one costs no more than without TLS. That byte also tells whether it is TLS at all.
 """
 
@@ -13,7 +13,7 @@ import ssl
 
 from .. import logs
 from ..logs import Event
-from ..tls import HANDSHAKE, Certificate
+from ..tls import HANDSHAKE, Certificate, TLSSocket
 from ..wire import http
 from .connection import Connection, State
 from .context import Context
@@ -35,7 +35,7 @@ class Handshakes:
             if not connection.tls and not self._begin(connection):
                 return
             sock = connection.socket
-            assert isinstance(sock, ssl.SSLSocket)
+            assert isinstance(sock, TLSSocket)
             sock.do_handshake()
         except ssl.SSLWantWriteError:
             self._sockets.watch_handshake(connection, WRITE)

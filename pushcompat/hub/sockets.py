@@ -24,7 +24,7 @@ from typing import Any
 
 from .. import logs
 from ..limits import Limits
-from ..tls import BLOCKED, Certificate, end, has_unread
+from ..tls import BLOCKED, Certificate, TLSSocket, end, has_unread
 from .connection import Connection, State
 from .poller import HANGUP, READ, WRITE, make_poller, merged
 from .reasons import CloseReason
@@ -116,7 +116,7 @@ class Sockets:
         connection.move(State.CLOSED)
         self._timers.cancel(connection)
         sock = connection.socket
-        return sock if isinstance(sock, ssl.SSLSocket) else socket.socket(fileno=sock.detach())
+        return sock if isinstance(sock, TLSSocket) else socket.socket(fileno=sock.detach())
 
     def pause(self, connection: Connection) -> None:
         """Stops reading from the connection, until ``resume``."""

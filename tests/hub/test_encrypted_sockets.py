@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import ctypes.util
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +20,7 @@ from pushcompat.hub.timers import TimerWheel
 from pushcompat.limits import Limits
 from pushcompat.tls import Certificate, TLSSocket
 
-from ..harness import CERTIFICATE
+from ..harness import CERTIFICATE, PATIENCE_S
 from ..wiretap import ALERT, Wiretap
 
 MUCH = bytes(range(251)) * 4000  # more than the kernel takes; no two records are equal
@@ -48,15 +52,15 @@ class Pair:
         while not (self.client.handshake() and complete):
             try:
                 self.encrypted.do_handshake()
-            except ssl.SSLWantReadError:
+            except BlockingIOError:
                 continue
             complete = True
         self.connection.move(State.READING_HEAD)
         self.sockets.watch(self.connection)
 
     @property
-    def encrypted(self) -> ssl.SSLSocket:
-        assert isinstance(self.connection.socket, ssl.SSLSocket)
+    def encrypted(self) -> TLSSocket:
+        assert isinstance(self.connection.socket, TLSSocket)
         return self.connection.socket
 
     def read_all(self) -> list[bytes]:
@@ -257,15 +261,15 @@ def test_nothing_is_sent_in_the_clear_after_the_end(pair: Pair) -> None:
 
 
 def test_close_notify_waits_until_the_kernel_accepts_it(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    unwrap, calls = TLSSocket.unwrap, []
+    close_notify, calls = TLSSocket.close_notify, []
 
-    def blocks_once(sock: TLSSocket) -> socket.socket:
+    def blocks_once(sock: TLSSocket) -> None:
         calls.append(sock)
         if len(calls) == 1:
             raise ssl.SSLWantWriteError
-        return unwrap(sock)
+        close_notify(sock)
 
-    monkeypatch.setattr(TLSSocket, "unwrap", blocks_once)
+    monkeypatch.setattr(TLSSocket, "close_notify", blocks_once)
     pair.sockets.write(pair.connection, b"bye")
     pair.sockets.close(pair.connection, CloseReason.RESPONSE_SENT)
     assert pair.client.read() == b"bye"
@@ -273,3 +277,94 @@ def test_close_notify_waits_until_the_kernel_accepts_it(pair: Pair, monkeypatch:
     assert pair.flush()
     assert pair.client.to_end() == b""
     assert len(calls) == 2
+
+
+# Records without data
+
+
+class KeyUpdates(threading.Thread):
+    """A client of OpenSSL's library that updates its keys so many times, which the module ``ssl`` cannot."""
+
+    def __init__(self, sock: socket.socket, count: int) -> None:
+        super().__init__(daemon=True)
+        self._socket = sock
+        self._count = count
+        self.sent = threading.Event()
+
+    def run(self) -> None:
+        library = ctypes.CDLL(LIBSSL)
+        for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
+            getattr(library, name).restype = ctypes.c_void_p
+        context = ctypes.c_void_p(library.SSL_CTX_new(ctypes.c_void_p(library.TLS_client_method())))
+        tls = ctypes.c_void_p(library.SSL_new(context))
+        library.SSL_set_fd(tls, self._socket.fileno())
+        assert library.SSL_connect(tls) == 1
+        for _ in range(self._count):
+            library.SSL_key_update(tls, 0)
+            library.SSL_do_handshake(tls)
+        library.SSL_write(tls, b"data", 4)
+        self.sent.set()
+        library.SSL_free(tls)
+        library.SSL_CTX_free(context)
+
+
+LIBSSL = ctypes.util.find_library("ssl")
+
+
+@pytest.mark.skipif(LIBSSL is None, reason="needs OpenSSL's library")
+@pytest.mark.parametrize(("count", "ended"), [(31, []), (32, [CloseReason.CONNECTION_RESET])])
+def test_a_client_that_only_updates_its_keys_is_disconnected(count: int, ended: list[CloseReason]) -> None:
+    """One call of OpenSSL would read on for as long as such records come, and the server would do nothing else."""
+    ours, client = socket.socketpair()
+    ours.setblocking(False)
+    server = Certificate(CERTIFICATE).wrap(ours)
+    updates = KeyUpdates(client, count)
+    updates.start()
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            server.do_handshake()
+            break
+    assert updates.sent.wait(PATIENCE_S)
+    sockets = Sockets(TimerWheel(0), Limits())
+    found: list[CloseReason] = []
+    sockets.on_end(lambda connection, reason: found.append(reason))
+    connection = Connection(server, 0, tls=True)
+    sockets.watch(connection)
+    received = sockets.read()
+    assert (received, found) == ([] if ended else [(connection, b"data")], ended)
+    sockets.close_all()
+    updates.join(PATIENCE_S)
+    client.close()
+
+
+def test_a_record_that_is_cut_anywhere_is_read_when_its_rest_has_come(pair: Pair) -> None:
+    pair.client._tls.write(b"hello")
+    record = pair.client._outgoing.read()
+    for at in range(len(record)):
+        assert pair.read_all() == []
+        pair.client.socket.send(record[at : at + 1])
+    assert pair.read_all() == [b"hello"]
+
+
+@pytest.mark.parametrize("record", [b"\x17\x03\x03\xff\xff", b"\x17\x02\x03\0\1x", b"\0", b"GET /"])
+def test_what_cannot_be_a_record_ends_the_connection_at_once(pair: Pair, record: bytes) -> None:
+    pair.client.socket.send(record)
+    assert pair.read_all() == []
+    assert pair.ended == [CloseReason.CONNECTION_RESET]
+
+
+def test_a_record_that_was_flushed_by_a_read_is_not_sent_again(pair: Pair) -> None:
+    """Tornado reads while something is unsent."""
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sent += pair.encrypted.send(MUCH[sent : sent + 16_000])
+    received = b""
+    while pair.encrypted._unsent:
+        received += pair.client.read()
+        with contextlib.suppress(ssl.SSLWantWriteError):
+            pair.encrypted._flush()
+    sent += pair.encrypted.send(MUCH[sent : sent + 20_000])
+    while len(received) < sent:
+        received += pair.client.read()
+    assert received == MUCH[:sent]

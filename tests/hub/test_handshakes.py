@@ -15,7 +15,7 @@ from pushcompat.hub.handshakes import Handshakes
 from pushcompat.hub.listener import Listener
 from pushcompat.limits import Limits
 from pushcompat.metrics import Metrics
-from pushcompat.tls import Certificate
+from pushcompat.tls import Certificate, TLSSocket
 
 from ..harness import CERTIFICATE, PATIENCE_S
 from ..wiretap import Wiretap
@@ -104,7 +104,7 @@ def test_a_connection_costs_no_encryption_before_its_client_has_begun() -> None:
         await doorway.connect()
         doorway.turn()
         (connection,) = doorway.sockets.connections()
-        assert not isinstance(connection.socket, ssl.SSLSocket)
+        assert not isinstance(connection.socket, TLSSocket)
 
     play(scenario)
 
@@ -180,7 +180,7 @@ def test_what_is_not_tls_is_answered_in_plain_text(sent: bytes) -> None:
 
 def test_a_connection_that_cannot_be_encrypted_is_closed() -> None:
     class Unusable(Certificate):
-        def wrap(self, sock: socket.SocketType) -> ssl.SSLSocket:
+        def wrap(self, sock: socket.SocketType) -> TLSSocket:
             sock.close()
             raise OSError("no memory")
 
