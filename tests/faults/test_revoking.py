@@ -61,7 +61,7 @@ def next_data(client: Client) -> str:
     return event["data"]
 
 
-def status(server: Server, token: str, channel: str = "a") -> int:
+def status_of(server: Server, token: str, channel: str = "a") -> int:
     with server.connect() as client:
         client.request("GET", f"/channels/{channel}?wait=0&token={token}")
         return client.response()[0]
@@ -92,8 +92,8 @@ def test_revoking_on_one_node_ends_streams_and_refuses_tokens_on_all(nodes: Star
         revoke(one, sub="ann")
         ends(here)
         ends(ann)
-        assert status(one, ANN) == status(other, ANN) == 401
-        assert status(one, BOB) == status(other, BOB) == 200
+        assert status_of(one, ANN) == status_of(other, ANN) == 401
+        assert status_of(one, BOB) == status_of(other, BOB) == 200
         one.publish("a", "still")
         assert next_data(bob) == "still"
 
@@ -101,8 +101,8 @@ def test_revoking_on_one_node_ends_streams_and_refuses_tokens_on_all(nodes: Star
 def test_a_node_that_starts_later_knows_the_revocation_before_its_first_request(nodes: Start) -> None:
     revoke(nodes("one"), jti="1")
     late = nodes("late")
-    assert status(late, ANN) == 401
-    assert status(late, BOB) == 200
+    assert status_of(late, ANN) == 401
+    assert status_of(late, BOB) == 200
 
 
 def test_a_revocation_outlives_kill_9_and_the_history_of_its_time(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_a_revocation_outlives_kill_9_and_the_history_of_its_time(tmp_path: Path
     server.stop(signal.SIGKILL)
     server = start(tmp_path, "--history", "1", "--history-bytes", "60KiB")
     try:
-        assert status(server, ANN) == 401
-        assert status(server, BOB) == 200
+        assert status_of(server, ANN) == 401
+        assert status_of(server, BOB) == 200
     finally:
         server.stop()
 
@@ -128,8 +128,8 @@ def test_revocations_hold_when_the_log_starts_another_epoch(tmp_path: Path) -> N
     server = start(tmp_path)
     try:
         assert server.publish("a", "y")["id"][:8] != before[:8]
-        assert status(server, ANN) == 401
-        assert status(server, BOB) == 200
+        assert status_of(server, ANN) == 401
+        assert status_of(server, BOB) == 200
     finally:
         server.stop()
 
@@ -147,7 +147,7 @@ def test_revoking_ends_what_is_open_on_all_workers(tmp_path: Path) -> None:
             server.publish("a", "still")
             for bob in bobs:
                 assert next_data(bob) == "still"
-        assert [status(server, ANN) for _ in range(16)] == [401] * 16
+        assert [status_of(server, ANN) for _ in range(16)] == [401] * 16
     finally:
         server.stop()
 
@@ -173,16 +173,16 @@ def test_a_websocket_is_closed_with_4401(guarded: Server) -> None:
 def test_a_token_that_was_issued_after_the_revocation_is_admitted(guarded: Server) -> None:
     now = int(time.time())
     revoke(guarded, sub="ann")
-    assert status(guarded, made("ann", iat=now - 5)) == 401
-    assert status(guarded, made("ann", iat=now + 5)) == 200
+    assert status_of(guarded, made("ann", iat=now - 5)) == 401
+    assert status_of(guarded, made("ann", iat=now + 5)) == 200
 
 
 def test_a_revoked_token_is_not_admitted_to_open_channels_either(tmp_path: Path) -> None:
     server = Server(tmp_path, "--subscribe", "open", env=ENVIRONMENT)
     try:
         revoke(server, sub="ann")
-        assert status(server, ANN) == 401
-        assert status(server, BOB) == 200
+        assert status_of(server, ANN) == 401
+        assert status_of(server, BOB) == 200
     finally:
         server.stop()
 
@@ -201,8 +201,8 @@ def command(server: Server, *arguments: str, key: str = KEY) -> subprocess.Compl
 def test_the_command_revokes(guarded: Server) -> None:
     done = command(guarded, "--sub", "ann", "--channel", "a")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert status(guarded, ANN, "a") == 401
-    assert status(guarded, ANN, "b") == 200
+    assert status_of(guarded, ANN, "a") == 401
+    assert status_of(guarded, ANN, "b") == 200
     guarded.wait_for_log(r" revoked sub=ann channel=a expires_s=")
 
 
@@ -222,3 +222,26 @@ def test_the_command_says_what_to_change(
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def refusal(server: Server, method: str, target: str, body: bytes = b"", **headers: str) -> int:
+    with server.connect() as client:
+        client.request(method, target, body, **headers)
+        return client.problem()[0]
+
+
+def test_the_access_log_is_no_channel_of_anybody(guarded: Server) -> None:
+    revoke(guarded, sub="ann")
+    root = {"Authorization": f"Bearer {KEY}"}
+    with guarded.connect() as client:
+        client.request("GET", "/channels", **root)
+        status, _, body = client.response()
+        assert (status, json.loads(body)) == (200, {"channels": [], "next": None})
+    for name in ("!access", "%21access", "a,!access"):
+        assert refusal(guarded, "GET", f"/channels/{name}?token={BOB}&cursor=earliest") == 400
+        assert refusal(guarded, "POST", f"/channels/{name}", b"x", **root) == 400
+    batch = b'[{"channel":"!access","data":{"sub":"bob"},"key":"revoke:1"}]'
+    assert refusal(guarded, "POST", "/channels", batch, Content_Type="application/json", **root) == 400
+    assert guarded.metric("pushcompat_retained_messages") == guarded.metric("pushcompat_retained_bytes") == 0
+    assert guarded.metric("pushcompat_channels") == 0
+    assert status_of(guarded, BOB) == 200
