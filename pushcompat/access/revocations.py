@@ -89,7 +89,10 @@ class Revocations:
         earlier = self._found.get(target)
         if earlier is not None:
             at, until = max(at, earlier.at), max(until, earlier.until)
-        revocation = self._found[target] = Revocation(target, at, until)
+        revocation = Revocation(target, at, until)
+        if revocation == earlier:
+            return  # the log was read again
+        self._found[target] = revocation
         if len(self._found) >= self._sweep_at:
             self._sweep()
         for listener in self._listeners:

@@ -148,6 +148,15 @@ def test_who_ends_connections_gets_each_revocation(known: Known) -> None:
     assert got == [Revocation(Target("ann"), AT + 0.001, AT + LIVES_S)]
 
 
+def test_a_revocation_that_is_read_again_ends_nothing_again(known: Known) -> None:
+    message = known.revoke(sub="ann")
+    got: list[Revocation] = []
+    known.revocations.on_revoked(got.append)
+    known.revocations.apply(message)
+    assert got == []
+    assert known.refuses("ann")
+
+
 def test_revocations_that_have_ended_use_no_memory_for_long(known: Known) -> None:
     for number in range(10_000):
         known.revoke(1.0, jti=str(number))
