@@ -96,6 +96,7 @@ class Admission:
         """Admits the request, or refuses it, as soon as that can be decided. Raises Unavailable."""
         waiting = Waiting(self, connection, request, names, head)
         if self._access.is_verified(request, names):
+            waiting.asks = True
             self._access.ask(request, names, waiting)
             self._begin(waiting, self._answer_s)
             return

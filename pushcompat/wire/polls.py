@@ -1,9 +1,8 @@
 """A repeated poll has the same bytes as the one before it, except for the cursor: it is compared instead of parsed.
 
 Many clients send the same header fields (half a kilobyte, for a browser), so one copy of them is kept. Clients with
-identical requests share the whole template. Pollers that were answered together poll again with the same cursor, so the
-last request line is compared first; and a cursor is parsed once for all clients whose requests differ, by their token
-for example.
+identical requests share the whole template. Others differ by their ``client`` or ``token``; but pollers that were
+answered together poll again with the same cursor, so it is parsed once for all of them.
 
 A template depends on the grant of its poll, and is valid only as long as that grant.
 """
@@ -17,35 +16,29 @@ from .request import Request
 
 
 class PollTemplate:
-    __slots__ = ("after", "before", "cursor", "epoch", "fields", "hold", "line")
+    __slots__ = ("_after", "_at", "_before", "_end", "_epoch", "_fields", "_size", "cursor", "hold")
 
     def __init__(self, before: bytes, after: bytes, fields: bytes, hold: int, epoch: str) -> None:
-        self.before = before  # the request line, up to the cursor
-        self.after = after  # and after it
-        self.fields = fields
+        self._before = before  # the request line, up to the cursor
+        self._after = after  # and after it
+        self._fields = fields
+        self._epoch = epoch
+        self._at = len(before)
+        self._end = len(before) + CURSOR_WIDTH
+        self._size = self._end + len(after) + len(fields)
         self.hold = hold  # ticks that the poll is held
-        self.epoch = epoch
-        self.line = b""  # the line that matched last, and the cursor in it
-        self.cursor = 0
+        self.cursor = 0  # of the poll that matched last
 
     def match(self, data: bytes) -> bool:
         """Whether ``data`` is this poll, from a cursor of this epoch, which is then ``cursor``."""
-        fields = self.fields
-        if not data.endswith(fields):
+        if len(data) != self._size or not data.startswith(self._before):
             return False
-        line = data[: -len(fields)]
-        return line == self.line or self._match_line(line)
-
-    def _match_line(self, line: bytes) -> bool:
-        at = len(self.before)
-        if len(line) != at + CURSOR_WIDTH + len(self.after):
+        if not (data.startswith(self._after, self._end) and data.endswith(self._fields)):
             return False
-        if not (line.startswith(self.before) and line.endswith(self.after)):
+        cursor = _known_cursor(data[self._at : self._end])
+        if cursor is None or cursor[0] != self._epoch:
             return False
-        cursor = _known_cursor(line[at : at + CURSOR_WIDTH])
-        if cursor is None or cursor[0] != self.epoch:
-            return False
-        self.cursor, self.line = cursor[1], line
+        self.cursor = cursor[1]
         return True
 
 
@@ -55,8 +48,8 @@ def _known_cursor(text: bytes) -> tuple[str, int] | None:
 
 
 @lru_cache(256)
-def _shared_fields(fields: bytes) -> bytes:
-    return fields
+def _shared(text: bytes) -> bytes:
+    return text
 
 
 _shared_template = lru_cache(256)(PollTemplate)  # shared by clients with identical requests, per epoch
@@ -70,4 +63,4 @@ def template(head: bytes, request: Request, cursor: str, hold: int, epoch: str) 
     before, found, after = line.partition(b"cursor=" + cursor.encode())
     if not found or "lastEventId" in request.params or b"ursor" in after or b"%" in after:
         return None  # a later parameter could set another position, perhaps percent-encoded
-    return _shared_template(before + b"cursor=", after, _shared_fields(end + fields), hold, epoch)
+    return _shared_template(_shared(before + b"cursor="), after, _shared(end + fields), hold, epoch)

@@ -264,6 +264,7 @@ def test_who_waits_for_too_long_is_told_to_come_again(channel: bytes) -> None:
         answer = await received(sock)
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"Retry-After: 5\r\n" in answer
+        assert (b"the application has not answered" in answer) == channel.startswith(b"app")
         assert stage.hub.metrics.refused["unavailable", "503"] == 1
         if desk.application.asked:
             desk.application.answer(Answer())
