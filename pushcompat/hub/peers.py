@@ -31,7 +31,7 @@ _MAX_ABSENT = 10_000
 _MARGIN = 16  # connections, and an eighth of the limit, for publishers and pages
 _NAT64 = IPv6Address("64:ff9b::").packed[:12]  # the well-known prefix (RFC 6052)
 
-_TOO_FAST = TooManyRequests("connections from this address are opened too fast; try again later", "handshake_rate")
+_TOO_FAST = "connections from this address are opened too fast; try again later"
 _RETRY_S = 5  # the usual duration of a wave of reconnections
 
 
@@ -69,11 +69,6 @@ class Peers:
         self._reported: dict[str, Peer] = {}  # by trusted proxies
         self._absent: dict[Peer, None] = {}  # without connections, the longest-absent first
         self._unknown = Peer(None, self._reported, "", proxied=True, limited=False)
-        self._too_many = TooManyRequests(
-            f"this address has {self._most} connections, the maximum; close some, or try again later",
-            "connections_per_address",
-            _RETRY_S,
-        )
 
     def __len__(self) -> int:
         """The number of addresses that have connections."""
@@ -93,7 +88,7 @@ class Peers:
             peer = self._make(self._direct, key, proxied=proxied, limited=not proxied and host != UNIX)
         if peer.limited:
             if peer.connections >= self._most_in_all:
-                raise self._too_many
+                raise self._too_many()
             self._check_rate(peer, now)
         self._enter(peer)
         return peer
@@ -112,7 +107,7 @@ class Peers:
     def check_subscriber(self, peer: Peer) -> None:
         """Before a connection of this peer subscribes. Raises TooManyRequests."""
         if self.has_too_many(peer):
-            raise self._too_many
+            raise self._too_many()
         if peer.proxied and peer.limited:  # others were checked when they were accepted
             self._check_rate(peer, time.monotonic())
 
@@ -142,9 +137,14 @@ class Peers:
             self._absent.pop(peer, None)
         peer.connections += 1
 
+    def _too_many(self) -> TooManyRequests:
+        """A new one each time: an exception that is raised again keeps the frames of all times before."""
+        detail = f"this address has {self._most} connections, the maximum; close some, or try again later"
+        return TooManyRequests(detail, "connections_per_address", _RETRY_S)
+
     def _check_rate(self, peer: Peer, now: float) -> None:
         if peer.quota is not None and peer.quota.take(1, now) > 0:
-            raise _TOO_FAST
+            raise TooManyRequests(_TOO_FAST, "handshake_rate")
 
     def _key(self, address: str) -> str:
         """The key of an address. An IPv6 address is its network, unless it is a proxy, which has its own limits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from traceback import walk_tb
 
 import pytest
 
@@ -181,6 +182,19 @@ def test_an_address_that_has_used_up_a_part_of_its_rate_is_remembered_without_co
         peers.accepted(f"198.51.100.{number}", now).leave()
     assert (len(peers), len(peers._direct)) == (0, 3)
     peers.accepted(ANYBODY, now)
+
+
+@pytest.mark.parametrize("limits", [{"most": 1}, {"rate": 0.001}])
+def test_refusals_keep_nothing_of_each_other(limits: dict[str, float]) -> None:
+    peers = make(**limits)  # type: ignore[arg-type]
+    depths = []
+    for _ in range(60):
+        try:
+            peers.check_subscriber(peers.accepted(ANYBODY, NOW))
+        except TooManyRequests as refused:
+            depths.append(len(list(walk_tb(refused.__traceback__))))
+    assert len(depths) > 30
+    assert max(depths[1:]) <= 4
 
 
 def test_an_accepted_address_is_cheap() -> None:
