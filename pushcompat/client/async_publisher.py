@@ -9,7 +9,8 @@ import http.client
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from .attempts import attempts
@@ -18,7 +19,7 @@ from .dial import CONNECT_S, ConnectTimeout, Endpoint, default_tls
 from .exchange import READ_BYTES, Stale, closed, read_received, usual, usual_size
 from .failures import Outcome, Response
 from .pool import IDLE_S, MOST_KEPT
-from .posts import Post, Update, batch, to_channels
+from .posts import Batch, Post, Update, batch, to_channels
 from .publisher import BREAKER_S, TIMEOUT_S
 
 
@@ -91,6 +92,14 @@ class AsyncPublisher:
     ) -> Published:
         """See ``Publisher.publish_batch``."""
         return await self.send(batch(updates), idempotency_key, timeout)
+
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[Batch]:
+        """See ``Publisher.batch``."""
+        collected = Batch()
+        yield collected
+        if collected.updates:
+            collected.published = await self.publish_batch(collected.updates)
 
     async def send(
         self,

@@ -25,6 +25,26 @@ class Update(TypedDict):
     ttl: NotRequired[float | None]
 
 
+class Batch:
+    """The messages of a block: call it as ``publish``. ``published``: the result, after the block."""
+
+    def __init__(self) -> None:
+        self.updates: list[Update] = []
+        self.published: object = None
+
+    def __call__(
+        self,
+        channel: str | Iterable[str],
+        data: object = None,
+        *,
+        message_key: str | None = None,
+        type: str | None = None,
+        ttl: float | None = None,
+    ) -> None:
+        for name in [channel] if isinstance(channel, str) else channel:
+            self.updates.append({"channel": name, "data": data, "key": message_key, "type": type, "ttl": ttl})
+
+
 class Post(NamedTuple):
     """``path`` is below the server's prefix."""
 
@@ -52,7 +72,12 @@ def to_channels(
 
 def batch(updates: Iterable[Update]) -> Post:
     """Raises ValueError or TypeError for what cannot be sent."""
-    return Post("/channels", f"[{','.join(map(_batch_item, updates))}]".encode(), "application/json")
+    return batch_of(map(batch_item, updates))
+
+
+def batch_of(items: Iterable[bytes]) -> Post:
+    """``items``: from ``batch_item``."""
+    return Post("/channels", b"[%b]" % b",".join(items), "application/json")
 
 
 def _encoded(data: object) -> tuple[bytes, str]:
@@ -74,12 +99,13 @@ def _json(data: object) -> str:
     return data if isinstance(data, JsonText) else _encode(data)
 
 
-def _batch_item(update: Update) -> str:
+def batch_item(update: Update) -> bytes:
+    """Raises ValueError or TypeError for what cannot be sent."""
     fields: dict[str, object] = {name: value for name, value in update.items() if value is not None}
     _checked_name(update["channel"])
     if isinstance(data := fields.get("data"), bytes | bytearray):
         fields["data"] = data.decode()
-    return f"{{{','.join(f'{_json(name)}:{_json(value)}' for name, value in fields.items())}}}"
+    return f"{{{','.join(f'{_json(name)}:{_json(value)}' for name, value in fields.items())}}}".encode()
 
 
 def _checked_name(name: str) -> str:

@@ -15,14 +15,16 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from .attempts import attempts
 from .core import MESSAGE_KEY_HINT, Core, Published
 from .exchange import Stale, exchange
 from .failures import Outcome, PublishError, PublishRefused, PublishUnavailable
+from .later import EXIT_S, Later, Stats
 from .pool import Pool
-from .posts import JsonText, Post, Update, batch, to_channels
+from .posts import Batch, JsonText, Post, Update, batch, to_channels
 
 __all__ = [
     "MESSAGE_KEY_HINT", "JsonText", "PublishError", "PublishRefused", "PublishUnavailable", "Published", "Publisher",
@@ -36,11 +38,11 @@ BREAKER_S = 5.0
 class Publisher:
     """Publishes to one server, over connections that it keeps. Thread-safe; a forked process opens its own.
 
-    ``url``: by default $PUSHCOMPAT_URL, else http://127.0.0.1:8888. ``key``: a publish key, the
-    server's root key or a named one; by default $PUSHCOMPAT_PUBLISH_KEY, else the content of $PUSHCOMPAT_PUBLISH_KEY_FILE, else, for a server on this machine only,
-    the key in its state directory. ``timeout``: seconds for a call, its retries included. ``breaker``: seconds for
-    which calls fail at once after one that did not reach the server; 0: never. ``ssl_context``: whom to trust; by
-    default the system's authorities, or those in $SSL_CERT_FILE.
+    ``url``: by default $PUSHCOMPAT_URL, else http://127.0.0.1:8888. ``key``: a publish key, the server's root key or a
+    named one; by default $PUSHCOMPAT_PUBLISH_KEY, else the content of $PUSHCOMPAT_PUBLISH_KEY_FILE, else, for a server
+    on this machine only, the key in its state directory. ``timeout``: seconds for a call, its retries included.
+    ``breaker``: seconds for which calls fail at once after one that did not reach the server; 0: never.
+    ``ssl_context``: whom to trust; by default the system's authorities, or those in $SSL_CERT_FILE.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Publisher:
         self.timeout = timeout
         self._core = Core(url, key, breaker, ssl_context)
         self._pool = Pool(self._core.endpoint)
+        self._later = Later(self.send)
 
     def publish(
         self,
@@ -85,6 +88,56 @@ class Publisher:
     ) -> Published:
         """Publishes several messages to several channels, all or none: ``[{"channel": "a", "data": 1}, …]``."""
         return self.send(batch(updates), idempotency_key, timeout)
+
+    def later(
+        self,
+        channel: str | Iterable[str],
+        data: object = None,
+        *,
+        message_key: str | None = None,
+        type: str | None = None,
+        ttl: float | None = None,
+    ) -> None:
+        """``publish``, soon and in a batch with others, by a thread: it never waits, and never raises for the network.
+
+        At most 1,000 messages wait; a signal, and a message with the same ``message_key``, replaces the one before it.
+        What is dropped is logged, counted in ``stats()``, and told to ``on_loss``. Raises ValueError or TypeError for
+        invalid arguments.
+        """
+        for name in [channel] if isinstance(channel, str) else channel:
+            self._later.add({"channel": name, "data": data, "key": message_key, "type": type, "ttl": ttl})
+
+    def flush(self, timeout: float = EXIT_S) -> bool:
+        """Waits until all messages of ``later`` are published. Returns whether they are, within ``timeout`` seconds.
+        It is called at the end of the process.
+        """
+        return self._later.flush(timeout)
+
+    def stats(self) -> Stats:
+        """Of ``later``."""
+        return self._later.stats()
+
+    @property
+    def on_loss(self) -> Callable[[int, str], None] | None:
+        """``on_loss(count, reason)`` is called in the thread of ``later`` for messages that were dropped."""
+        return self._later.on_loss
+
+    @on_loss.setter
+    def on_loss(self, call: Callable[[int, str], None] | None) -> None:
+        self._later.on_loss = call
+
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """Collects messages, and publishes them as one batch at the end of the block; nothing after an exception.
+
+        with push.batch() as b:
+            b("chat", "hello")
+            b("orders")
+        """
+        collected = Batch()
+        yield collected
+        if collected.updates:
+            collected.published = self.publish_batch(collected.updates)
 
     def close(self) -> None:
         """Closes the kept connections. The publisher can be used again."""

@@ -1,0 +1,203 @@
+"""Messages that are published later, by one thread, in batches: the caller never waits, and gets no network error.
+
+The queue is bounded. Signals, and messages with the same key, replace the earlier one that is still queued; beyond the
+bounds the oldest are dropped, counted, and logged once a minute. A batch that was not acknowledged is repeated with the
+same Idempotency-Key until it is, so nothing is delivered twice.
+
+The thread starts with the first message in each process: threads do not survive a fork (gunicorn --preload). Where no
+thread runs between requests (uWSGI without --enable-threads, frozen functions), call ``flush`` at the end of a request.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import count
+from typing import NamedTuple
+
+from .failures import PublishRefused, PublishUnavailable
+from .posts import Post, Update, batch_item, batch_of
+
+MOST_MESSAGES = 1000
+MOST_BYTES = 8 * 1024 * 1024
+EXIT_S = 2.0  # to publish what is queued when the process ends
+_BATCH_MESSAGES = 1000
+_BATCH_BYTES = 1000 * 1000  # of the server's 1 MiB
+_TIMEOUT_S = 10.0  # of an attempt in the thread, where nobody waits
+_PAUSE_S = 1.0  # while the server is away
+_LOGGED_APART_S = 60.0
+
+log = logging.getLogger("pushcompat.publisher")
+
+
+class Stats(NamedTuple):
+    """Messages since the start of the process. ``queued``: now. ``folded``: replaced by a later one before they were
+    sent. ``dropped``: lost.
+    """
+
+    queued: int
+    sent: int
+    folded: int
+    dropped: int
+
+
+class _Batch(NamedTuple):
+    post: Post
+    idempotency_key: str
+    items: list[bytes]
+
+
+class Later:
+    """The queue of one publisher. ``send`` publishes, with an idempotency key and a timeout; it raises PublishError.
+    ``on_loss(count, reason)`` is called in the thread for messages that are dropped.
+    """
+
+    def __init__(self, send: Callable[[Post, str, float], object]) -> None:
+        self._send = send
+        self.on_loss: Callable[[int, str], None] | None = None
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._queue: OrderedDict[object, bytes] = OrderedDict()
+        self._bytes = 0
+        self._numbers = count()
+        self._thread: threading.Thread | None = None
+        self._sending: _Batch | None = None
+        self._lost_since_log = 0
+        self._logged_at = -_LOGGED_APART_S
+        self._sent = self._folded = self._dropped = 0
+
+    # The caller's side
+
+    def add(self, update: Update) -> None:
+        """Raises ValueError or TypeError for what cannot be sent; nothing else."""
+        item = batch_item(update)
+        key = update.get("key")
+        if key is None and update.get("data") in (None, "", b""):
+            key = ""  # the signal, which folds with itself
+        if self._pid != os.getpid():
+            self._start_over()  # the parent publishes what it had queued
+        with self._lock:
+            fold: object = next(self._numbers) if key is None else (update["channel"], key)
+            replaced = self._queue.pop(fold, None)
+            if replaced is not None:
+                self._folded += 1
+                self._bytes -= len(replaced)
+            self._queue[fold] = item
+            self._bytes += len(item)
+            if len(self._queue) > MOST_MESSAGES or self._bytes > MOST_BYTES:
+                self._drop_oldest()
+            if self._thread is None:
+                self._start()
+            elif len(self._queue) == 1:
+                self._changed.notify_all()
+
+    def _drop_oldest(self) -> None:
+        while len(self._queue) > MOST_MESSAGES or self._bytes > MOST_BYTES:
+            _, item = self._queue.popitem(last=False)
+            self._bytes -= len(item)
+            self._dropped += 1
+            self._lost_since_log += 1
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="pushcompat later", daemon=True)
+        atexit.register(self._end)
+        self._thread.start()
+
+    def flush(self, timeout: float = EXIT_S) -> bool:
+        """Waits until everything queued is published. Returns whether it was, within ``timeout`` seconds."""
+        if self._pid != os.getpid():
+            return True
+        with self._lock:
+            return self._changed.wait_for(lambda: not (self._queue or self._sending), timeout)
+
+    def _end(self) -> None:
+        """The process ends."""
+        if self._pid == os.getpid() and not self.flush(EXIT_S):
+            with self._lock:
+                left = len(self._queue) + (len(self._sending.items) if self._sending else 0)
+                self._logged_at = -_LOGGED_APART_S
+            self._lose(left, f"the process ended, and the push server was away for {EXIT_S:g} s")
+
+    def stats(self) -> Stats:
+        with self._lock:
+            return Stats(len(self._queue), self._sent, self._folded, self._dropped)
+
+    # The thread
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                self._changed.wait_for(lambda: self._queue)
+                self._sending = self._take()
+            self._deliver(self._sending)
+            with self._lock:
+                self._sending = None
+                self._changed.notify_all()
+            self._report_loss("the queue was full")
+
+    def _take(self) -> _Batch:
+        items: list[bytes] = []
+        size = 0
+        while self._queue and len(items) < _BATCH_MESSAGES:
+            fold, item = next(iter(self._queue.items()))
+            if items and size + len(item) > _BATCH_BYTES:
+                break
+            del self._queue[fold]
+            items.append(item)
+            size += len(item) + 1
+        self._bytes -= sum(map(len, items))
+        return _Batch(batch_of(items), os.urandom(16).hex(), items)
+
+    def _deliver(self, batch: _Batch) -> None:
+        """Publishes the batch, however long it takes. If the server refuses it, its messages one by one: the others
+        are not to be lost with the one that it means.
+        """
+        while True:
+            try:
+                self._send(batch.post, batch.idempotency_key, _TIMEOUT_S)
+            except PublishUnavailable:
+                time.sleep(_PAUSE_S)
+                continue
+            except PublishRefused as refused:
+                if len(batch.items) > 1:
+                    for item in batch.items:
+                        self._deliver(_Batch(batch_of([item]), os.urandom(16).hex(), [item]))
+                    return
+                self._lose(1, str(refused))
+            except Exception as error:
+                log.exception("a batch of %d messages was dropped", len(batch.items))
+                self._lose(len(batch.items), str(error))
+            else:
+                with self._lock:
+                    self._sent += len(batch.items)
+            return
+
+    def _lose(self, messages: int, reason: str) -> None:
+        with self._lock:
+            self._dropped += messages
+            self._lost_since_log += messages
+        self._report_loss(reason)
+
+    def _report_loss(self, reason: str) -> None:
+        with self._lock:
+            lost, now = self._lost_since_log, time.monotonic()
+            if not lost or now - self._logged_at < _LOGGED_APART_S:
+                return
+            self._lost_since_log, self._logged_at = 0, now
+        log.warning("%d messages were not published: %s", lost, reason)
+        if self.on_loss is not None:
+            try:
+                self.on_loss(lost, reason)
+            except Exception:
+                log.exception("on_loss failed")
