@@ -20,6 +20,7 @@ _FRAME = 12 * _KIB  # the parser of a WebSocket with an incomplete frame
 _ADDRESS = 0.4 * _KIB
 _ABSENT = 10_000  # of addresses, floors, pollers and webhooks
 _OTHERS = (0.4 + 0.7 + 1 + 1 + 1) * _KIB  # of each: an address, a floor, a poller, a change, a line of the log
+_VERDICTS = 2 * 0.5 * _KIB  # a token, an answer of the application
 _WAITING = 2 * 1000  # requests whose token is being verified
 _UNPROVEN = 64  # incomplete publishes without a key
 _HISTORY = 2 + 1 / 8  # of --history-bytes: during deliveries, and in the memory store
@@ -43,7 +44,7 @@ def memory_bound(limits: Limits, *, tls: bool = False) -> Mapping[str, float]:
         "Idempotency-Keys": limits.retention.idempotency_bytes * 2,
         "unsent bytes": limits.unsent_budget_bytes + limits.send_bytes,
         "publishes and webhooks to verify": _UNPROVEN * limits.batch_bytes + 2 * limits.hook_budget_bytes,
-        "tokens to verify": _WAITING * limits.head_bytes,
-        "what is remembered": _ABSENT * _OTHERS,
+        "subscribers that wait to be admitted": _WAITING * limits.head_bytes,
+        "what is remembered": _ABSENT * (_OTHERS + _VERDICTS),
     }
     return {**parts, "fragmentation": sum(parts.values()) * (_FRAGMENTATION - 1)}

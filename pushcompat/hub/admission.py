@@ -26,13 +26,15 @@ from .responses import Responses
 
 _TURN_S = 0.002  # of one turn; a turn ends after 5 ms
 _SAVED_S = 0.05  # how much unused time is saved for a wave of reconnections
-_MOST_WAITING = 10_000  # a wave of reconnections: more would wait for too long, whatever the algorithm
+_LARGEST_HEADS = 2000  # that may wait; of usual requests several times as many, which is a wave of reconnections
+_REQUEST_BYTES = 4096  # of a request, besides its head
 _MOST_LATER = 1000
 _WAIT_S = 5  # clients give a connection 10 s
 _SUSPECTED_S = 10  # how long after a wrong token
 _MOST_SUSPECTED = 4096
 _RETRY_S = 5
 _BUSY = "the server is busy with verifying tokens; try again later"
+_LATE = "the application has not answered in time; try again later"
 
 Start = Callable[[Connection, Request, Sequence[str], bytes], None]
 _ADMITTING, _READING_HEAD = State.ADMITTING, State.READING_HEAD
@@ -75,6 +77,8 @@ class Admission:
         self._clock = clock
         self._share = context.limits.verify_share
         self._answer_s = _WAIT_S + int(context.limits.authorize_s) + 1
+        self._most_bytes = _LARGEST_HEADS * context.limits.head_bytes
+        self._bytes = 0  # of the requests that wait
         self._all: dict[Connection, Waiting] = {}
         self._queue: OrderedDict[Connection, Waiting] = OrderedDict()
         self._later: OrderedDict[Connection, Waiting] = OrderedDict()
@@ -95,20 +99,26 @@ class Admission:
     def wait(self, connection: Connection, request: Request, names: Sequence[str], head: bytes) -> None:
         """Admits the request, or refuses it, as soon as that can be decided. Raises Unavailable."""
         waiting = Waiting(self, connection, request, names, head)
+        if self._bytes >= self._most_bytes:
+            raise self._is_busy()
         if self._access.is_verified(request, names):
-            waiting.asks = True
-            self._access.ask(request, names, waiting)
+            self._ask(waiting)
             self._begin(waiting, self._answer_s)
             return
-        queue, most = (self._later, _MOST_LATER) if self._is_suspect(connection) else (self._queue, _MOST_WAITING)
-        if len(queue) >= most:
-            raise Unavailable(_BUSY, _RETRY_S)
+        queue = self._later if self._is_suspect(connection) else self._queue
+        if len(self._later) >= _MOST_LATER and queue is self._later:
+            raise self._is_busy()
         queue[connection] = waiting
         self._begin(waiting, _WAIT_S)
+
+    def _is_busy(self) -> Unavailable:
+        self._metrics.limited["verification"] += 1
+        return Unavailable(_BUSY, _RETRY_S)
 
     def _begin(self, waiting: Waiting, wait_s: int) -> None:
         connection = waiting.connection
         self._all[connection] = waiting
+        self._bytes += len(waiting.head) + _REQUEST_BYTES
         connection.move(_ADMITTING)
         self._timers.set(connection, self._timers.now + wait_s)
 
@@ -116,14 +126,21 @@ class Admission:
         return self._all.get(waiting.connection) is waiting
 
     def _ended(self, connection: Connection, _reason: object) -> None:
-        if self._all.pop(connection, None) is not None:
-            self._queue.pop(connection, None)
-            self._later.pop(connection, None)
+        self._forget(connection)
+
+    def _forget(self, connection: Connection) -> bool:
+        """Whether it waited."""
+        waiting = self._all.pop(connection, None)
+        if waiting is None:
+            return False
+        self._bytes -= len(waiting.head) + _REQUEST_BYTES
+        self._queue.pop(connection, None)
+        self._later.pop(connection, None)
+        return True
 
     def on_timer(self, connection: Connection) -> None:
         waiting = self._all[connection]
-        late = "the application has not answered in time; try again later" if waiting.asks else _BUSY
-        self._refuse(waiting, Unavailable(late, _RETRY_S))
+        self._refuse(waiting, Unavailable(_LATE, _RETRY_S) if waiting.asks else self._is_busy())
 
     # Verifying
 
@@ -155,7 +172,7 @@ class Admission:
             if not self._is_suspect(connection):
                 return waiting
             if len(self._later) >= _MOST_LATER:
-                self._refuse(waiting, Unavailable(_BUSY, _RETRY_S))
+                self._refuse(waiting, self._is_busy())
                 return None
             self._later[connection] = waiting
         return self._later.popitem(last=False)[1] if self._later else None
@@ -205,6 +222,7 @@ class Admission:
             grant = self._access.admit(request, waiting.names)
             if grant is None:
                 self._ask(waiting)
+                self._timers.set(connection, self._timers.now + self._answer_s)
                 return
             self._leave(waiting)
             connection.grant = grant
@@ -216,8 +234,11 @@ class Admission:
         if waiting.asks:
             raise Unavailable("the application's answer was not kept; try again", _RETRY_S)
         waiting.asks = True
-        self._access.ask(waiting.request, waiting.names, waiting)
-        self._timers.set(waiting.connection, self._timers.now + self._answer_s)
+        try:
+            self._access.ask(waiting.request, waiting.names, waiting)
+        except Unavailable:
+            self._metrics.limited["questions"] += 1
+            raise
 
     def _refuse(self, waiting: Waiting, refused: RequestError) -> None:
         self._leave(waiting)
@@ -226,12 +247,9 @@ class Admission:
     def _leave(self, waiting: Waiting) -> None:
         """The connection waits no longer."""
         connection = waiting.connection
-        if self._all.pop(connection, None) is None:
-            return
-        self._queue.pop(connection, None)
-        self._later.pop(connection, None)
-        connection.move(_READING_HEAD)
-        self._sockets.resume(connection)
+        if self._forget(connection):
+            connection.move(_READING_HEAD)
+            self._sockets.resume(connection)
 
     # Addresses
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from pushcompat.access.patterns import Pattern
+from pushcompat.access.policy import Policy
 from pushcompat.access.questions import Answer, OnAnswer, Outcome, Question, Questions
 from pushcompat.access.rules import Rule, Rules, Subscribe
 from pushcompat.errors import Forbidden, Unauthorized, Unavailable
@@ -241,7 +241,7 @@ def test_a_client_that_leaves_while_it_waits_is_forgotten(channel: bytes) -> Non
         sock.close()
         await stage.until(lambda: len(stage.hub.sockets) == 0)
         assert len(desk.admission) == 0
-        assert (desk.admission._queue, desk.admission._later) == ({}, {})
+        assert (desk.admission._queue, desk.admission._later, desk.admission._bytes) == ({}, {}, 0)
         if desk.application.asked:
             desk.application.answer(Answer())
         await stage.hub.until_idle()
@@ -404,17 +404,56 @@ def test_what_is_remembered_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPa
     play(scenario)
 
 
-def test_when_too_many_wait_the_next_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_WAITING", 3)
-
+def test_when_too_many_wait_the_next_is_refused_at_once() -> None:
     async def scenario(stage: Stage) -> None:
         desk = Desk(stage)
+        desk.admission._most_bytes = 12_500  # three heads, and 4 KiB for each
         await wait_for_tokens(desk, ["good-1", "good-2", "good-3"])
         desk.admission._saved_s = -1e9
         answer = await received(await desk.sent(POLL % b"t.1?token=good-4"))
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"Retry-After: 5\r\n" in answer
         assert len(desk.admission) == 3
+        assert (await received(await desk.sent(POLL % b"app.1"))).startswith(b"HTTP/1.1 503")
+        assert desk.application.asked == []
+        assert stage.hub.metrics.limited["verification"] == 2
+
+    play(scenario)
+
+
+def test_when_too_many_suspects_wait_the_next_of_them_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_LATER", 3)
+
+    async def scenario(stage: Stage) -> None:
+        desk = Desk(stage)
+        clients = await wait_for_tokens(desk, [f"bad-{number}" for number in range(6)])
+        desk.tokens.on_verify = lambda: setattr(desk.admission, "_saved_s", -1e9)  # one, and then there is no time
+        desk.admission.run()
+        assert desk.tokens.verified == ["bad-0"]
+        desk.tokens.on_verify = lambda: None
+        desk.admission._alarm = None
+        desk.admission._saved_s = 1.0
+        for _ in range(10):
+            desk.admission.run()
+        stage.hub._context.schedule_turn()
+        answers = [await received(client.socket) for client in clients]
+        assert [answer[9:12] for answer in answers] == [b"401"] * 4 + [b"503"] * 2
+
+    play(scenario)
+
+
+def test_when_too_many_questions_wait_the_next_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushcompat.access.questions._MOST_WAITING", 1)
+
+    async def scenario(stage: Stage) -> None:
+        desk = Desk(stage)
+        for number in range(5):
+            await desk.sent((POLL % b"app.1").replace(b"test", b"test\r\nCookie: %d" % number))
+        await desk.stage.until(lambda: len(desk.admission) == 5)
+        answer = await received(await desk.sent(POLL % b"app.1"))
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert stage.hub.metrics.limited["questions"] == 1
+        assert len(desk.admission) == 5
 
     play(scenario)
 
@@ -471,21 +510,27 @@ def test_a_server_can_stop_while_subscribers_wait() -> None:
     play(scenario, Limits(drain_s=0.1))
 
 
-def test_the_cors_lines_are_those_of_the_page_that_waits() -> None:
+@pytest.mark.parametrize("outcome", [Answer(), Forbidden("no"), Unavailable("no")])
+def test_the_cors_lines_are_those_of_each_page_that_waits(outcome: Outcome) -> None:
     async def scenario(stage: Stage) -> None:
         desk = Desk(stage)
-        first = await desk.sent(POLL.replace(b"\r\n\r\n", b"\r\nOrigin: http://test\r\n\r\n") % b"app.1")
-        await desk.asked()
-        desk.application.answer(Answer())
-        body = (await received(first)).partition(b"\r\n\r\n")[2]
-        assert json.loads(body)["messages"] == []
+        pages = [b"https://one.example", b"https://two.example"]
+        await stage.hub.reconfigure(Policy([KEY.encode()], [page.decode() for page in pages], False, RULES))
+        waiting = {
+            page: await desk.sent((POLL % b"app.1").replace(b"test", b"test\r\nOrigin: " + page)) for page in pages
+        }
+        await desk.asked(2)
+        for _ in pages:
+            desk.application.answer(outcome)
+        for page, sock in waiting.items():
+            assert b"Access-Control-Allow-Origin: %b\r\n" % page in await received(sock)
 
     play(scenario)
 
 
 @interpreted_only
 def test_refusals_of_a_full_queue_take_no_longer_of_a_turn_than_verifying_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_WAITING", 20)
+    monkeypatch.setattr(module, "_MOST_LATER", 20)
 
     async def scenario(stage: Stage) -> None:
         desk = Desk(stage)
@@ -496,7 +541,7 @@ def test_refusals_of_a_full_queue_take_no_longer_of_a_turn_than_verifying_may(mo
         await stage.until(lambda: len(admission) == 12)
         for connection in admitting(stage):
             admission._suspect(connection)
-        monkeypatch.setattr(module, "_MOST_WAITING", 0)
+        monkeypatch.setattr(module, "_MOST_LATER", 0)
         refuse = admission._refuse
 
         def slowly(*refusal: Any) -> None:
