@@ -101,6 +101,7 @@ class Server:
             lambda: hub.access,
             lambda drafts: hub.publish(drafts),
             self._longest_grant_s,
+            lambda: hub.cursor,
             durable=config.store != "memory:",
         )
         routes = [*admin.routes(administration, config.prefix), *keys.routes(administration, config.prefix)]

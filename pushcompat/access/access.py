@@ -169,3 +169,7 @@ class Access:
         Unauthorized, or Forbidden for another key.
         """
         self.publishers.admit_root(authorization, what)
+
+    def admit_any_key(self, authorization: bytes, what: str) -> None:
+        """Like ``admit_root``, for any publish key. Raises Unauthorized."""
+        self.publishers.admit_any(authorization, what)

@@ -97,6 +97,13 @@ class Publishers:
         if key is not None:
             raise Forbidden(f"{what} needs the root key of the server; key {key.name} can only publish")
 
+    def admit_any(self, authorization: bytes, what: str) -> None:
+        """Like ``admit_root``, for any publish key. Raises Unauthorized."""
+        given = bearer(authorization)
+        if not given:
+            raise Unauthorized(f'{what} needs a publish key: send "Authorization: Bearer KEY"')
+        self.keys.find(given)
+
     def _grant(self, name: str, key: NamedKey | None, cors: bytes) -> Grant:
         grant = self._grants.get((name, cors))
         if grant is None:

@@ -93,6 +93,11 @@ class AsyncPublisher:
         """See ``Publisher.publish_batch``."""
         return await self.send(batch(updates), idempotency_key, timeout)
 
+    async def cursor(self, channel: str = "", *, timeout: float | None = None) -> str:  # noqa: ASYNC109
+        """See ``Publisher.cursor``."""
+        request = self._core.cursor_request()
+        return self._core.cursor(await self._outcome(request.data, self.timeout if timeout is None else timeout))
+
     @asynccontextmanager
     async def batch(self) -> AsyncIterator[Batch]:
         """See ``Publisher.batch``."""

@@ -12,7 +12,6 @@ from typing import NamedTuple, TypeVar
 
 from .breaker import Breaker
 from .credentials import find_endpoint, find_key, no_key, sendable
-from .dial import Endpoint
 from .failures import Outcome, PublishRefused, PublishUnavailable, Response, failure, is_out_of_reach
 from .posts import Post
 
@@ -49,24 +48,51 @@ class Core:
     def request(self, post: Post, idempotency_key: str | None) -> Request:
         """Raises PublishUnavailable while the circuit breaker is open."""
         key = os.urandom(16).hex() if idempotency_key is None else _in_a_header(idempotency_key)
-        if not self._breaker.allows():
-            raise PublishUnavailable(
-                f"{self.endpoint.url} did not answer shortly before, and is not tried again yet", None, key, fast=True
-            )
+        self._check_breaker(key)
         head = (
             f"POST {self.endpoint.prefix}{post.path} HTTP/1.1\r\n{self._fields}Content-Type: {post.content_type}\r\n"
             f"Content-Length: {len(post.body)}\r\nIdempotency-Key: {key}\r\n\r\n"
         )
         return Request(head.encode("latin-1") + post.body, key)
 
+    def _check_breaker(self, idempotency_key: str) -> None:
+        if not self._breaker.allows():
+            away = f"{self.endpoint.url} did not answer shortly before, and is not tried again yet"
+            raise PublishUnavailable(away, None, idempotency_key, fast=True)
+
+    def cursor_request(self) -> Request:
+        """Asks for the position of the log. Raises PublishUnavailable while the circuit breaker is open."""
+        self._check_breaker("")
+        return Request(f"GET {self.endpoint.prefix}/cursor HTTP/1.1\r\n{self._fields}\r\n".encode("latin-1"), "")
+
+    def cursor(self, outcome: Outcome) -> str:
+        """Raises PublishError, unless the last outcome is a success."""
+        response = self._success(outcome, "")
+        try:
+            return _of(str, json.loads(response.body)["cursor"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise self._not_ours() from None
+
     def result(self, outcome: Outcome, idempotency_key: str) -> Published:
         """Raises PublishError, unless the last outcome is a success."""
+        response = self._success(outcome, idempotency_key)
+        try:
+            document = json.loads(response.body)
+            counts = {name: _of(int, channel["subscribers"]) for name, channel in document["channels"].items()}
+            return Published(_of(str, document["id"]), counts)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise self._not_ours() from None
+
+    def _not_ours(self) -> PublishRefused:
+        return PublishRefused(f"{self.endpoint.url} did not answer like a push server; check the URL", 200)
+
+    def _success(self, outcome: Outcome, idempotency_key: str) -> Response:
         if is_out_of_reach(outcome):
             self._breaker.failed()
         else:
             self._breaker.succeeded()
         if isinstance(outcome, Response) and outcome.status == 200:
-            return _published(outcome, self.endpoint)
+            return outcome
         raise failure(outcome, self.endpoint, self._key_hint if self._key else no_key(), idempotency_key)
 
     def _fixed_fields(self) -> str:
@@ -80,15 +106,6 @@ def _in_a_header(text: str) -> str:
     if not (text and text.isascii() and text.isprintable()):
         raise ValueError(f"idempotency_key {text!r} cannot be sent: use printable ASCII characters")
     return text
-
-
-def _published(response: Response, endpoint: Endpoint) -> Published:
-    try:
-        document = json.loads(response.body)
-        counts = {name: _of(int, channel["subscribers"]) for name, channel in document["channels"].items()}
-        return Published(_of(str, document["id"]), counts)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise PublishRefused(f"{endpoint.url} did not answer like a push server; check the URL", 200) from None
 
 
 def _of(kind: type[_T], value: object) -> _T:

@@ -60,6 +60,9 @@ class Pool:
             except IndexError:
                 return
 
+    def __del__(self) -> None:
+        self.close()  # or Python would warn of each
+
 
 def _has_ended(sock: BoundedSocket) -> bool:
     poll = select.poll()

@@ -126,6 +126,15 @@ class Publisher:
     def on_loss(self, call: Callable[[int, str], None] | None) -> None:
         self._later.on_loss = call
 
+    def cursor(self, channel: str = "", *, timeout: float | None = None) -> str:
+        """The position of the log, for the first page: ask for it before reading what the page shows, and let the page
+        subscribe from there, so that nothing is lost in between. It is the same for each ``channel``.
+
+        Raises PublishError.
+        """
+        request = self._core.cursor_request()
+        return self._core.cursor(self._outcome(request.data, self.timeout if timeout is None else timeout))
+
     @contextmanager
     def batch(self) -> Iterator[Batch]:
         """Collects messages, and publishes them as one batch at the end of the block; nothing after an exception.

@@ -146,6 +146,11 @@ class Hub:
         self._tasks: list[asyncio.Task[None]] = []
         self.failed = asyncio.Event()  # a background task ended: the hub cannot go on
 
+    @property
+    def cursor(self) -> str:
+        """Of everything that this process has read from the log."""
+        return self._context.history.cursor(self._context.history.head)
+
     # Life
 
     async def start(self) -> None:

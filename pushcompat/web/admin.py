@@ -3,6 +3,7 @@
 Keys are in ``keys``. Here:
 
 POST /revoke    refuses subscribers whose tokens are valid, and ends what they have open
+GET /cursor     the position of the log, for any publish key: a page that is rendered after that can subscribe from it
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ _Document = TypeVar("_Document")
 class Administration:
     """``publish`` appends to the log, and returns when this process has read it there. Raises RequestError.
     ``durable``: the log outlives the process. ``token_lifetime_s``: the longest time that a token can be valid.
+    ``cursor``: of everything that this process has read from the log.
     """
 
     access: Callable[[], Access]
     publish: Callable[[Sequence[Message]], Awaitable[object]]
     token_lifetime_s: Callable[[], float]
+    cursor: Callable[[], str]
     durable: bool = True
 
     async def append(self, message: Message) -> None:
@@ -60,10 +63,13 @@ class AdminHandler(Handler):
     def prepare(self) -> None:
         self.set_header(*NO_STORE)
         try:
-            authorization = self.request.headers.get("Authorization", "")
-            self.administration.access().admit_root(authorization.encode("latin-1", "replace"), self.what)
+            self.admit(self.request.headers.get("Authorization", "").encode("latin-1", "replace"))
         except RequestError as refused:
             self.refuse(refused)
+
+    def admit(self, authorization: bytes) -> None:
+        """Raises RequestError."""
+        self.administration.access().admit_root(authorization, self.what)
 
     def refuse(self, refused: RequestError) -> None:
         for name, value in refused.headers:
@@ -119,5 +125,22 @@ class Revoke(AdminHandler):
         logs.event(Event.REVOKED, **named, expires_s=round(expires_s))
 
 
+class Cursor(AdminHandler):
+    methods = "GET, HEAD"
+    body_bytes = 0
+    what = "asking for the cursor"
+
+    def admit(self, authorization: bytes) -> None:
+        self.administration.access().admit_any_key(authorization, self.what)
+
+    def get(self) -> None:
+        self.set_header("Content-Type", "application/json")
+        self.finish({"cursor": self.administration.cursor()})
+
+    def head(self) -> None:
+        self.get()
+
+
 def routes(administration: Administration, prefix: str) -> list[URLSpec]:
-    return [url(f"{prefix}/revoke", Revoke, {"administration": administration})]
+    with_it = {"administration": administration}
+    return [url(f"{prefix}/revoke", Revoke, with_it), url(f"{prefix}/cursor", Cursor, with_it)]

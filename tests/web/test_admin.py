@@ -46,7 +46,7 @@ def appended() -> Log:
 
 @pytest.fixture
 def app(appended: Log) -> Application:
-    administration = Administration(lambda: appended.access, appended.publish, lambda: LONGEST_S)
+    administration = Administration(lambda: appended.access, appended.publish, lambda: LONGEST_S, lambda: "")
     return make_application(Views("1", "", exposed, lambda: None), *routes(administration, ""))
 
 

@@ -38,7 +38,7 @@ def durable() -> bool:
 @pytest.fixture
 def app(appended: Log, durable: bool) -> Application:
     administration = Administration(
-        lambda: appended.access, lambda drafts: appended.publish(drafts), lambda: 0.0, durable=durable
+        lambda: appended.access, lambda drafts: appended.publish(drafts), lambda: 0.0, lambda: "", durable=durable
     )
     return make_application(Views("1", "", exposed, lambda: None), *keys.routes(administration, ""))
 
