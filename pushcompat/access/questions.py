@@ -92,12 +92,13 @@ class Verdict:
 
 
 class _Asked:
-    __slots__ = ("issued_at", "question", "waiters")
+    __slots__ = ("again", "issued_at", "question", "waiters")
 
     def __init__(self, question: Question) -> None:
         self.question = question
         self.waiters: list[Waiter] = []
         self.issued_at = 0.0
+        self.again = False  # somebody was revoked since it was asked
 
 
 class Questions:
@@ -150,19 +151,27 @@ class Questions:
         asked.waiters.append(waiter)
 
     def forget(self, sub: str) -> None:
-        """Asks again about this subscriber; if it is empty, about all."""
-        for key in [key for key, verdict in self._verdicts.items() if not sub or verdict.sub == sub]:
+        """Asks again about this subscriber, and those without a name; if it is empty, about all. An answer that is on
+        its way may be about it.
+        """
+        for key in [key for key, verdict in self._verdicts.items() if not sub or verdict.sub in ("", sub)]:
             del self._verdicts[key]
+        for asked in self._asked.values():
+            asked.again = True
 
     def _start(self, key: bytes, asked: _Asked) -> None:
         asked.issued_at = self._wall()
+        asked.again = False
         self._asked[key] = asked
         self._application.ask(asked.question, self._answered)
 
     def _answered(self, question: Question, outcome: Outcome) -> None:
         key = question.key
         asked = self._asked.pop(key)
-        if not isinstance(outcome, Unavailable):
+        if asked.again and any(waiter.waits for waiter in asked.waiters):
+            self._start(key, asked)
+            return
+        if not isinstance(outcome, Unavailable) and not asked.again:
             self._keep(key, Verdict(outcome, self._until(outcome), asked.issued_at))
         self._start_next()
         refused = outcome if isinstance(outcome, Unavailable) else None

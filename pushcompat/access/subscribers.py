@@ -25,7 +25,7 @@ from .credentials import bearer, cookie
 from .grant import FOREVER, Grant
 from .patterns import Pattern
 from .questions import Question, Questions, Verdict, Waiter
-from .revocations import Revocations
+from .revocations import Revocation, Revocations
 from .rules import Rule, Rules, Subscribe
 
 _MOST_KNOWN = 10_000
@@ -68,9 +68,13 @@ class Subscribers:
         self._monotonic = monotonic
         self._wall = wall
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        if questions is not None:
-            self._revocations.on_revoked(lambda revocation: questions.forget(revocation.target.sub))
+        self._revocations.on_revoked(self._revoked)
         self.configure(Rules())
+
+    def _revoked(self, revocation: Revocation) -> None:
+        """The application is asked again. One token concerns no answer: these have no ``jti``."""
+        if self._questions is not None and not revocation.target.jti:
+            self._questions.forget(revocation.target.sub)
 
     def configure(
         self,

@@ -115,6 +115,34 @@ def test_an_answer_is_kept_as_long_as_it_says_and_a_refusal_very_briefly(
     assert desk.asked == ["x"]
 
 
+@pytest.mark.parametrize("sub", ["", "ann", "bob"])
+def test_an_answer_that_was_on_its_way_when_somebody_was_revoked_is_asked_for_again(desk: Desk, sub: str) -> None:
+    waiter = desk.ask("x")
+    desk.questions.forget(sub)
+    desk.application.answer(Answer(sub="ann"))
+    assert (waiter.told, desk.asked) == ([], ["x"])
+    desk.application.answer(Answer(sub="ann"))
+    assert waiter.told == [None]
+    assert desk.is_known("x")
+
+
+def test_such_an_answer_is_not_kept_if_nobody_waits_for_it_any_more(desk: Desk) -> None:
+    waiter = desk.ask("x")
+    waiter.waits = False
+    desk.questions.forget("ann")
+    desk.application.answer(Answer(sub="ann"))
+    assert desk.asked == []
+    assert not desk.is_known("x")
+
+
+def test_answers_about_others_are_kept_when_somebody_is_revoked(desk: Desk) -> None:
+    for name, sub in (("x", "ann"), ("y", "bob"), ("z", "")):
+        desk.ask(name)
+        desk.application.answer(Answer(sub=sub))
+    desk.questions.forget("ann")
+    assert [desk.is_known(name) for name in "xyz"] == [False, True, False]
+
+
 def test_an_error_is_told_to_all_that_wait_and_not_kept(desk: Desk) -> None:
     waiters = [desk.ask("x"), desk.ask("x")]
     down = Unavailable("down")

@@ -12,6 +12,7 @@ import pytest
 from pushcompat.access.patterns import Pattern
 from pushcompat.access.policy import Policy
 from pushcompat.access.questions import Answer, OnAnswer, Outcome, Question, Questions
+from pushcompat.access.revocations import Target
 from pushcompat.access.rules import Rule, Rules, Subscribe
 from pushcompat.errors import Forbidden, Unauthorized, Unavailable
 from pushcompat.hub import admission as module
@@ -130,6 +131,22 @@ def test_a_subscriber_is_admitted_once_the_application_has_answered(wire: str) -
         await stage.publish("app.1")
         assert (await client.until("message")).channel == "app.1"
         assert len(desk.admission) == 0
+
+    play(scenario)
+
+
+def test_who_is_revoked_while_the_application_is_asked_is_asked_about_again() -> None:
+    async def scenario(stage: Stage) -> None:
+        desk = Desk(stage)
+        client = await stage.client()
+        await client.subscribe("eventsource-json", "app.1")
+        await desk.asked()
+        await stage.hub.publish([stage.hub.access.revocations.message(Target("ann"), 60.0)])
+        desk.application.answer(Answer(sub="ann"))
+        assert len(desk.application.asked) == 1
+        assert len(admitting(stage)) == 1
+        desk.application.answer(Unauthorized("logged out"))
+        assert b"401" in await received(client.socket)
 
     play(scenario)
 
