@@ -194,6 +194,30 @@ def test_no_file_outside_of_static_is_served(shared_client: Client) -> None:
     assert shared_client.problem()[0] in (403, 404)
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "fields", "status"),
+    [
+        ("GET", "/channels/a?wait=0", {}, 200),
+        ("GET", "/channels/a?transport=eventsource", {}, 200),
+        ("GET", "/channels", {"Authorization": f"Bearer {KEY}"}, 200),
+        ("POST", "/channels/a", {"Authorization": f"Bearer {KEY}", "Content-Length": "0"}, 200),
+        ("OPTIONS", "/channels/a", {}, 204),
+        ("GET", "/channels/a!", {}, 400),
+        ("POST", "/channels/a", {}, 401),
+        ("GET", "/channels/a", {"Origin": "https://evil.example"}, 403),
+        ("PUT", "/channels/a", {}, 405),
+        ("GET", "/channels/a", {"Connection": "Upgrade", "Upgrade": "websocket"}, 426),
+        ("GET", "/channels/a?transport=websocket", {}, 426),
+    ],
+)
+def test_every_response_of_the_hub_forbids_sniffing(
+    shared_client: Client, method: str, target: str, fields: dict[str, str], status: int
+) -> None:
+    shared_client.request(method, target, **fields)
+    got, headers = shared_client.head()
+    assert (got, headers["x-content-type-options"]) == (status, "nosniff")
+
+
 @pytest.mark.options("--drain-timeout", "5")
 def test_a_draining_server_is_alive_but_not_ready_and_takes_publishes(server: Server) -> None:
     with server.connect() as stuck, server.connect() as client, server.connect() as publisher:
