@@ -11,11 +11,12 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from pushcompat import publish
+from pushcompat import Publisher, PublishError
 from pushcompat.errors import ConfigError
 from pushcompat.tls import BLOCKED, Certificate, TLSSocket
 
@@ -306,12 +307,13 @@ def test_clients_in_python_trust_the_authority_that_ssl_cert_file_names(server: 
 
 
 def test_an_application_may_say_whom_it_trusts(server: Server) -> None:
-    assert publish("own", "hi", url=server.url, key=KEY, ssl_context=client_tls()).channels == {"own": 0}
+    with closing(Publisher(server.url, KEY, ssl_context=client_tls())) as publisher:
+        assert publisher.publish("own", "hi").channels == {"own": 0}
 
 
 def test_clients_in_python_refuse_a_certificate_that_nobody_vouches_for(server: Server) -> None:
-    with pytest.raises(Exception, match="certificate"):
-        publish("python", "hello", url=server.url, key=KEY)
+    with closing(Publisher(server.url, KEY, timeout=1)) as publisher, pytest.raises(PublishError, match="certificate"):
+        publisher.publish("python", "hello")
 
 
 def test_a_renewed_certificate_is_served_after_sighup_and_nobody_is_disconnected(tmp_path: Path) -> None:
