@@ -83,6 +83,8 @@ class Wiretap:
         return received
 
     def _receive(self, most: int = 1 << 20) -> None:
+        if self.at_end:
+            return
         try:
             data = self.socket.recv(most)
         except BlockingIOError:

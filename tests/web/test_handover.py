@@ -6,8 +6,10 @@ Real sockets and a server process, since it is about bytes and connections; the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -17,9 +19,11 @@ import pytest
 from tornado.web import Application, RequestHandler
 
 from pushcompat.limits import Limits
+from pushcompat.tls import BLOCKED, Certificate, TLSSocket
 from pushcompat.web.handover import Handover
 
-from ..harness import KEY, MS, PATIENCE_S, Client, Server, sequence
+from ..harness import CERTIFICATE, KEY, MS, PATIENCE_S, Client, Server, sequence
+from ..wiretap import Wiretap
 
 PAGE = b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"
 POLL = b"GET /channels/%b HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -212,6 +216,11 @@ class Flood(RequestHandler):
             await self.flush()
 
 
+class Big(RequestHandler):
+    def get(self) -> None:
+        self.finish(BIG)
+
+
 class Seen(RequestHandler):
     def get(self) -> None:
         context = cast(Any, self.request.connection).context
@@ -229,8 +238,11 @@ class Visitor:
         self.left += 1
 
 
+BIG = bytes(range(251)) * 8000  # 2 MB
 LIMITS = Limits(body_s=50 * MS, write_s=50 * MS, close_s=50 * MS)
-APPLICATION = Application([("/word", Word), ("/flood", Flood), ("/seen", Seen)], log_function=lambda handler: None)
+APPLICATION = Application(
+    [("/word", Word), ("/flood", Flood), ("/big", Big), ("/seen", Seen)], log_function=lambda handler: None
+)
 
 
 @asynccontextmanager
@@ -286,6 +298,102 @@ async def test_at_the_end_connections_are_closed_wherever_they_are() -> None:
                 await asyncio.get_running_loop().sock_recv(client, 65536)
             await handover.close()
             assert (ours.fileno(), visitor.left) == (-1, 1)
+
+
+# TLS
+
+
+def encrypted(listener: socket.socket) -> tuple[TLSSocket, Wiretap]:
+    """Both ends of a connection after the handshake, with little room in the kernel."""
+    client = Wiretap(socket.create_connection(listener.getsockname()))
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    ours, _ = listener.accept()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+    sock = Certificate(CERTIFICATE).wrap(ours)
+    complete = False
+    while not (client.handshake() and complete):
+        with contextlib.suppress(*BLOCKED):
+            sock.do_handshake()
+            complete = True
+    return sock, client
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.gen_test
+async def test_an_encrypted_page_arrives_whole_however_slowly_it_is_read(last: bool) -> None:
+    """And is followed by a close_notify, if the connection ends, though the kernel may not accept it at first."""
+    handover, taken = Handover(APPLICATION, Limits()), asyncio.Event()
+    back: list[tuple[socket.socket, bytes]] = []
+
+    def take_back(sock: socket.socket, peer: object, received: bytes, admin: bool) -> None:
+        back.append((sock, received))
+        taken.set()
+
+    handover.take_back = take_back
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours, client = encrypted(listener)
+    request = b"GET /big HTTP/1.%d\r\nHost: test\r\n\r\n" % (0 if last else 1)
+    handover.hand_over(ours, Visitor(), request, True)
+    answer = b""
+    async with asyncio.timeout(PATIENCE_S):
+        while not answer.endswith(BIG):
+            answer += client.read(200_000)
+            await asyncio.sleep(0)
+        if last:
+            while not client.at_end:
+                client._receive()
+                await asyncio.sleep(0)
+            with pytest.raises(EOFError):
+                client.read()
+            client.records()
+        else:
+            await taken.wait()
+            assert back == [(ours, b"")]
+            ours.close()
+    client.socket.close()
+    await handover.close()
+
+
+@pytest.mark.gen_test
+async def test_the_close_notify_after_a_page_waits_until_the_kernel_accepts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    close_notify, calls = TLSSocket.close_notify, []
+
+    def blocks_once(sock: TLSSocket) -> None:
+        calls.append(sock)
+        if len(calls) == 1:
+            raise ssl.SSLWantWriteError
+        close_notify(sock)
+
+    monkeypatch.setattr(TLSSocket, "close_notify", blocks_once)
+    handover = Handover(APPLICATION, Limits())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours, client = encrypted(listener)
+    handover.hand_over(ours, Visitor(), b"GET /word HTTP/1.0\r\nHost: test\r\n\r\n", True)
+    async with asyncio.timeout(PATIENCE_S):
+        while not client.at_end:
+            client._receive()
+            await asyncio.sleep(0)
+    assert client.to_end().endswith(b"word")
+    assert len(calls) == 2
+    client.socket.close()
+    await handover.close()
+
+
+@pytest.mark.gen_test
+async def test_a_page_over_tls_is_https() -> None:
+    handover = Handover(APPLICATION, Limits())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours, client = encrypted(listener)
+    handover.hand_over(ours, Visitor(), b"GET /seen HTTP/1.0\r\nHost: test\r\n\r\n", True)
+    answer = b""
+    async with asyncio.timeout(PATIENCE_S):
+        while not client.at_end:
+            with contextlib.suppress(EOFError):
+                answer += client.read()
+            await asyncio.sleep(0)
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == ["127.0.0.1", "https", ""]
+    client.socket.close()
+    await handover.close()
 
 
 @pytest.mark.parametrize(
