@@ -117,7 +117,7 @@ def _always(value: str) -> bool:
 
 
 def _has_password(url: str) -> bool:
-    return "@" in url
+    return "@" in url.partition("://")[2]
 
 
 def ignored_variables(ctx: click.Context) -> set[str]:

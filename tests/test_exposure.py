@@ -54,6 +54,12 @@ def test_a_rule_that_lets_anyone_publish_is_refused_with_its_pattern(tmp_path: P
     assert "anyone may publish to wall.*" in refusal(tmp_path, *PUBLIC, "--config", str(file))
 
 
+def test_a_path_with_an_at_sign_is_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "a@b").mkdir()
+    for server in running(tmp_path, *PUBLIC, "--store", f"sqlite:{tmp_path}/a@b/log"):
+        assert server.process.poll() is None
+
+
 def test_a_short_key_is_refused_where_publishing_is(tmp_path: Path) -> None:
     assert "fewer than 32 characters" in refusal(tmp_path, "--admin-listen", "0.0.0.0:0", key="short")
 

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from .harness import KEY, MS, PATIENCE_S, Server
+from .test_deploy import may_make_namespaces, python_in
 
 ALONE, WORKERS = (), ("--workers", "2")
 
@@ -87,6 +89,23 @@ def test_a_stop_during_the_start_ends_it_without_a_traceback(tmp_path: Path, opt
                 process.kill()
         assert process.returncode in (0, 128 + signal.SIGTERM, -signal.SIGTERM), errors
         assert b"Traceback" not in errors
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs unshare, and the right to use it")
+def test_process_1_of_a_container_can_be_stopped_as_soon_as_its_first_line_has_run(tmp_path: Path) -> None:
+    """Without an init, and without signals that its image holds back: the kernel discards what has no handler."""
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--", sys.executable, "-m", "pushcompat"]
+    for _ in range(10):
+        with subprocess.Popen([*command, "--port", "0", "--state-dir", str(tmp_path)]) as process:
+            try:
+                pid = python_in(process.pid)
+                deadline = time.monotonic() + PATIENCE_S
+                while not survives(pid, signal.SIGTERM):
+                    assert time.monotonic() < deadline
+                os.kill(pid, signal.SIGTERM)
+                assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
+            finally:
+                process.kill()
 
 
 @linux
