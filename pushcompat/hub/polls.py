@@ -58,7 +58,8 @@ class Polls:
         now = self._timers.now
         if self._context.draining or grant.until <= now:
             return False
-        connection.grant = grant
+        if connection.grant is not grant:
+            connection.grant = grant
         connection.request_started = now
         self._subscriptions.resume(connection, poll.cursor)
         connection.move(_POLLING)

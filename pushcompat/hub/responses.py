@@ -63,8 +63,11 @@ class Responses:
         connection.request = None
         connection.expires_at = NEVER
         grant = connection.grant
-        is_publisher = grant is not None and grant.publisher  # publishers keep their connections to a full server
-        if not keep_alive or (not is_publisher and not connection.channels and self._has_no_room(connection)):
+        # Publishers keep their connections to a full server. The grant is last: of each poller it is another one, whose
+        # memory is not in the cache
+        if not keep_alive or (
+            not connection.channels and not (grant is not None and grant.publisher) and self._has_no_room(connection)
+        ):
             self._sockets.close(connection, CloseReason.RESPONSE_SENT)
             return
         if state is not _READING_HEAD:
