@@ -1,4 +1,4 @@
-"""``python -m tests.siege [--hostile 15000] [--good 1000] [--seconds 60] [--pause 5]``
+"""``python -m tests.siege [--hostile 15000] [--good 1000] [--seconds 60] [--pause 5] [--tls]``
 
 Exit code 1 if a good subscriber was lost, or the server used more memory than its bound.
 """
@@ -22,9 +22,10 @@ def main() -> int:
     parser.add_argument("--good", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--pause", type=float, default=5, help="seconds between two actions of a hostile client (5)")
+    parser.add_argument("--tls", action="store_true", help="with TLS, and the kinds that do not finish a handshake")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="pushcompat-siege-"))
-    world = World(folder, options.good, options.hostile, options.seconds, options.pause)
+    world = World(folder, options.good, options.hostile, options.seconds, options.pause, tls=options.tls)
     outcome = asyncio.run(world.run())
     print(report(outcome))
     if not outcome.passed:

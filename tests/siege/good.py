@@ -1,4 +1,4 @@
-"""A process of good subscribers: ``python -m tests.siege.good PORT COUNT TOKEN``.
+"""A process of good subscribers: ``python -m tests.siege.good PORT COUNT TOKEN [tls]``.
 
 Each follows one channel, over one of the transports; half of them with a token. A message's data is the monotonic time
 at which it was published. For each line on standard input it prints the figures since the one before, as JSON.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
 import time
 from collections import Counter
 
-from ..harness import sequence
+from ..harness import client_tls, sequence
 from ..parity.wires import WIRES, Event
 
 CHANNELS = 10
@@ -27,7 +28,8 @@ def channels() -> list[str]:
 
 
 class Subscriber:
-    def __init__(self, number: int, port: int, token: str, figures: Figures) -> None:
+    def __init__(self, number: int, port: int, token: str, tls: ssl.SSLContext | None, figures: Figures) -> None:
+        self._tls = tls
         self._wire_name = _WIRES[number % len(_WIRES)]
         self._channel = channels()[number % CHANNELS]
         self._address = f"127.0.9.{1 + number % _ADDRESSES}"
@@ -46,7 +48,9 @@ class Subscriber:
             self._figures.lost[f"{self._wire_name}: {str(error)[:200] or type(error).__name__}"] += 1
 
     async def _follow(self) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=(self._address, 0))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self._port, local_addr=(self._address, 0), ssl=self._tls
+        )
         wire = WIRES[self._wire_name]()
         try:
             if wire.transport == "longpoll":
@@ -111,8 +115,8 @@ def _percentile(latencies: list[float], share: float) -> float | None:
 
 async def main() -> None:
     port, count, token = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    figures = Figures()
-    subscribers = [Subscriber(number, port, token, figures) for number in range(count)]
+    figures, tls = Figures(), client_tls() if sys.argv[4:] == ["tls"] else None
+    subscribers = [Subscriber(number, port, token, tls, figures) for number in range(count)]
     tasks = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -1,4 +1,4 @@
-"""A process of hostile clients: ``python -m tests.siege.hostile PORT COUNT NUMBER PAUSE_S TOKEN``.
+"""A process of hostile clients: ``python -m tests.siege.hostile PORT COUNT NUMBER PAUSE_S TOKEN [tls]``.
 
 It goes on until its standard input ends, then prints what it has done as JSON. Each client does something every
 ``PAUSE_S``, and a connection that the server ends is opened again after that time. Each process has its own addresses,
@@ -17,13 +17,14 @@ import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 
-from .kinds import KINDS, RESET, Kind
+from .kinds import KINDS, RESET, TLS_KINDS, Kind
 
 ADDRESSES = 40
 _RECEIVE_BYTES = 4096
 _STARTS_PER_S = 400
-_NICE = 10  # hostile clients are elsewhere: they must not take the server's processor
+_NICE = 30  # hostile clients are elsewhere: they must not take the processor from the server
 
 
 class Client:
@@ -37,7 +38,9 @@ class Client:
 
 
 class Hostile:
-    def __init__(self, port: int, count: int, number: int, pause_s: float, token: str) -> None:
+    def __init__(
+        self, port: int, count: int, number: int, pause_s: float, token: str, kinds: Mapping[str, Kind]
+    ) -> None:
         self._port = port
         self._pause_s = pause_s
         self._token = token
@@ -48,11 +51,11 @@ class Hostile:
         self.done: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         now = time.monotonic()
-        names = list(KINDS)
+        names = list(kinds)
         for index in range(count):
             name = names[index % len(names)]
             address = f"127.0.{10 + number}.{1 + index % ADDRESSES}"
-            self._at(now + index / _STARTS_PER_S, Client(name, KINDS[name], address))
+            self._at(now + index / _STARTS_PER_S, Client(name, kinds[name], address))
 
     def run(self) -> None:
         self._poll.register(sys.stdin.fileno(), select.EPOLLIN | select.EPOLLHUP)
@@ -155,7 +158,8 @@ _BIND_ADDRESS_NO_PORT = 24  # Linux: the port is chosen when it connects, so tha
 def main() -> None:
     os.nice(_NICE)
     port, count, number = map(int, sys.argv[1:4])
-    hostile = Hostile(port, count, number, float(sys.argv[4]), sys.argv[5])
+    kinds = TLS_KINDS if sys.argv[6:] == ["tls"] else KINDS
+    hostile = Hostile(port, count, number, float(sys.argv[4]), sys.argv[5], kinds)
     hostile.run()
     print(json.dumps({"held": hostile.held(), "done": hostile.done, "refused": hostile.refused}))
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import itertools
 import re
+import ssl
 import struct
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..harness import client_frame
@@ -24,11 +26,20 @@ _UPGRADE = (
 )
 _PINGS = client_frame(0x89, b"p" * 125) * 5
 _FRAME = client_frame(0x81, b"f" * 60_000)[:1000]  # the beginning of one
-_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"  # the beginning of a TLS ClientHello
 
 
 def _nothing(_token: str, _received: bytes) -> bytes:
     return b""
+
+
+def _client_hello() -> bytes:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
+
+
+_HELLO = _client_hello()
 
 
 @dataclass(frozen=True)
@@ -108,8 +119,18 @@ KINDS: dict[str, Kind] = {
     "endless messages": Kind(lambda token: _websocket(token) + _FRAME, lambda token, received: b"f" * 1000),
     "re-polling": Kind(_poll, _poll, 0.5, reads=True),
     "wrong tokens": Kind(_wrong_token, _wrong_token, reads=True),
-    "half a TLS handshake": Kind(lambda token: _HELLO),
+    "half a TLS handshake": Kind(lambda token: _HELLO[:100]),
     "hoarding channels": Kind(_hoard, reads=True),
     "coming and going": Kind(_websocket, pauses=2, cuts=True),
     "pipelining": Kind(_pipelined, _pipelined),
+}
+
+# None of them has a finished TLS handshake: a client that has one is like those above.
+TLS_KINDS: dict[str, Kind] = {
+    "silent": KINDS["silent"],
+    "half a ClientHello": Kind(lambda token: _HELLO[:100]),
+    "a dripping ClientHello": Kind(lambda token: _HELLO[:100], lambda token, received: b"\0"),
+    "half a handshake": Kind(lambda token: _HELLO),
+    "half a handshake, cut": Kind(lambda token: _HELLO, cuts=True),
+    "HTTP without TLS": Kind(_never_reading),
 }

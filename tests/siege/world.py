@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pushcompat.bounds import memory_bound
 from pushcompat.limits import Limits
 
-from ..harness import KEY, PATIENCE_S
+from ..harness import CERTIFICATE, KEY, PATIENCE_S, client_tls
 from ..soak.cluster import Node
 from .good import channels
 
@@ -50,7 +50,14 @@ class Outcome:
 
 
 class World:
-    def __init__(self, folder: Path, good: int, hostile: int, seconds: float, pause_s: float) -> None:
+    """``pause_s``: between two actions of a hostile client."""
+
+    def __init__(
+        self, folder: Path, good: int, hostile: int, seconds: float, pause_s: float, *, tls: bool = False
+    ) -> None:
+        self._tls = client_tls() if tls else None
+        self._words = ["tls"] if tls else []
+        self._options = ["--tls-cert", str(CERTIFICATE)] if tls else []
         self._pause_s = pause_s
         self._folder = folder
         self._good = good
@@ -62,7 +69,7 @@ class World:
         outcome = Outcome()
         async with AsyncExitStack() as stack:
             node, token = await self._start(stack)
-            good = await self._process(stack, "good", node.port, self._good, token)
+            good = await self._process(stack, "good", node.port, self._good, token, *self._words)
             await self._opened(good)
             publishing = asyncio.create_task(self._publish(node))
             stack.push_async_callback(_cancelled, publishing)
@@ -70,7 +77,9 @@ class World:
             outcome.calm = await _asked(good)
             per_process = self._hostile // _PROCESSES
             hostile = [
-                await self._process(stack, "hostile", node.port, per_process, number, self._pause_s, _wrong_token())
+                await self._process(
+                    stack, "hostile", node.port, per_process, number, self._pause_s, _wrong_token(), *self._words
+                )
                 for number in range(_PROCESSES)
             ]
             await self._pass(node, self._hostile / 1600 + _SETTLE_S)  # until all have connected
@@ -86,7 +95,8 @@ class World:
             await asyncio.sleep(_SETTLE_S)
             last = await _asked(good)
             outcome.memory_bytes = self._memory_bytes
-            outcome.bound_bytes = round(sum(memory_bound(Limits(max_connections=MAX_CONNECTIONS)).values()))
+            bound = memory_bound(Limits(max_connections=MAX_CONNECTIONS), tls=self._tls is not None)
+            outcome.bound_bytes = round(sum(bound.values()))
             await node.stop()
             outcome.problems = [*_problems(outcome, last, self._good), *node.complaints]
         return outcome
@@ -104,7 +114,7 @@ class World:
         config.write_text(
             _CONFIG.format(pem=pem, secret=secret_file, hook=hook_secret, webhook=webhook_secret, most=MAX_CONNECTIONS)
         )
-        node = Node(self._folder / "node", ["--config", str(config)])
+        node = Node(self._folder / "node", ["--config", str(config), *self._options])
         await node.start()
         stack.push_async_callback(node.stop)
         claims = {"sub": "good", "channels": ["member.*"], "exp": int(time.time()) + 3600}
@@ -127,7 +137,7 @@ class World:
 
     async def _publish(self, node: Node) -> None:
         """To each channel in turn, and to the one that the hostile clients do not read."""
-        reader, writer = await asyncio.open_connection(*node.address)
+        reader, writer = await asyncio.open_connection(*node.address, ssl=self._tls)
         names = channels()
         number, began = 0, time.monotonic()
         try:
