@@ -386,7 +386,7 @@ def _settle_down() -> None:
     """Freezes permanent objects, and makes garbage collections rarer: connections are many and long-lived."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 500)  # the youngest takes 1 ms: 50,000 objects would take longer than a turn may
+    gc.set_threshold(2_000, 10, 1_000)  # 0.3 ms, 3 ms, and seldom: a collection must fit into a turn of the loop
 
 
 if sys.platform == "win32":
