@@ -248,6 +248,24 @@ def test_a_ping_that_came_with_the_handshake_is_answered_when_it_is_admitted() -
     play(scenario)
 
 
+def test_a_websocket_that_sends_too_much_while_it_waits_is_read_again_after_it() -> None:
+    async def scenario(stage: Stage) -> None:
+        desk = Desk(stage)
+        client = await stage.client()
+        await client.subscribe("websocket-json", "app.1")
+        await desk.asked()
+        send = asyncio.get_running_loop().sock_sendall
+        sending = asyncio.create_task(send(client.socket, client_frame(0x81, b"x" * 100) * 500))
+        await stage.until(lambda: len(stage.hub.sockets._paused) == 1)
+        desk.application.answer(Answer())
+        await client.until("open")
+        await sending
+        await send(client.socket, client_frame(0x89, b"still here"))
+        assert b"still here" in await received(client.socket, b"still here")
+
+    play(scenario, Limits(stream_input_bytes=1 << 20))
+
+
 @pytest.mark.parametrize("channel", [b"app.1", b"t.1?token=good"])
 def test_a_client_that_leaves_while_it_waits_is_forgotten(channel: bytes) -> None:
     async def scenario(stage: Stage) -> None:
@@ -386,6 +404,17 @@ def test_addresses_that_have_just_sent_a_wrong_token_are_behind_those_that_have_
             connection.peer = type(connection.peer)(None, {}, address, proxied=False, limited=False)
         desk.admission.run()
         assert desk.tokens.verified == ["bad-1", "good-4", "bad-2", "good-3"]
+
+    play(scenario)
+
+
+def test_a_suspect_that_comes_again_is_behind_the_others_at_once() -> None:
+    async def scenario(stage: Stage) -> None:
+        desk = Desk(stage)
+        await wait_for_tokens(desk, ["bad"])
+        desk.admission.run()
+        await wait_for_tokens(desk, ["good"])
+        assert (len(desk.admission._queue), len(desk.admission._later)) == (0, 1)
 
     play(scenario)
 
