@@ -21,6 +21,7 @@ from pushcompat.errors import ConfigError
 from pushcompat.tls import BLOCKED, Certificate, TLSSocket
 
 from .certificates import make, name_of, new_key, pem, write_pair
+from .chromium import Profile, needed
 from .harness import CERTIFICATE, KEY, PATIENCE_S, Client, Server, client_tls, running
 from .test_systemd import activated
 from .wiretap import Wiretap
@@ -314,6 +315,14 @@ def test_an_application_may_say_whom_it_trusts(server: Server) -> None:
 def test_clients_in_python_refuse_a_certificate_that_nobody_vouches_for(server: Server) -> None:
     with closing(Publisher(server.url, KEY, timeout=1)) as publisher, pytest.raises(PublishError, match="certificate"):
         publisher.publish("python", "hello")
+
+
+@needed
+def test_a_page_in_a_browser_is_live(server: Server, chromium: Profile) -> None:
+    page = chromium.open("about:blank")
+    page.call("Security.setIgnoreCertificateErrors", ignore=True)
+    page.call("Page.navigate", url=f"{server.url}/demo/chat")
+    page.wait_for("document.body.innerText.includes('Live by WebSocket')")
 
 
 def test_a_renewed_certificate_is_served_after_sighup_and_nobody_is_disconnected(tmp_path: Path) -> None:

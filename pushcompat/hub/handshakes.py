@@ -1,7 +1,7 @@
 """TLS handshakes: from the first byte of a connection until its requests can be read.
 
 A handshake costs twenty times as much as the rest of a new connection, so a turn does as many as its time allows
-(``loop``), and the others wait. The socket becomes an encrypted one, of 16 KiB, with the client's first byte: a
+(``loop``), and the others wait. The socket becomes an encrypted one, of 17 KiB, with the client's first byte: a
 connection that never sends one costs no more than without TLS. That byte also tells whether it is TLS at all.
 """
 
