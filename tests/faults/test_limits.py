@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from pushcompat import PublishUnavailable, publish, publish_async
 
-from ..harness import KEY, Client, Server, running
+from ..harness import CERTIFICATE, KEY, PATIENCE_S, Client, Server, running
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have 127.0.0.1 only")
 
@@ -259,3 +260,38 @@ def test_a_listener_whose_address_has_too_many_connections_waits_and_then_gets_w
             assert publisher.response()[0] == 200
         out, _ = listening.communicate(timeout=30)
     assert [json.loads(line)["data"] for line in out.splitlines()] == ["kept"]
+
+
+@pytest.mark.options("--max-connections", "2")
+def test_a_full_server_answers_503_and_counts_it(server: Server, clients: ExitStack) -> None:
+    subscribed(server, clients)
+    client = clients.enter_context(server.connect())
+    client.request("GET", "/channels/a?transport=eventsource")
+    status, headers, _ = client.problem()
+    assert (status, headers["retry-after"]) == (503, "5")
+    assert server.metric('pushcompat_limited_total{limit="connections"}') == 1
+
+
+def raw(server: Server, source: str) -> socket.socket:
+    return socket.create_connection((server.host, server.port), PATIENCE_S, (source, 0))
+
+
+@pytest.mark.options("--tls-cert", str(CERTIFICATE), "--trusted-proxies", "none", "--max-connections-per-address", "1")
+def test_the_limits_are_the_same_with_tls_and_beyond_the_margin_nothing_is_encrypted(
+    server: Server, clients: ExitStack
+) -> None:
+    for junk in [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b""] * 10:  # handshakes that fail are not counted for ever
+        with raw(server, NOISY) as sock:
+            sock.sendall(junk)
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(4096):
+                pass
+    subscribed(server, clients, NOISY)
+    client = clients.enter_context(server.connect(source=NOISY))
+    client.request("GET", "/channels/a?transport=eventsource")
+    assert client.problem()[0] == 429
+    held = [clients.enter_context(raw(server, NOISY)) for _ in range(16)]
+    with raw(server, NOISY) as sock:
+        assert sock.recv(4096) == b""
+    assert held
+    subscribed(server, clients, QUIET)
