@@ -41,6 +41,7 @@ USED: dict[str, set[str]] = {
     },
     "check": {"access", "bounds", "config", "descriptors", "errors", "exposure", "limits", "tls", "units", "wire"},
     "client": {"errors", "state"},
+    "contrib": {"access", "client", "errors", "state"},
     "config": {"access", "address", "errors", "limits", "logs", "state"},
     "config_file": {"errors"},
     "exposure": {"access", "config", "errors", "listening", "logs"},
@@ -224,6 +225,14 @@ def test_an_application_can_publish_with_nothing_but_the_standard_library() -> N
         path = PACKAGE / f"{name}.py"
         foreign = {"tornado", "httptools", "websockets", "msgspec", "click", "prometheus_client"}
         assert not {found.split(".")[0] for found in imports(path)} & foreign, path
+
+
+def test_a_framework_is_imported_by_its_own_part_alone() -> None:
+    frameworks = {"django", "flask", "fastapi", "starlette", "celery"}
+    for path in FILES:
+        foreign = {name.split(".")[0] for name in imports(path)} & frameworks
+        parts = set(module_of(path).split("."))
+        assert not foreign or ("contrib" in parts and parts & frameworks), path
 
 
 def test_configuration_is_read_in_one_place() -> None:
