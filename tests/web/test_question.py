@@ -119,6 +119,13 @@ def test_the_parameter_token_is_sent_as_bearer(application: Application, server:
     assert "abc.def" not in "".join(server.log)
 
 
+def test_a_cookie_that_is_not_ascii_arrives_byte_for_byte(
+    application: Application, server: Server, client: Client
+) -> None:
+    ask(client, Cookie="name=Zoë")
+    assert application.asked[0][1]["Cookie"].encode("latin-1").decode() == "name=Zoë"
+
+
 @pytest.mark.parametrize(
     "reply",
     [
