@@ -322,7 +322,7 @@ def test_a_page_in_a_browser_is_live(server: Server, chromium: Profile) -> None:
     page = chromium.open("about:blank")
     page.call("Security.setIgnoreCertificateErrors", ignore=True)
     page.call("Page.navigate", url=f"{server.url}/demo/chat")
-    page.wait_for("document.body.innerText.includes('Live by WebSocket')")
+    page.wait_for("document.body?.innerText.includes('Live by WebSocket')")
 
 
 def test_a_renewed_certificate_is_served_after_sighup_and_nobody_is_disconnected(tmp_path: Path) -> None:
