@@ -42,7 +42,12 @@ def test_a_documented_check_says_what_is_documented(directory: Path, command: st
     token = run(directory, *shlex.split("pushcompat token --token-key-file token-keys --sub ann"))
     (directory / "ann").write_text(token)
     expected = [line.removeprefix("    ") for line in shown.rstrip().splitlines()]
-    assert run(directory, *shlex.split(command)).splitlines() == expected
+    assert _without_sizes(run(directory, *shlex.split(command)).splitlines()) == _without_sizes(expected)
+
+
+def _without_sizes(lines: list[str]) -> list[str]:
+    """How many connections there may be depends on the machine's limit of open files."""
+    return [re.sub(r"[\d,]+", "N", line) if line.startswith("A process with ") else line for line in lines]
 
 
 def test_every_key_of_a_rule_is_documented() -> None:
