@@ -295,3 +295,12 @@ def test_the_limits_are_the_same_with_tls_and_beyond_the_margin_nothing_is_encry
         assert sock.recv(4096) == b""
     assert held
     subscribed(server, clients, QUIET)
+
+
+@pytest.mark.options("--trusted-proxies", "127.0.0.9")
+def test_what_a_trusted_proxy_has_published_for_a_page_admits_no_page_without_that_proxy(server: Server) -> None:
+    page = {"Origin": "https://page.example", "X_Forwarded_Host": "page.example"}
+    for source, status in (("127.0.0.9", 200), ("127.0.0.9", 200), (NOISY, 403), (NOISY, 403), ("127.0.0.9", 200)):
+        with server.connect(source=source) as client:
+            client.publish("a", b"x", **page)
+            assert client.response()[0] == status
