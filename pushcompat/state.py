@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -88,15 +86,23 @@ def stored_key(state_dir: Path) -> tuple[str, Path | None]:
         exists = path.exists()
     except OSError as error:
         raise ConfigError(f"cannot read the publish key in {path}: {error.strerror}") from error
-    return (read_key(path), path) if exists else (secrets.token_urlsafe(_KEY_BYTES), None)
+    return (read_key(path), path) if exists else (_new_key(), None)
+
+
+def _new_key() -> str:
+    import secrets
+
+    return secrets.token_urlsafe(_KEY_BYTES)
 
 
 def _make_key(path: Path) -> None:
+    import tempfile  # here: publishers import this file, and do not need it
+
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # mode 600 from the start
     try:
         with open(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_urlsafe(_KEY_BYTES) + "\n")
+            file.write(_new_key() + "\n")
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)

@@ -20,7 +20,7 @@ from .responses import Response
 
 CONNECT_S = 5.0  # per address: a host with a dead IPv6 route must leave time for its IPv4 one
 MAX_WAIT_S = 86_400.0  # sockets and time.sleep raise OverflowError for values that are too large
-_VISIBLE = re.compile(r"[!-~]+")  # ASCII without spaces
+_VISIBLE = r"[!-~]+"  # ASCII without spaces
 _SCHEMES = {"http": False, "ws": False, "http+unix": False, "https": True, "wss": True}
 
 Remaining = Callable[[], float]
@@ -52,7 +52,7 @@ class Endpoint(NamedTuple):
             host.encode("idna")  # raises for labels that are empty or too long, as the look-up later would
         except (KeyError, ValueError):
             raise ValueError(f"{url!r} is not a valid server URL; example: http://127.0.0.1:8888") from None
-        if not host or parts.query or parts.fragment or not _VISIBLE.fullmatch(url) or "\0" in (socket_path or ""):
+        if not host or parts.query or parts.fragment or not re.fullmatch(_VISIBLE, url) or "\0" in (socket_path or ""):
             raise ValueError(f"{url!r} is not a valid server URL; example: http://127.0.0.1:8888/prefix")
         if "@" in parts.netloc:
             raise ValueError("the server URL must not contain credentials; pass the key separately")

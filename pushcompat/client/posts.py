@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, NotRequired, TypedDict
 from urllib.parse import quote, urlencode
 
-_NAME = re.compile(r"[A-Za-z0-9._:~@-]{1,128}")
+_NAME = r"[A-Za-z0-9._:~@-]{1,128}"
 
 
 class JsonText(str):
@@ -109,6 +109,6 @@ def batch_item(update: Update) -> bytes:
 
 
 def _checked_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise ValueError(f"{name!r} is not a valid channel name: use 1-128 of A-Z a-z 0-9 . _ : ~ @ -")
     return name

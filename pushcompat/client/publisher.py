@@ -17,14 +17,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from .attempts import attempts
 from .core import MESSAGE_KEY_HINT, Core, Published
 from .exchange import Stale, exchange
 from .failures import Outcome, PublishError, PublishRefused, PublishUnavailable
-from .later import EXIT_S, Later, Stats
 from .pool import Pool
 from .posts import Batch, JsonText, Post, Update, batch, to_channels
+
+if TYPE_CHECKING:
+    from .later import Later, Stats
 
 __all__ = [
     "MESSAGE_KEY_HINT", "JsonText", "PublishError", "PublishRefused", "PublishUnavailable", "Published", "Publisher",
@@ -33,6 +36,7 @@ __all__ = [
 
 TIMEOUT_S = 2.0  # what a page can be made to wait for
 BREAKER_S = 5.0
+_lock = threading.Lock()  # of what is created once
 
 
 class Publisher:
@@ -57,7 +61,7 @@ class Publisher:
         self.timeout = timeout
         self._core = Core(url, key, breaker, ssl_context)
         self._pool = Pool(self._core.endpoint)
-        self._later = Later(self.send)
+        self._queue: Later | None = None
 
     def publish(
         self,
@@ -104,27 +108,28 @@ class Publisher:
         What is dropped is logged, counted in ``stats()``, and told to ``on_loss``. Raises ValueError or TypeError for
         invalid arguments.
         """
+        queue = self._later()
         for name in [channel] if isinstance(channel, str) else channel:
-            self._later.add({"channel": name, "data": data, "key": message_key, "type": type, "ttl": ttl})
+            queue.add({"channel": name, "data": data, "key": message_key, "type": type, "ttl": ttl})
 
-    def flush(self, timeout: float = EXIT_S) -> bool:
+    def flush(self, timeout: float = 2.0) -> bool:
         """Waits until all messages of ``later`` are published. Returns whether they are, within ``timeout`` seconds.
         It is called at the end of the process.
         """
-        return self._later.flush(timeout)
+        return self._later().flush(timeout)
 
     def stats(self) -> Stats:
         """Of ``later``."""
-        return self._later.stats()
+        return self._later().stats()
 
     @property
     def on_loss(self) -> Callable[[int, str], None] | None:
         """``on_loss(count, reason)`` is called in the thread of ``later`` for messages that were dropped."""
-        return self._later.on_loss
+        return self._later().on_loss
 
     @on_loss.setter
     def on_loss(self, call: Callable[[int, str], None] | None) -> None:
-        self._later.on_loss = call
+        self._later().on_loss = call
 
     def cursor(self, channel: str = "", *, timeout: float | None = None) -> str:
         """The position of the log, for the first page: ask for it before reading what the page shows, and let the page
@@ -134,6 +139,14 @@ class Publisher:
         """
         request = self._core.cursor_request()
         return self._core.cursor(self._outcome(request.data, self.timeout if timeout is None else timeout))
+
+    def _later(self) -> Later:
+        if self._queue is None:
+            from .later import Later  # most publishers do not need it
+
+            with _lock:
+                self._queue = self._queue or Later(self.send)
+        return self._queue
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
@@ -207,7 +220,6 @@ _ENVIRONMENT = (
     "XDG_STATE_HOME", "HOME",
 )  # fmt: skip
 _publishers: dict[tuple[object, ...], Publisher] = {}
-_lock = threading.Lock()
 
 
 def default_publisher(
