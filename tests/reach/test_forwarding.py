@@ -1,0 +1,66 @@
+"""Behind real proxies, as the README configures them, each client has the limits of its own address."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..harness import Client
+from ..machine import may_lack
+from ..soak.cluster import Node
+from .intermediaries import INTERMEDIARIES, Intermediary, Ports
+from .processes import Group, free_port
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have 127.0.0.1 only")
+
+PROXIES = [
+    between for between in INTERMEDIARIES if between.name in ("nginx, tuned", "HAProxy", "Apache", "Varnish, tuned")
+]
+NOISY, QUIET = "127.0.0.50", "127.0.0.51"  # the proxy connects from 127.0.0.1
+OPTIONS = ["--prefix", "/push", "--store", "memory:", "--trusted-proxies", "127.0.0.1"]
+
+
+@pytest.mark.parametrize("between", PROXIES, ids=lambda between: between.name)
+def test_a_client_can_invent_no_other_address_for_itself(tmp_path: Path, between: Intermediary) -> None:
+    if package := between.missing():
+        assert may_lack(package), f"{package} has to be installed"
+        pytest.skip(f"needs Debian's {package}")
+    asyncio.run(_run(tmp_path, between))
+
+
+async def _run(folder: Path, between: Intermediary) -> None:
+    node = Node(folder / "node", [*OPTIONS, "--max-connections-per-address", "2"])
+    await node.start()
+    ports = Ports(own=free_port(), push=node.port, app=node.port)
+    (folder / "proxy").mkdir()
+    proxy = await Group.start(between.command(folder / "proxy", ports), folder / "proxy")
+    try:
+        await proxy.listening(ports.own)
+        await asyncio.to_thread(_besiege, ports.own)
+    finally:
+        await proxy.stop()
+        await node.stop()
+
+
+def _besiege(port: int) -> None:
+    held: list[Client] = []
+
+    def status(source: str, **headers: str) -> int:
+        client = Client("127.0.0.1", port, source=source)
+        held.append(client)
+        client.request("GET", "/push/channels/a?transport=eventsource", **headers)
+        return client.head()[0]
+
+    try:
+        assert [status(NOISY) for _ in range(3)] == [200, 200, 429]
+        assert [status(NOISY, X_Forwarded_For=f"192.0.2.{number}") for number in range(3)] == [429] * 3
+        # A proxy passes the field on that it does not set: who sends it shares its limits with all who do
+        assert [status(NOISY, Forwarded=f"for=192.0.2.{number}") for number in range(3)] == [200, 200, 429]
+        assert status(QUIET, Forwarded='for="') == 429
+        assert status(QUIET) == 200
+    finally:
+        for client in held:
+            client.close()
