@@ -282,8 +282,8 @@ def test_close_notify_waits_until_the_kernel_accepts_it(pair: Pair, monkeypatch:
 # Records without data
 
 
-class KeyUpdates(threading.Thread):
-    """A client of OpenSSL's library that updates its keys so many times, which the module ``ssl`` cannot."""
+class RecordsWithoutData(threading.Thread):
+    """A client that sends so many of them, with OpenSSL's library: the module ``ssl`` cannot."""
 
     def __init__(self, sock: socket.socket, count: int) -> None:
         super().__init__(daemon=True)
@@ -313,18 +313,17 @@ LIBSSL = ctypes.util.find_library("ssl")
 
 @pytest.mark.skipif(LIBSSL is None, reason="needs OpenSSL's library")
 @pytest.mark.parametrize(("count", "ended"), [(7, []), (8, [CloseReason.CONNECTION_RESET])])
-def test_a_client_that_only_updates_its_keys_is_disconnected(count: int, ended: list[CloseReason]) -> None:
-    """One call of OpenSSL would read on for as long as such records come, and the server would do nothing else."""
+def test_a_client_that_sends_records_without_data_is_disconnected(count: int, ended: list[CloseReason]) -> None:
     ours, client = socket.socketpair()
     ours.setblocking(False)
     server = Certificate(CERTIFICATE).wrap(ours)
-    updates = KeyUpdates(client, count)
-    updates.start()
+    records = RecordsWithoutData(client, count)
+    records.start()
     while True:
         with contextlib.suppress(BlockingIOError):
             server.do_handshake()
             break
-    assert updates.sent.wait(PATIENCE_S)
+    assert records.sent.wait(PATIENCE_S)
     sockets = Sockets(TimerWheel(0), Limits())
     found: list[CloseReason] = []
     sockets.on_end(lambda connection, reason: found.append(reason))
@@ -333,7 +332,7 @@ def test_a_client_that_only_updates_its_keys_is_disconnected(count: int, ended: 
     received = sockets.read()
     assert (received, found) == ([] if ended else [(connection, b"data")], ended)
     sockets.close_all()
-    updates.join(PATIENCE_S)
+    records.join(PATIENCE_S)
     client.close()
 
 
