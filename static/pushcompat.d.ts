@@ -42,13 +42,10 @@ export interface Reset {
   readonly spread?: number;
 }
 
-export interface StateChange {
-  readonly state: State;
-  /** In use; null unless `open`. */
-  readonly transport: Transport | null;
-  /** A sentence: why a better transport is not used, or why the last connection ended. */
-  readonly reason: string | null;
-}
+/** `reason` is a sentence: why a better transport is not used, or why the last connection ended. */
+export type StateChange =
+  | { readonly state: "open"; readonly transport: Transport; readonly reason: string | null }
+  | { readonly state: Exclude<State, "open">; readonly transport: null; readonly reason: string | null };
 
 /**
  * Called before connecting, and again when the server refused the token: returns it or a promise of it, or calls `done`
@@ -57,36 +54,36 @@ export interface StateChange {
 export type TokenSource = (done: (token: string | null) => void) => string | null | void | PromiseLike<string | null>;
 
 export interface Options<Data = any> {
-  onMessage?: (message: Message<Data>) => void;
+  onMessage?: ((message: Message<Data>) => void) | undefined;
   /** Messages were lost: refetch. */
-  onReset?: (reset: Reset) => void;
-  onState?: (change: StateChange) => void;
+  onReset?: ((reset: Reset) => void) | undefined;
+  onState?: ((change: StateChange) => void) | undefined;
   /** Resume after this, or `"earliest"` for all retained messages. Default: from now. */
-  cursor?: Cursor | "earliest";
+  cursor?: Cursor | "earliest" | undefined;
   /** Sent in the query. A string that is refused closes the subscription. */
-  token?: string | TokenSource;
+  token?: string | TokenSource | undefined;
   /** Which to use, the best first. Default: `["websocket", "eventsource", "longpoll"]`. */
-  transports?: readonly Transport[];
+  transports?: readonly Transport[] | undefined;
   /** Tabs with the same URL, token and transports share one connection, where the browser can. Default: true. */
-  shareTabs?: boolean;
+  shareTabs?: boolean | undefined;
   /** Cookies are sent to a server of another origin too. Default: false. */
-  withCredentials?: boolean;
+  withCredentials?: boolean | undefined;
   /** Delay (ms) before the next transport is started in parallel with one that has delivered nothing. Default: 2500. */
-  stagger?: number;
+  stagger?: number | undefined;
   /** A connection that has delivered nothing after this time (ms) is closed. Default: 10000. */
-  openTimeout?: number;
+  openTimeout?: number | undefined;
   /** Backoff is a random delay up to this (ms), doubled with each failure … Default: 500. */
-  retryMin?: number;
+  retryMin?: number | undefined;
   /** … up to this (ms). Default: 30000. */
-  retryMax?: number;
+  retryMax?: number | undefined;
   /** How long (ms) the last working transport is remembered and tried first. Default: 1800000 (30 min). */
-  rememberFor?: number;
+  rememberFor?: number | undefined;
   /** Better transports are tried again after these ms; the last repeats. Default: `[60000, 300000, 1800000]`. */
-  upgradeAfter?: readonly number[];
+  upgradeAfter?: readonly number[] | undefined;
   /** Number of short-lived connections in a row after which a transport is tried last. Default: 3. */
-  failures?: number;
+  failures?: number | undefined;
   /** Overrides browser APIs, for tests and for Node.js. */
-  env?: Partial<Environment>;
+  env?: Partial<Environment> | undefined;
 }
 
 /** Browser APIs; each may be null if unsupported, except the timers. */
@@ -97,6 +94,9 @@ export interface Environment {
   BroadcastChannel: unknown;
   /** `navigator.locks` */
   locks: unknown;
+  /** `navigator.permissions` */
+  permissions: unknown;
+  console: unknown;
   /** `localStorage` */
   storage: unknown;
   location: unknown;
@@ -109,6 +109,11 @@ export interface Environment {
   now(): number;
   /** From 0 to 1. */
   random(): number;
+}
+
+/** A `URL`, or the page's `location`. */
+export interface Url {
+  readonly href: string;
 }
 
 export interface Subscription {
@@ -129,9 +134,10 @@ export interface Subscription {
 /**
  * Follows one channel or several on the best transport that works, and resumes after every disconnect.
  *
- * @param url `/channels/NAME[,NAME…]`, absolute or relative to the page; may have a query of its own
+ * @param url `/channels/NAME[,NAME…]`, absolute or relative to the page's base; may have a query of its own
+ * @throws Error if it can never work: no server, no channel, or an invalid name
  */
-export function subscribe<Data = any>(url: string, options?: Options<Data>): Subscription;
+export function subscribe<Data = any>(url: string | Url, options?: Options<Data>): Subscription;
 
 /** Compatibility class with the API of 2009: shows messages; calls back for `UPDATED`, and if updates were missed. */
 export class UpdateCheckSocket {

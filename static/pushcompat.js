@@ -20,14 +20,15 @@
  */
 (function (root, factory) {
   "use strict";
-  var api = factory(root);
-  if (typeof module === "object" && module.exports) {
-    module.exports = api;
-  } else {
-    if (typeof define === "function" && define.amd) define([], function () { return api; });
-    root.PushCompat = api;
-    root.UpdateCheckSocket = api.UpdateCheckSocket;
-  }
+  var api = factory(root), script = root.document && root.document.currentScript;
+  var isModule = typeof module === "object" && module.exports;
+  if (isModule) module.exports = api;
+  if (isModule && root.module !== module) return;
+  // A script tag, also where `module` is global (Electron), or beside an AMD loader that has not asked for this file.
+  root.PushCompat = api;
+  root.UpdateCheckSocket = api.UpdateCheckSocket;
+  if (typeof define !== "function" || !define.amd || script && !script.getAttribute("data-requiremodule")) return;
+  define([], function () { return api; });
 }(typeof self !== "undefined" ? self : typeof global !== "undefined" ? global : this, function (root) {
   "use strict";
 
@@ -45,6 +46,7 @@
   var MAX_DELAY_MS = 0x7fffffff; // browsers fire a timer that is set to more at once
   var MIN_LIFETIME_MS = 1000; // a connection that lived less counts as a failure, and so does a poll
   var MIN_ROTATE_MS = 100;
+  var CHECK_AFTER_MS = 1000; // from `beforeunload`, if the page is still there
   var RETURN_AFTER_MS = 5000; // before a transport that worked on this page is tried again
   var POLL_WAIT_S = 25; // fits every 30 s cap
   var LIFETIME_SLACK_S = 5; // how late the server may end a connection
@@ -72,9 +74,9 @@
   /** The browser APIs that the client uses; `options.env` replaces any of them. */
   function environment(given) {
     var env = fill({}, given);
-    ["WebSocket", "EventSource", "XMLHttpRequest", "BroadcastChannel", "location", "document"].forEach(function (name) {
-      if (env[name] === undefined) env[name] = root[name];
-    });
+    ["WebSocket", "EventSource", "XMLHttpRequest", "BroadcastChannel", "location", "document", "console"].forEach(
+      function (name) { if (env[name] === undefined) env[name] = root[name]; }
+    );
     try {
       if (env.storage === undefined) env.storage = root.localStorage;
     } catch (error) {
@@ -83,6 +85,7 @@
     return fill(env, {
       page: root,
       locks: root.navigator && root.navigator.locks,
+      permissions: root.navigator && root.navigator.permissions,
       setTimeout: function (action, ms) { return root.setTimeout(action, ms); },
       clearTimeout: function (id) { root.clearTimeout(id); },
       now: Date.now,
@@ -157,6 +160,7 @@
    *     needs, Api           the name of the browser's class, and that class if this browser has it
    *     open(address)        `address()` is the URL to connect to, with the current cursor
    *     close()              closes it; no callbacks afterwards
+   *     isDead()             whether the browser has ended it, perhaps without an event
    *     onmessage(message)   an envelope or a control message; the first is always `open`
    *     onclose(why, refusal, waitS)   failed or ended; the callee closes it. `refusal` is "token" or "final" if the
    *                          server refuses this request whenever it comes; `waitS` is a Retry-After
@@ -201,11 +205,17 @@
     if (this._socket) this._socket.close();
   }
 
+  function isSocketDead() {
+    return this._socket.readyState === this.dead;
+  }
+
   var TRANSPORTS = {};
 
   TRANSPORTS.websocket = {
     needs: "WebSocket",
     close: closeSocket,
+    dead: 3,
+    isDead: isSocketDead,
 
     open: function (address) {
       var self = this, socket = this._socket = new this.Api(address().replace(/^http/, "ws"));
@@ -224,6 +234,8 @@
   TRANSPORTS.eventsource = {
     needs: "EventSource",
     close: closeSocket,
+    dead: 2,
+    isDead: isSocketDead,
 
     open: function (address) {
       var self = this, source = this._socket = new this.Api(address(), this._settings); // its withCredentials
@@ -249,6 +261,8 @@
       this._request = null;
       if (request) request.abort();
     },
+
+    isDead: nothing, // an ended poll has told so
 
     _poll: function (waitS) {
       var self = this, request = this._request = new this.Api();
@@ -342,12 +356,19 @@
     this._worked = {}; // on this page
     this._opened = 0; // connections
     this._upgrades = 0; // attempts to get back from the fallback
+    this._storageKey = STORAGE_KEY + " " + originOf(base);
     this._last = this._remembered();
+    if (this._names.indexOf(this._last) > 0) this.status.reason = this._last + " worked last time";
+    this._isAsked = false; // whether the browser asks its user about the local network
   }
 
-  /** `names` of the round's transports; names of those that are `waiting` and have `failed`; `racing` transports. */
+  /** `names` of the transports; those that are `waiting` and have `failed`, and the `reasons`; `racing` transports. */
   function newRound(names) {
-    return {names: names, waiting: names.slice(), racing: [], failed: []};
+    return {names: names, waiting: names.slice(), racing: [], failed: [], reasons: []};
+  }
+
+  function withName(name, why) {
+    return why.slice(0, name.length) === name ? why : name + ": " + why;
   }
 
   ConnectionManager.prototype = {
@@ -384,6 +405,13 @@
       } else if (networkChanged || this._env.now() - this._heardAt > this._patience()) {
         this._raceAll();
       }
+    },
+
+    /** Firefox ends a page's connections, event streams without an event, when a link turns out to be a download. */
+    check: function () {
+      this._timers.set("check", CHECK_AFTER_MS, function () {
+        if (this._current && this._current.isDead()) this._lost(this._current, "the browser ended the connection");
+      });
     },
 
     _connect: function () {
@@ -439,7 +467,11 @@
     _discard: function (transport) {
       this._timers.clear(transport.limit);
       transport.onmessage = transport.onclose = nothing;
-      transport.close();
+      try {
+        transport.close();
+      } catch (error) {
+        // an incomplete imitation of the API (HtmlUnit); the connection is not listened to any more
+      }
     },
 
     _next: function () {
@@ -452,7 +484,7 @@
       transport.onclose = this._lost.bind(this, transport);
       transport.limit = "open " + ++this._opened; // not its name: the current one may have that, too
       transport.cursor = this.cursor; // where this connection is, whatever another one brings meanwhile
-      this._timers.set(transport.limit, this._settings.openTimeout, function () {
+      this._timers.set(transport.limit, this._isAsked ? MAX_DELAY_MS : this._settings.openTimeout, function () {
         this._lost(transport, name + " delivered nothing");
       });
       try {
@@ -490,7 +522,7 @@
       this._timers.clear("retry");
       this._current = transport;
       this._lifetime = number(open.lifetime, 0, Infinity) + LIFETIME_SLACK_S;
-      this._lasted = false;
+      this._lasted = this._isAsked = false;
       this._retryAfter = 0;
       this._timers.set("lasted", MIN_LIFETIME_MS, function () { this._lasted = true; });
       this._worked[transport.name] = true;
@@ -606,6 +638,7 @@
       } else {
         round.racing.splice(at, 1);
         round.failed.push(name);
+        round.reasons.push(withName(name, why));
         if (round.waiting.length) this._next();
         else if (!round.racing.length) this._roundFailed();
       }
@@ -621,7 +654,32 @@
 
     _roundFailed: function () {
       if (this._current) this._planUpgrade();
-      else if (!this._timers.has("retry")) this._comeBack();
+      else if (!this._timers.has("retry")) this._explain();
+    },
+
+    /** Says why no transport works. */
+    _explain: function () {
+      var page = this._env.location, reasons = this._round.reasons;
+      if (reasons.length > 1) this.status.reason = reasons.join("; ");
+      if (page && page.protocol === "https:" && /^http:/.test(this._base)) {
+        this.status.reason = "a page from https: needs a server with https: (" + this.status.reason + ")";
+      }
+      if (page && this._env.permissions && isLocal(this._base) && !isLocal(page.href)) this._askPermission();
+      else this._comeBack();
+    },
+
+    /** Local Network Access: Chromium refuses a public page's connections to this network, or asks its user first. */
+    _askPermission: function () {
+      var self = this, round = this._round;
+      function told(permission) {
+        if (self._stopped || self._round !== round) return;
+        self._isAsked = permission.state === "prompt";
+        if (self._isAsked) self.status.reason = "the browser asks its user whether this page may reach the local network";
+        if (permission.state === "denied") self.status.reason = "the browser does not let this page reach the local network";
+        self._comeBack();
+      }
+      var name = isLoopback(this._base) ? "loopback-network" : "local-network";
+      this._env.permissions.query({name: name}).then(told, told); // an error, which has no state, if it is not known
     },
 
     _comeBack: function () {
@@ -642,7 +700,7 @@
       this._last = name;
       if (name === this._remembered()) return; // do not refresh the timestamp, so that it expires
       try {
-        this._env.storage.setItem(STORAGE_KEY, name + " " + this._env.now());
+        this._env.storage.setItem(this._storageKey, name + " " + this._env.now());
       } catch (error) {
         // full, denied or missing: the next page takes some seconds longer
       }
@@ -650,7 +708,7 @@
 
     _remembered: function () {
       try {
-        var parts = this._env.storage.getItem(STORAGE_KEY).split(" ");
+        var parts = this._env.storage.getItem(this._storageKey).split(" ");
         var age = this._env.now() - parts[1];
         return age >= 0 && age < this._settings.rememberFor ? parts[0] : null;
       } catch (error) {
@@ -704,6 +762,7 @@
    * Also posted:
    *
    *     {kind: "hello", cursor}     who leads? I am at this cursor ("": from now)
+   *     {kind: "wake", networkChanged}     a tab was shown, or the network changed
    *     {kind: "leader", cursor, status}     I lead, and am at this cursor; at least once in a heartbeat
    */
 
@@ -752,6 +811,11 @@
 
     wake: function (networkChanged) {
       if (this._leading) this._manager.wake(networkChanged);
+      else this._post({kind: "wake", networkChanged: networkChanged});
+    },
+
+    check: function () {
+      if (this._leading) this._manager.check();
     },
 
     _post: function (event) {
@@ -799,6 +863,10 @@
       };
       this._sendHeartbeat();
       this._manager.start();
+      // A change of the leader is no change of state, unless it takes long.
+      this._timers.set("late", this._settings.stagger, function () {
+        if (this._manager.status.state !== "open") this.onevent(this._manager.status);
+      });
     },
 
     /** The lock was stolen because this tab was silent for too long: it queues for the lock again. */
@@ -820,9 +888,10 @@
     _hear: function (event) {
       if (this._leading) {
         if (event.kind === "hello") this._answer(event.cursor);
+        if (event.kind === "wake") this._manager.wake(event.networkChanged);
         return;
       }
-      if (event.kind === "hello") return;
+      if (event.kind === "hello" || event.kind === "wake") return;
       if (event.kind === "leader") this._heartbeat = event.status.heartbeat;
       this._watch();
       if (event.kind === "leader") this._recognise(event);
@@ -873,13 +942,14 @@
   /* --- Subscription: the page's object --------------------------------------------------------------------------- */
 
   function Subscription(url, options) {
-    var self = this, parts = /^([^?#]*\/)([^\/?#]+)(\?[^#]*)?(#|$)/.exec(absolute(url, options.env.location));
+    var self = this, page = options.env.document;
+    var parts = /^([^?#]*\/)([^\/?#]+)(\?[^#]*)?(#|$)/.exec(absolute(url && url.href || String(url), options.env));
     if (!parts) throw new Error("PushCompat: use /channels/NAME, not " + url);
     this.state = "connecting";
     this.transport = null;
     this.cursor = options.cursor || ""; // to resume from
     this._seen = this.cursor === EARLIEST ? "" : this.cursor; // what is not after it is dropped
-    this.channels = decodeURIComponent(parts[2]).split(",");
+    this.channels = named(decodeURIComponent(parts[2]).split(","));
     this._prefix = parts[1];
     this._query = parts[3] ? parts[3] + "&" : "?";
     this._options = options;
@@ -889,16 +959,20 @@
     this._pending = []; // calls that wait for their turn
     this._source = null;
     this._turn = 0; // counts stops, so that a token that comes late is known
-    this._paused = this._over = false;
+    this._over = false;
+    this._paused = !!page && page.prerendering; // its WebSockets and locks would wait, its event streams would not
+    this._early = []; // calls before subscribe() has returned
     // So that they work on the object itself when called through a reactive proxy (Vue, Alpine), or alone.
     ["add", "remove", "close"].forEach(function (name) { self[name] = self[name].bind(self); });
     this._listen("addEventListener");
-    this._start();
+    if (!this._paused) this._start();
+    if (this._early.length) this._timers.set("early", 0, this._callEarly);
+    else this._early = null;
   }
 
   Subscription.prototype = {
     add: function () {
-      var names = [].concat.apply(this.channels, arguments);
+      var names = this.channels.concat(named([].concat.apply([], arguments)));
       this._change(names.filter(function (name, i) { return names.indexOf(name) === i; }));
     },
 
@@ -918,6 +992,13 @@
       this._end("closed", reason);
     },
 
+    /** A page that does not listen for it sees it on the console. */
+    _refuse: function (reason) {
+      var log = this._env.console;
+      if (!this._options.onState && log) log.error("PushCompat: " + this._prefix + this.channels + ": " + reason);
+      this._finish(reason);
+    },
+
     /** The old connection closes before the new one opens: the cursor of one set of channels is not the other's. */
     _change: function (channels) {
       var changed = channels.length !== this.channels.length;
@@ -933,7 +1014,8 @@
 
     _stop: function () {
       this._turn++;
-      this._timers.clearAll();
+      this._timers.clear("token");
+      this._timers.clear("lasted");
       if (this._source) this._source.stop();
       this._source = null;
     },
@@ -1027,7 +1109,17 @@
       }
     },
 
+    _callEarly: function () {
+      var early = this._early;
+      this._early = null;
+      early.forEach(function (call) { this._run(call.name, call.argument); }, this);
+    },
+
     _run: function (name, argument) {
+      if (this._early) {
+        this._early.push({name: name, argument: argument});
+        return;
+      }
       try {
         if (this._options[name]) this._options[name](argument);
       } catch (error) {
@@ -1054,12 +1146,18 @@
     /** Gives up connection, lock and channel: a page in the back-forward cache is no subscriber. */
     _pause: function () {
       this._paused = true;
-      this._end("waiting", "the page was left");
+      if (this.channels.length) this._end("waiting", "the page was left");
     },
 
+    /** Also called when a page is shown for the first time: also for a prerendered one, before anybody sees it. */
     _resume: function () {
-      if (this._paused && this.channels.length) this._start();
-      this._paused = false;
+      var page = this._env.document, wasPaused = this._paused;
+      this._paused = wasPaused && !!page && !!page.prerendering;
+      if (wasPaused && !this._paused && this.channels.length) this._start();
+    },
+
+    _check: function () {
+      if (this._source) this._source.check();
     },
 
     _wake: function (event) {
@@ -1068,9 +1166,11 @@
   };
 
   var LIFE = {
+    beforeunload: Subscription.prototype._check,
     pagehide: Subscription.prototype._pause,
     freeze: Subscription.prototype._pause,
     pageshow: Subscription.prototype._resume,
+    prerenderingchange: Subscription.prototype._resume,
     resume: Subscription.prototype._resume,
     online: Subscription.prototype._wake,
     visibilitychange: Subscription.prototype._wake
@@ -1104,21 +1204,53 @@
 
     refused: function (event) {
       if (event.refusal === "token" && typeof this._options.token === "function") this._renewToken(event.reason);
-      else this._finish(event.reason);
+      else this._refuse(event.reason);
     }
   };
 
-  /** Throws again asynchronously, so that exceptions of callbacks are reported and stop nothing here. */
+  /** Reports what a callback has thrown, which stops nothing here. */
   function report(env, error) {
-    env.setTimeout(function () { throw error; }, 0);
+    var isPage = env.document || env.page && env.page.importScripts; // or a worker of one
+    if (isPage || !env.console) env.setTimeout(function () { throw error; }, 0);
+    else env.console.error(error); // an exception in a timer would end a Node.js process
   }
 
-  function absolute(url, location) {
-    url = url.replace(/^ws(s?:)/i, "http$1");
-    if (/^https?:/i.test(url) || !location) return url;
-    if (/^\/\//.test(url)) return location.protocol + url;
-    if (!/^\//.test(url)) url = location.pathname.replace(/[^\/]*$/, url);
-    return location.protocol + "//" + location.host + url;
+  // Addresses
+
+  function originOf(url) {
+    return url.replace(/^([^\/]*\/\/[^\/?#]*).*$/, "$1");
+  }
+
+  function isLoopback(url) {
+    return /^https?:\/\/(localhost|127\.[\d.]+|\[::1])(:|\/)/i.test(url);
+  }
+
+  /** Whether it names a host of a private network. */
+  function isLocal(url) {
+    return isLoopback(url) || /^https?:\/\/(10|192\.168|172\.(1[6-9]|2\d|3[01])|169\.254)\./.test(url) ||
+      /^https?:\/\/(\[f[cde]|[^.:\/\[]+[:\/]|[^:\/]+\.(local|localhost)[:\/])/i.test(url);
+  }
+
+  /** Of a page in a frame with `srcdoc` the base is the parent's; of a worker from `blob:` it is what follows that. */
+  function absolute(url, env) {
+    var base = /^([a-z]+:)(\/\/[^\/?#]*)([^?#]*)/i.exec(
+      String(env.document && env.document.baseURI || env.location && env.location.href || "").replace(/^blob:/, ""));
+    url = url.replace(/^\s+/, "").replace(/^ws(s?:)/i, "http$1");
+    if (base && !/^[a-z]+:/i.test(url)) {
+      if (!/^\//.test(url)) url = base[3].replace(/[^\/]*$/, "").replace(/^$/, "/") + url;
+      if (!/^\/\//.test(url)) url = base[2] + url;
+      url = base[1] + url;
+    }
+    if (!/^https?:\/\/[^\/]/i.test(url)) throw new Error("PushCompat: use https://HOST/channels/NAME, not " + url);
+    return url;
+  }
+
+  /** A name that the server would refuse, or take for more than one, is the page's mistake. */
+  function named(names) {
+    names.forEach(function (name) {
+      if (!/^[\w.:~@\-]{1,128}$/.test(name)) throw new Error("PushCompat: invalid channel name: " + name);
+    });
+    return names;
   }
 
   function subscribe(url, options) {

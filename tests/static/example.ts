@@ -9,13 +9,14 @@ interface Order {
 const subscription: Subscription = subscribe<Order>("/channels/orders", {
   onMessage: (message) => message.data.number.toFixed() + message.id + (message.type ?? ""),
   onReset: (reset: Reset) => reset.channels.join(),
-  onState: ({ state, transport, reason }: StateChange) => state === "open" && transport === "websocket" && !reason,
+  onState: ({ state, transport, reason }: StateChange) => state === "open" && transport.length > 0 && !reason,
   cursor: "earliest",
   token: async () => "t1",
   transports: ["websocket", "longpoll"],
   shareTabs: false,
   withCredentials: true,
   upgradeAfter: [1000],
+  retryMax: undefined,
   env: { WebSocket: null, now: () => 0 },
 });
 subscription.add("news", "sport");
@@ -23,7 +24,8 @@ subscription.remove("news");
 const where: string = subscription.cursor;
 subscription.close();
 
-push.subscribe("/channels/chat", { token: (done) => done(where) });
+const url = { href: "https://push.example/channels/chat" }; // as a URL
+push.subscribe(url, { token: (done) => done(where) });
 PushCompat.subscribe("/channels/chat", { token: "t1", onMessage: (message: Message<string>) => message.data.trim() });
 new UpdateCheckSocket("push.example", 8888, "/channels/chat", { textContent: "" }, () => undefined).send("NOOP");
 

@@ -33,7 +33,7 @@ scenario("the three transports race in such a browser, and the winner is remembe
   await world.pass(5000);
   world.last("longpoll").works(cursor(1));
   assert.equal(subscription.transport, "longpoll");
-  assert.match(world.storage.getItem("pushcompat.transport"), /^longpoll \d+$/);
+  assert.match(world.storage.getItem("pushcompat.transport https://app.example"), /^longpoll \d+$/);
 });
 
 scenario("a page that may not even look at localStorage is served all the same", async (world) => {

@@ -64,7 +64,9 @@ scenario("a connection that delivers nothing for 10 s is given up; after the las
   await world.pass(14999);
   assert.deepEqual([world.using, tab.states], [["longpoll"], []]);
   await world.pass(1);
-  assert.deepEqual([world.using, tab.states, tab.reasons], [[], ["waiting"], ["longpoll delivered nothing"]]);
+  assert.deepEqual([world.using, tab.states, tab.reasons], [[], ["waiting"], [
+    "websocket delivered nothing; eventsource delivered nothing; longpoll delivered nothing"
+  ]]);
 });
 
 scenario("a race begins at the cursor, so what two connections bring is passed on once", async (world) => {

@@ -12,8 +12,8 @@ const walk = require("acorn-walk");
 const {World, assert, cursor, envelope, test} = require("./world.js");
 const {SOURCE, later, laterGlobals, windowOf} = require("./es5.js");
 
-const MOST_BYTES = 6 * 1024;
-const GUARDED = ["AbortController", "Promise"]; // by a look for Web Locks, which want both
+const MOST_BYTES = 10 * 1024; // one response, of one congestion window of ten packets
+const GUARDED = ["AbortController", "Promise", "console"]; // the first two by a look for Web Locks, which want both
 const OF_BROWSERS = ["AbortController", "URL", "URLSearchParams", "fetch", "structuredClone", "queueMicrotask"];
 
 function names(tree) {
@@ -57,7 +57,7 @@ test("minified it is ECMAScript 5 still, and follows a channel", async () => {
   assert.deepEqual([seen, world.errors], [[2, "reset", 4, 5], []]);
 });
 
-test("minified and gzipped it is under 6 KiB, and as large as its documentation says", (context) => {
+test("minified and gzipped it is under 10 KiB, and as large as its documentation says", (context) => {
   const code = minify(SOURCE), kib = (bytes) => (bytes / 1024).toFixed(1);
   const gzipped = zlib.gzipSync(code, {level: 9}).length;
   context.diagnostic(`${code.length} bytes minified, ${gzipped} gzipped`);

@@ -104,6 +104,7 @@ for (const transport of Object.keys(CONSTRUCTORS)) {
 
 scenario("without any transport the subscription says so, and is closed", async (world) => {
   const tab = world.openAlone({env: {WebSocket: null, EventSource: null, XMLHttpRequest: null}});
+  await world.pass(0);
   assert.deepEqual([tab.states, tab.reasons], [["closed"], ["no transport is usable here"]]);
 });
 
@@ -113,6 +114,7 @@ scenario("a transport's name that does not exist is the page's mistake, said at 
 
 scenario("websocket: it is used whatever its type; old engines say “object”", async (world) => {
   const {tab} = connect(world, "websocket", {env: {WebSocket: {}}}); // that can not be, but is tried
+  await world.pass(0);
   assert.match(tab.reasons[0], /^websocket: .*is not a constructor/);
 });
 
