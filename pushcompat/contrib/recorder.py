@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import overload
 
@@ -57,3 +58,11 @@ class Recorder:
 def pytest_test() -> str:
     """The test that pytest runs, without its phase; empty without pytest."""
     return os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
+
+
+def is_test() -> bool:
+    """Whether tests run: under pytest, also without its plugin for Django, or under Django's test runner."""
+    if "PYTEST_VERSION" in os.environ or "PYTEST_CURRENT_TEST" in os.environ:
+        return True
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")

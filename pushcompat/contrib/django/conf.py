@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from functools import lru_cache
 
 from django.conf import settings
@@ -13,6 +11,7 @@ from django.core.signals import setting_changed
 from ...errors import ConfigError
 from ..endings import EndOfRequest
 from ..options import Options, options
+from ..recorder import is_test
 
 
 @lru_cache(maxsize=1)
@@ -43,11 +42,3 @@ def only_recorded() -> bool:
     """Whether messages go to the test outbox: in tests, unless the setting TEST_OUTBOX says otherwise."""
     said = push_options().test_outbox
     return is_test() if said is None else said
-
-
-def is_test() -> bool:
-    """Django's test runner and pytest-django have set up their environment, or this is below pytest without it."""
-    if "PYTEST_VERSION" in os.environ or "PYTEST_CURRENT_TEST" in os.environ:
-        return True
-    utils = sys.modules.get("django.test.utils")
-    return utils is not None and hasattr(utils._TestState, "saved_data")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from ...client.failures import PublishError
-from ..messages import Message, fold, updates
+from ..messages import Message, fold
+from ..sending import send as publish
 from .conf import end_of_request, only_recorded, push_options
-
-log = logging.getLogger("pushcompat.contrib")
 
 
 def send(given: Iterable[Message], mode: str) -> None:
@@ -19,19 +16,8 @@ def send(given: Iterable[Message], mode: str) -> None:
         from .testing import outbox
 
         outbox.record(folded)
-    elif mode == "now":
-        _publish(folded)
     else:
-        publisher = push_options().publisher
-        for message in folded:
-            publisher.later(**message._asdict())
-
-
-def _publish(given: Sequence[Message]) -> None:
-    try:
-        push_options().publisher.publish_batch(updates(given))
-    except PublishError as error:
-        log.error("%d messages were not published: %s", len(given), error)
+        publish(folded, push_options().publisher, mode)
 
 
 def store(given: Iterable[Message], using: str | None) -> None:
@@ -44,3 +30,9 @@ def store(given: Iterable[Message], using: str | None) -> None:
 def at_end_of_request(**_: object) -> None:
     if push_options().mode == "request" and not only_recorded():
         end_of_request()()
+
+
+def flush() -> None:
+    """Publishes what is queued, if anything was."""
+    if push_options.cache_info().currsize and "publisher" in vars(push_options()):
+        push_options().publisher.flush()

@@ -1,0 +1,36 @@
+"""Publishing what an application has collected. It never raises because of the push server: what is lost is logged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ..client.async_publisher import AsyncPublisher
+from ..client.failures import PublishError
+from ..client.publisher import Publisher
+from .messages import Message, updates
+
+log = logging.getLogger("pushcompat.contrib")
+
+
+def send(given: Sequence[Message], publisher: Publisher, mode: str) -> None:
+    """``given`` is folded. ``mode``: see ``Options``."""
+    if mode != "now":
+        for message in given:
+            publisher.later(**message._asdict())
+        return
+    try:
+        publisher.publish_batch(updates(given))
+    except PublishError as error:
+        _log_loss(given, error)
+
+
+async def send_async(given: Sequence[Message], publisher: AsyncPublisher) -> None:
+    try:
+        await publisher.publish_batch(updates(given))
+    except PublishError as error:
+        _log_loss(given, error)
+
+
+def _log_loss(given: Sequence[Message], error: PublishError) -> None:
+    log.error("%d messages were not published: %s", len(given), error)
