@@ -32,6 +32,7 @@ def count(self: Any, total: int) -> None:
 def leave() -> None:
     """Ends, and its process with it, before the queue was published."""
     publisher: Publisher = default_publisher()
-    deliver = publisher._later._deliver
-    publisher._later._deliver = lambda batch: (time.sleep(1), deliver(batch))  # type: ignore[method-assign]
+    queue = publisher._later()
+    deliver = queue._deliver
+    queue._deliver = lambda batch: (time.sleep(1), deliver(batch))  # type: ignore[method-assign]
     publisher.later("left", "behind")

@@ -14,6 +14,7 @@ from pushcompat.errors import ConfigError
 
 from ..harness import KEY, Server, sequence
 from ..stub import Stub, Talk
+from .ending import forget
 
 TOKEN_KEY = "0123456789abcdef" * 4
 
@@ -91,6 +92,7 @@ def test_a_frozen_server_delays_one_request_and_fails_none(mode: str) -> None:
         assert app.test_client().post("/add").text == "saved"
     if mode == "now":
         assert len(stub.talks) == 1
+    forget(app.extensions["pushcompat"].options.publisher)
 
 
 def test_a_page_subscribes_from_before_it_was_rendered(server: Server) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import atexit
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -13,6 +12,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from ...harness import KEY, Server
+from ..ending import forget
 
 TOKEN_KEY = "0123456789abcdef" * 4
 PAGE = '{% load pushcompat %}<title>Orders</title>{% pushcompat "orders" "news" sub="ann" %}'
@@ -69,8 +69,8 @@ def with_settings(**given: Any) -> Iterator[None]:
             yield
         finally:
             with suppress(ImproperlyConfigured):
-                if "publisher" in vars(push_options()):  # or the process would wait for it at its end
-                    atexit.unregister(push_options().publisher._later._end)
+                if "publisher" in vars(push_options()):
+                    forget(push_options().publisher)
 
 
 def with_server(server: Server, **given: Any) -> AbstractContextManager[None]:
