@@ -575,6 +575,7 @@ def test_the_cors_lines_are_those_of_each_page_that_waits(outcome: Outcome) -> N
 
 
 @interpreted_only
+@interpreted_only
 def test_refusals_of_a_full_queue_take_no_longer_of_a_turn_than_verifying_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_LATER", 20)
 
