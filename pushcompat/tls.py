@@ -3,9 +3,9 @@
 A plain socket is drained when a read did not fill its buffer, and may be written to when the kernel says so. OpenSSL
 stands between: what differs is here and in ``hub/sockets``, and nowhere else.
 
-- **Reading.** OpenSSL is given one record at a time, not the socket, so the work of one call is bounded; ``_EMPTY_RECORDS``
-  without data, in a row, end the connection. More than one record may have come, which no poller reports again: an
-  encrypted socket is drained when a read would block, and not before.
+- **Reading.** OpenSSL is given one record at a time, not the socket, so the work of one call is bounded;
+  ``_EMPTY_RECORDS`` without data, in a row, end the connection. More than one record may have come, which no poller
+  reports again: an encrypted socket is drained when a read would block, and not before.
 - **Writing.** A record that the kernel did not take whole is kept, and its bytes count as unsent until then; they must
   come again, first (OpenSSL's own rule). With one record at a time, a client that reads 200 KiB slowly does not look
   like one that reads nothing.
