@@ -273,7 +273,7 @@ def listen(ctx: click.Context, /, channels: tuple[str, ...], **values: Any) -> i
     from .client.credentials import find_endpoint
     from .client.listener import Listener, follow
     from .client.position import EARLIEST, Position
-    from .client.transports import TRANSPORTS, PermanentError, Subscription, Watchdog
+    from .client.transports import TRANSPORTS, ListenRefused, Subscription, Watchdog
 
     if values["earliest"] and values["cursor"]:
         raise click.UsageError("--cursor and --earliest are mutually exclusive", ctx)
@@ -294,7 +294,7 @@ def listen(ctx: click.Context, /, channels: tuple[str, ...], **values: Any) -> i
     _warn_of_visible_secrets(ctx)
     try:
         return follow(listener, values["count"], sys.stdout.buffer)
-    except PermanentError as error:
+    except ListenRefused as error:
         _print_error(str(error))
         return 1
 

@@ -82,7 +82,7 @@ class Later:
     def add(self, update: Update) -> None:
         """Raises ValueError or TypeError for what cannot be sent; nothing else."""
         item = batch_item(update)
-        key = update.get("key")
+        key = update.get("message_key")
         if key is None and update.get("data") in (None, "", b""):
             key = ""  # the signal, which folds with itself
         if self._pid != os.getpid():

@@ -23,7 +23,16 @@ from typing import BinaryIO, ClassVar
 import msgspec
 
 from .responses import MAX_RETRY_AFTER_S
-from .transports import OPEN_S, TRANSPORTS, ConnectionLost, PermanentError, Subscription, TokenRefused, decoded
+from .transports import (
+    OPEN_S,
+    TRANSPORTS,
+    ConnectionLost,
+    Documents,
+    ListenRefused,
+    Subscription,
+    TokenRefused,
+    decoded,
+)
 
 _FIRST_BACKOFF_S = 0.5
 _MAX_BACKOFF_S = 30.0
@@ -54,7 +63,7 @@ _decode = msgspec.json.Decoder(Document).decode
 class Listener:
     """Iterate over ``documents()``: envelopes and resets, each JSON in one line, as the server sent it.
 
-    ``messages`` counts the envelopes. Raises PermanentError, and TimeIsUp at the subscription's deadline.
+    ``messages`` counts the envelopes. Raises ListenRefused, and TimeIsUp at the subscription's deadline.
     """
 
     def __init__(
@@ -72,12 +81,12 @@ class Listener:
         self._note = note
         # Of the current connection
         self._received = False
-        self._refusal: PermanentError | None = None
+        self._refusal: ListenRefused | None = None
         self._rotate_s: float | None = None
         self._expired = False
         self._retry_after_s = 0.0
 
-    def documents(self) -> Iterator[bytes]:
+    def documents(self) -> Documents:
         index = failures = 0
         while True:
             began = time.monotonic()
@@ -129,14 +138,14 @@ class Listener:
                 for document in documents:
                     if self._handle(decoded(_decode, document), name):
                         yield document.translate(_ONE_LINE)
-        except PermanentError as error:
+        except ListenRefused as error:
             reason = str(error)
             self._refusal = None if self._expired else error  # a new token, or a new verdict, may be accepted
         except ConnectionLost as error:
             reason = str(error)
             self._retry_after_s = error.retry_after_s or 0.0
         except SSLCertVerificationError as error:
-            raise PermanentError(f"TLS certificate verification failed: {error.verify_message}") from error
+            raise ListenRefused(f"TLS certificate verification failed: {error.verify_message}") from error
         except IncompleteRead:
             reason = "the connection was lost in the middle of the response"
         except (OSError, HTTPException) as error:

@@ -16,11 +16,11 @@ class JsonText(str):
 
 
 class Update(TypedDict):
-    """One message of a batch. ``data`` as for ``publish``, ``ttl`` in seconds."""
+    """One message of a batch, with the arguments of ``publish``: ``ttl`` in seconds."""
 
     channel: str
     data: NotRequired[object]
-    key: NotRequired[str | None]
+    message_key: NotRequired[str | None]
     type: NotRequired[str | None]
     ttl: NotRequired[float | None]
 
@@ -42,7 +42,7 @@ class Batch:
         ttl: float | None = None,
     ) -> None:
         for name in [channel] if isinstance(channel, str) else channel:
-            self.updates.append({"channel": name, "data": data, "key": message_key, "type": type, "ttl": ttl})
+            self.updates.append({"channel": name, "data": data, "message_key": message_key, "type": type, "ttl": ttl})
 
 
 class Post(NamedTuple):
@@ -58,12 +58,12 @@ def to_channels(
 ) -> Post:
     """Raises ValueError or TypeError for what cannot be sent."""
     if isinstance(channel, str):
-        path = f"/channels/{_checked_name(channel)}"
+        path = f"/channels/{checked_name(channel)}"
     else:
         names = list(channel)
         if not names:
             raise ValueError("at least one channel is required")
-        path = f"/channels/{quote(','.join(map(_checked_name, names)), safe=':@~,')}"
+        path = f"/channels/{quote(','.join(map(checked_name, names)), safe=':@~,')}"
     if message_key is not None or type is not None or ttl is not None:
         given = {"key": message_key, "type": type, "ttl": ttl}
         path = f"{path}?{urlencode({name: value for name, value in given.items() if value is not None})}"
@@ -99,16 +99,22 @@ def _json(data: object) -> str:
     return data if isinstance(data, JsonText) else _encode(data)
 
 
+_WIRE_NAMES = {"channel": "channel", "data": "data", "message_key": "key", "type": "type", "ttl": "ttl"}
+
+
 def batch_item(update: Update) -> bytes:
     """Raises ValueError or TypeError for what cannot be sent."""
-    fields: dict[str, object] = {name: value for name, value in update.items() if value is not None}
-    _checked_name(update["channel"])
+    if unknown := update.keys() - _WIRE_NAMES.keys():
+        hint = "; the key of a message is message_key" if "key" in unknown else ""
+        raise ValueError(f"an update has no {', '.join(sorted(unknown))}{hint}")
+    fields: dict[str, object] = {_WIRE_NAMES[name]: value for name, value in update.items() if value is not None}
+    checked_name(update["channel"])
     if isinstance(data := fields.get("data"), bytes | bytearray):
         fields["data"] = data.decode()
     return f"{{{','.join(f'{_json(name)}:{_json(value)}' for name, value in fields.items())}}}".encode()
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     if not re.fullmatch(_NAME, name):
         raise ValueError(f"{name!r} is not a valid channel name: use 1-128 of A-Z a-z 0-9 . _ : ~ @ -")
     return name

@@ -110,7 +110,7 @@ class Publisher:
         """
         queue = self._later()
         for name in [channel] if isinstance(channel, str) else channel:
-            queue.add({"channel": name, "data": data, "key": message_key, "type": type, "ttl": ttl})
+            queue.add({"channel": name, "data": data, "message_key": message_key, "type": type, "ttl": ttl})
 
     def flush(self, timeout: float = 2.0) -> bool:
         """Waits until all messages of ``later`` are published. Returns whether they are, within ``timeout`` seconds.

@@ -2,7 +2,7 @@
 
 Given a subscription, a transport connects and yields every JSON document that the server sends, as bytes, until the
 connection ends: envelopes and control messages. A poll's response is split into these. Failures are
-``PermanentError``, ``ConnectionLost``, OSError or HTTPException. ``Listener`` handles retries and the position.
+``ListenRefused``, ``ConnectionLost``, OSError or HTTPException. ``Listener`` handles retries and the position.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ T = TypeVar("T")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
-class PermanentError(Exception):
+class ListenRefused(Exception):
     """The server refuses this subscription on this transport. The same request would be refused again."""
 
 
-class TokenRefused(PermanentError):
+class TokenRefused(ListenRefused):
     """The token is missing, wrong or expired. With another one the request may be accepted."""
 
 
@@ -126,13 +126,13 @@ def websocket(subscription: Subscription) -> Documents:
         _close(protocol, connection)
     close = protocol.close_rcvd
     if close is not None and 4400 <= close.code < 4500 and not is_retryable(close.code - 4000):
-        refused = TokenRefused if close.code == 4000 + HTTPStatus.UNAUTHORIZED else PermanentError
+        refused = TokenRefused if close.code == 4000 + HTTPStatus.UNAUTHORIZED else ListenRefused
         raise refused(close.reason or f"closed with {close.code}")
 
 
 def _failed_handshake(response: HTTPResponse) -> Exception:
     if response.status == HTTPStatus.UPGRADE_REQUIRED:
-        return PermanentError(_detail(response))  # a proxy removes the Upgrade; it will do so again
+        return ListenRefused(_detail(response))  # a proxy removes the Upgrade; it will do so again
     return _failed(response, "a WebSocket handshake")
 
 
@@ -292,7 +292,7 @@ def _get(connection: Connection, path: str, headers: dict[str, str]) -> HTTPResp
 
 
 def _check_type(response: HTTPResponse, content_type: str) -> None:
-    """Raises PermanentError or ConnectionLost unless the response is 200 with this type."""
+    """Raises ListenRefused or ConnectionLost unless the response is 200 with this type."""
     if response.status != HTTPStatus.OK or response.headers.get_content_type() != content_type:
         raise _failed(response, content_type)
 
@@ -301,13 +301,13 @@ def _failed(response: HTTPResponse, expected: str) -> Exception:
     status = response.status
     if 300 <= status < 400:
         location = response.headers.get("Location")
-        return PermanentError(f"redirects to {location}; redirects are not followed, use the final URL in --url")
+        return ListenRefused(f"redirects to {location}; redirects are not followed, use the final URL in --url")
     if status < 300:
         answered = f"answered {status} {response.headers.get_content_type()}"
         return ConnectionLost(f"{answered}, expected {expected}; a proxy may be answering instead")
     if is_retryable(status):
         return ConnectionLost(_detail(response), retry_after_s(response.headers.get("Retry-After", "")))
-    return (TokenRefused if status == HTTPStatus.UNAUTHORIZED else PermanentError)(_detail(response))
+    return (TokenRefused if status == HTTPStatus.UNAUTHORIZED else ListenRefused)(_detail(response))
 
 
 def _detail(response: HTTPResponse) -> str:

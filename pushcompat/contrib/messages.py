@@ -24,8 +24,8 @@ class Message(NamedTuple):
 
     def update(self) -> Update:
         """The item of a batch."""
-        channel, data, key, type, ttl = self
-        return {"channel": channel, "data": data, "key": key, "type": type, "ttl": ttl}
+        channel, data, message_key, type, ttl = self
+        return {"channel": channel, "data": data, "message_key": message_key, "type": type, "ttl": ttl}
 
     def decoded(self) -> Message:
         """With JSON as Python's values, as subscribers get it."""

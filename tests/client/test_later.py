@@ -82,11 +82,11 @@ def test_signals_and_equal_keys_fold_into_the_last_of_them(queue: Later, sink: S
     add(
         queue,
         {"channel": "a"},
-        {"channel": "a", "data": 1, "key": "k"},
+        {"channel": "a", "data": 1, "message_key": "k"},
         {"channel": "a", "data": "plain"},
         {"channel": "a", "data": ""},
-        {"channel": "b", "data": 1, "key": "k"},
-        {"channel": "a", "data": 2, "key": "k"},
+        {"channel": "b", "data": 1, "message_key": "k"},
+        {"channel": "a", "data": 2, "message_key": "k"},
         {"channel": "a", "data": "plain"},
     )
     sink.gate.set()

@@ -21,7 +21,7 @@ from pushcompat.client import listener, transports
 from pushcompat.client.dial import Endpoint, default_tls
 from pushcompat.client.listener import Listener, follow
 from pushcompat.client.position import Position
-from pushcompat.client.transports import TRANSPORTS, EventParser, PermanentError, Subscription, Watchdog
+from pushcompat.client.transports import TRANSPORTS, EventParser, ListenRefused, Subscription, Watchdog
 
 from ..harness import MS, PATIENCE_S, Server
 from ..proxy import Proxy
@@ -137,7 +137,7 @@ def _as_poll(said: dict[str, Any], document: bytes) -> bytes:
         return b'{"cursor":"%b","messages":[%b]}' % (said["id"].encode(), document)
     poll = {"cursor": said.get("cursor", ""), "messages": []}
     if said["control"] == "reset":
-        poll["reset"] = said["channels"]
+        poll |= {"reset": said["channels"], **({"spread": said["spread"]} if "spread" in said else {})}
     if said["control"] == "rotate":
         poll["retry"] = said["retry"]
     return json.dumps(poll).encode()
@@ -560,7 +560,7 @@ def test_a_status_that_may_pass_is_tried_again(names: list[str], status: int, pr
 def test_informational_responses_are_skipped(transport: str) -> None:
     with stub(informed(informed(OVER[transport](opened(0), message(1), then=hold)))) as server:
         assert Heard(server.url, [transport], count=1).ids == [1]
-    with stub(informed(refuses(403, "not for you"))) as server, pytest.raises(PermanentError, match="not for you"):
+    with stub(informed(refuses(403, "not for you"))) as server, pytest.raises(ListenRefused, match="not for you"):
         Heard(server.url, [transport])
 
 
@@ -735,7 +735,7 @@ def test_a_working_transport_is_kept_and_after_an_outage_the_best_is_tried_again
 def test_a_refusal_ends_it_with_what_the_server_says(transport: str, status: int) -> None:
     with (
         stub(refuses(status, "ask for another channel")) as server,
-        pytest.raises(PermanentError, match="ask for another channel"),
+        pytest.raises(ListenRefused, match="ask for another channel"),
     ):
         Heard(server.url, [transport])
     assert len(server.talks) == 1
@@ -750,7 +750,7 @@ def closed(code: int, reason: bytes = b"") -> Script:
 def test_a_websocket_that_is_closed_for_good_ends_it_if_no_other_transport_is_allowed(code: int) -> None:
     with (
         stub(closed(code, b"the token has expired")) as server,
-        pytest.raises(PermanentError, match="the token has expired"),
+        pytest.raises(ListenRefused, match="the token has expired"),
     ):
         Heard(server.url, ["websocket"])
 
@@ -774,7 +774,7 @@ def test_a_websocket_that_is_closed_for_good_later_is_too(no_backoff: None) -> N
 def test_the_listener_ends_when_the_last_transport_is_refused(no_backoff: None) -> None:
     with (
         stub(closed(4403), refuses(403, "not this channel"), refuses(403, "not this channel either")) as server,
-        pytest.raises(PermanentError, match="not this channel either"),
+        pytest.raises(ListenRefused, match="not this channel either"),
     ):
         Heard(server.url)
     assert [query(talk)["transport"] for talk in server.talks] == list(TRANSPORTS)
@@ -792,7 +792,7 @@ def test_any_other_close_is_a_reason_to_come_back(code: int, prompt: None) -> No
 def test_a_handshake_that_is_refused_ends_it_where_websocket_is_all_that_may_be_used() -> None:
     with (
         stub(refuses(426, "a proxy took the Upgrade header")) as server,
-        pytest.raises(PermanentError, match="a proxy took the Upgrade header"),
+        pytest.raises(ListenRefused, match="a proxy took the Upgrade header"),
     ):
         Heard(server.url, ["websocket"])
 
@@ -801,7 +801,7 @@ def test_a_handshake_that_is_refused_ends_it_where_websocket_is_all_that_may_be_
 def test_a_server_with_a_certificate_of_nobody_ends_it(transport: str) -> None:
     with (
         stub(silent, tls=server_tls()) as server,
-        pytest.raises(PermanentError, match="certificate verification failed: self"),
+        pytest.raises(ListenRefused, match="certificate verification failed: self"),
     ):
         Heard(server.url, [transport])
     assert server.talks == []
@@ -811,7 +811,7 @@ def test_a_server_with_a_certificate_of_nobody_ends_it(transport: str) -> None:
 def test_a_redirect_is_not_followed(transport: str) -> None:
     with (
         stub(json_says(302, {}, Location="http://elsewhere/")) as server,
-        pytest.raises(PermanentError, match="redirects to http://elsewhere/"),
+        pytest.raises(ListenRefused, match="redirects to http://elsewhere/"),
     ):
         Heard(server.url, [transport], token="s3cret")
 
@@ -1065,7 +1065,7 @@ def test_without_another_token_the_server_decides_again_when_it_expires(transpor
             OVER[transport](opened(0), message(1), control("expired", 2), then=ENDS[transport]),
             refuses(401, "the token has expired; request a new one"),
         ) as server,
-        pytest.raises(PermanentError, match="request a new one"),
+        pytest.raises(ListenRefused, match="request a new one"),
     ):
         Heard(server.url, [transport], token="the only one")
     assert resumed(server.talks[1]) == cursor(2)
@@ -1085,7 +1085,7 @@ def test_a_token_that_is_refused_is_replaced_once_at_once_and_then_with_backoff(
 def test_a_first_token_that_is_refused_twice_ends_it(transport: str, pauses: list[float]) -> None:
     with (
         stub(refuses(401, "wrong"), refuses(401, "wrong again")) as server,
-        pytest.raises(PermanentError, match="wrong again"),
+        pytest.raises(ListenRefused, match="wrong again"),
     ):
         Heard(server.url, [transport], token=tokens("t1", "t2"))
     assert [bearer(talk) for talk in server.talks] == ["t1", "t2"]
