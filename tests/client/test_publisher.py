@@ -110,7 +110,7 @@ def test_a_batch_is_one_array() -> None:
     with stub(fine) as server:
         publish_batch(
             [
-                {"channel": "a", "data": {"n": 1}, "key": "k", "ttl": 2},
+                {"channel": "a", "data": {"n": 1}, "message_key": "k", "ttl": 2},
                 {"channel": "b", "data": b"text", "type": None},
                 {"channel": "c"},
                 {"channel": "d", "data": JsonText("1.10")},
