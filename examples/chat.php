@@ -1,20 +1,18 @@
 <?php
 // Comments in PHP: save, then publish to every open page. See README.md for how to run it.
 
-$push = getenv('PUSHCOMPAT_URL') ?: 'http://127.0.0.1:8888';
+require __DIR__ . '/pushcompat.php';
+
 $comments = sys_get_temp_dir() . '/comments.txt';  // your database
 
 if ($_SERVER['REQUEST_METHOD'] === 'POST') {
     file_put_contents($comments, json_encode($_POST['text']) . "\n", FILE_APPEND | LOCK_EX);
-    $published = @file_get_contents("$push/channels/chat", false, stream_context_create(['http' => [
-        'method' => 'POST',
-        'header' => 'Authorization: Bearer ' . getenv('PUSHCOMPAT_PUBLISH_KEY'),
-        'timeout' => 5,
-    ]]));
-    if ($published === false) error_log('comment saved, but publishing failed');
+    pushcompat_notify('chat');
     header('Location: /', true, 303);
     exit;
 }
+
+$push = ['url' => pushcompat_url() . '/channels/chat', 'cursor' => pushcompat_cursor()];  // before the comments are read
 ?>
 <!doctype html>
 <title>Comments</title>
@@ -22,8 +20,9 @@ if ($_SERVER['REQUEST_METHOD'] === 'POST') {
 <ul><?php foreach (is_file($comments) ? file($comments) : [] as $line): ?>
 <li><?= htmlspecialchars(json_decode($line)) ?></li>
 <?php endforeach ?></ul>
-<script src="<?= $push ?>/static/pushcompat.js"></script>
+<script src="<?= pushcompat_url() ?>/static/pushcompat.js"></script>
 <script>
-  function again() { location.reload() }
-  PushCompat.subscribe("<?= $push ?>/channels/chat", {onMessage: again, onReset: again})
+  var push = <?= json_encode($push, JSON_HEX_TAG | JSON_HEX_AMP) ?>;
+  push.onMessage = push.onReset = function () { location.reload() }
+  PushCompat.subscribe(push.url, push)
 </script>

@@ -1,39 +1,35 @@
 """Comments in Django: save, then publish to every open page. See README.md for how to run it."""
 
-import os
-
 from django.conf import settings
 from django.core.management import execute_from_command_line
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template import engines
 from django.urls import path
 
-from pushcompat import publish
+from pushcompat.contrib.django import notify, push_cursor
 
-PUSH = os.environ.get("PUSHCOMPAT_URL", "http://127.0.0.1:8888")
-PAGE = """<!doctype html>
+PAGE = """{% load pushcompat %}<!doctype html>
 <title>Comments</title>
 <form method="post">{% csrf_token %}<input name="text" aria-label="Comment" required> <button>Send</button></form>
 <ul>{% for comment in comments %}<li>{{ comment }}</li>{% endfor %}</ul>
-<script src="{{ push }}/static/pushcompat.js"></script>
+{% pushcompat "chat" %}
 <script>
-  function again() { location.reload() }
-  PushCompat.subscribe("{{ push }}/channels/chat", {onMessage: again, onReset: again})
+  var push = JSON.parse(document.getElementById("pushcompat").textContent)
+  push.onMessage = push.onReset = function () { location.reload() }
+  PushCompat.subscribe(push.url, push)
 </script>"""
 
 comments: list[str] = []  # your models
 
 
+@push_cursor  # before the comments are read, so that the page misses none
 def chat(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         comments.append(request.POST["text"])
-        # Publish only after the commit: pages refetch at once. robust: a failed publish must not fail the request.
-        transaction.on_commit(lambda: publish("chat"), robust=True)
+        notify("chat")  # after the commit; it never waits for the push server
         return redirect("/")
-    page = engines["django"].from_string(PAGE)
-    return HttpResponse(page.render({"comments": comments, "push": PUSH}, request))
+    return HttpResponse(engines["django"].from_string(PAGE).render({"comments": comments}, request))
 
 
 # What a project has in its settings.py, urls.py and manage.py
@@ -43,6 +39,7 @@ if __name__ == "__main__":
         DEBUG=True,
         SECRET_KEY="an example",
         ROOT_URLCONF=__name__,
+        INSTALLED_APPS=["pushcompat.contrib.django"],
         MIDDLEWARE=["django.middleware.csrf.CsrfViewMiddleware"],
         TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},

@@ -4,33 +4,33 @@ import os
 
 from flask import Flask, redirect, render_template_string, request
 
-from pushcompat import PublishError, publish
+from pushcompat.contrib.flask import Push
 
-PUSH = os.environ.get("PUSHCOMPAT_URL", "http://127.0.0.1:8888")
 PAGE = """<!doctype html>
 <title>Comments</title>
 <form method="post"><input name="text" aria-label="Comment" required> <button>Send</button></form>
 <ul>{% for comment in comments %}<li>{{ comment }}</li>{% endfor %}</ul>
-<script src="{{ push }}/static/pushcompat.js"></script>
+{{ pushcompat("chat") }}
 <script>
-  function again() { location.reload() }
-  PushCompat.subscribe("{{ push }}/channels/chat", {onMessage: again, onReset: again})
+  var push = JSON.parse(document.getElementById("pushcompat").textContent)
+  push.onMessage = push.onReset = function () { location.reload() }
+  PushCompat.subscribe(push.url, push)
 </script>"""
 
 app = Flask(__name__)
+app.config["PUSHCOMPAT_URL"] = os.environ.get("PUSHCOMPAT_URL")
+push = Push(app)
 comments: list[str] = []  # your database
 
 
 @app.get("/")
+@push.with_cursor  # before the comments are read, so that the page misses none
 def show() -> str:
-    return render_template_string(PAGE, comments=comments, push=PUSH)
+    return render_template_string(PAGE, comments=comments)
 
 
 @app.post("/")
 def add():
     comments.append(request.form["text"])
-    try:
-        publish("chat")  # after saving, because pages refetch at once
-    except PublishError:
-        app.logger.exception("comment saved, but publishing failed")
+    push("chat")  # at the end of the request; it never waits for the push server
     return redirect("/", 303)
