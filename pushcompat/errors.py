@@ -11,8 +11,8 @@
     ├── PayloadTooLarge     413
     ├── UnsupportedMedia    415
     ├── KeyReused           422  the Idempotency-Key was used with another body
-    ├── UpgradeRequired     426  a WebSocket handshake without an Upgrade header
-    ├── UnknownVersion      426  a WebSocket handshake for another version than 13
+    ├── UpgradeRequired     426  a WebSocket handshake that a proxy damaged
+    │   └── UnknownVersion  426  a WebSocket handshake for another version than 13
     ├── TooManyRequests     429  a limit of this client or key is reached: try again after ``retry_s`` (close 4129)
     ├── HeadTooLarge        431
     ├── NotImplementedMethod 501 a method that HTTP does not have
@@ -132,12 +132,17 @@ class KeyReused(RequestError):
 
 
 class UpgradeRequired(RequestError):
+    """``damage`` is its label in metrics."""
+
     status = HTTPStatus.UPGRADE_REQUIRED
-    headers = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+    headers: tuple[tuple[str, str], ...] = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+
+    def __init__(self, detail: str, damage: str) -> None:
+        super().__init__(detail)
+        self.damage = damage
 
 
-class UnknownVersion(RequestError):
-    status = HTTPStatus.UPGRADE_REQUIRED
+class UnknownVersion(UpgradeRequired):
     headers = (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"))  # RFC 6455 §4.2.2
 
 

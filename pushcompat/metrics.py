@@ -17,6 +17,8 @@ import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from .wire.damage import DAMAGES
+
 _BOUNDS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
@@ -64,7 +66,7 @@ FAMILIES: Mapping[str, Family] = {
     "messages": Family(_C, "Messages read from the log, by each worker"),
     "resumes": Family(_C, "Subscriptions resumed from a cursor"),
     "resets": Family(_C, "Reset messages sent because history was lost"),
-    "stripped_upgrades": Family(_C, "WebSocket handshakes received without an Upgrade header"),
+    "damaged_handshakes": Family(_C, "WebSocket handshakes that proxies have damaged", ("damage",)),
     "tls_handshakes": Family(_C, "TLS handshakes that ended, by result", ("result",)),
     "verifications": Family(_C, "Tokens whose signature was verified"),
     "verification_seconds": Family(_C, "Time that this took"),
@@ -118,7 +120,7 @@ class Metrics:
         self.publish_throttled = 0
         self.resumes = 0
         self.resets = 0
-        self.stripped_upgrades = 0
+        self.damaged_handshakes: Counter[str] = Counter(dict.fromkeys(DAMAGES, 0))  # by kind
         self.verifications = 0
         self.verification_seconds = 0.0
         self.questions = 0

@@ -62,6 +62,7 @@ USED: dict[str, set[str]] = {
     },
     "key_tables": {"access", "config_file"},
     "listening": {"build", "config", "errors"},
+    "metrics": {"wire"},
     "options": {"access", "address", "config_file", "cores", "limits", "logs", "platforms", "units"},
     "platforms": {"limits"},
     "server": {

@@ -28,17 +28,20 @@ def test_everything_that_is_counted_is_exposed() -> None:
     metrics.delivered("longpoll", 5, 700)
     metrics.refused["unauthorized", "401"] += 1
     metrics.unsubscribes["left"] += 4
-    for name in ("messages", "publishes", "resumes", "resets", "stripped_upgrades", "accept_pauses"):
+    metrics.damaged_handshakes["no_key"] += 7
+    for name in ("messages", "publishes", "resumes", "resets", "accept_pauses"):
         setattr(metrics, name, 7)
     got = samples(metrics)
     assert got["pushcompat_subscriptions", "websocket"] == 2
     assert got["pushcompat_deliveries_total", "longpoll"] == 5
     assert got["pushcompat_sent_bytes_total", "longpoll"] == 700
     assert got["pushcompat_refused_total", "unauthorized"] == 1
-    for name in ("messages", "publishes", "resumes", "resets", "stripped_upgrades", "accept_pauses"):
+    for name in ("messages", "publishes", "resumes", "resets", "accept_pauses"):
         assert got[f"pushcompat_{name}_total", ""] == 7
     assert got["pushcompat_connections", ""] == 3
     assert got["pushcompat_unsubscribes_total", "left"] == 4
+    assert got["pushcompat_damaged_handshakes_total", "no_key"] == 7
+    assert got["pushcompat_damaged_handshakes_total", "upgrade"] == 0, "there before it has happened"
 
 
 OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"

@@ -130,7 +130,7 @@ class Responses:
         if isinstance(refused, TooManyRequests):
             self._metrics.limited[refused.limit] += 1
         if isinstance(refused, UpgradeRequired):
-            self._metrics.stripped_upgrades += 1
+            self._metrics.damaged_handshakes[refused.damage] += 1
         if logs.enabled() and self._may_log():
             path = None if request is None else request.path[:200]
             status, address = int(refused.status), connection.client_address

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import BadRequest, UpgradeRequired
+from ..errors import BadRequest
 from ..message import EARLIEST, parse_cursor
+from .damage import CONNECTION, UPGRADE, damaged
 from .encoding import EVENTSOURCE, LONGPOLL, TRANSPORTS, WEBSOCKET
 from .names import seconds, shown
 from .request import Params, Request
@@ -21,11 +22,8 @@ def transport(request: Request) -> str:
         return asked
     if request.fields.wants_upgrade:
         return WEBSOCKET
-    if asked == WEBSOCKET or request.websocket_key:
-        raise UpgradeRequired(
-            "this WebSocket handshake arrived without an Upgrade header, which a proxy probably removed; configure the "
-            "proxy to forward Upgrade and Connection, or subscribe with transport=eventsource or transport=longpoll"
-        )
+    if asked == WEBSOCKET or request.websocket_key or request.fields.handshake_remains:
+        raise damaged(CONNECTION if request.fields.names_websocket else UPGRADE)
     if b"text/event-stream" in request.fields.headers.get(b"accept", b"").lower():
         return EVENTSOURCE
     return LONGPOLL

@@ -46,15 +46,17 @@ class Fields:
     """
 
     __slots__ = (
-        "chunked", "content_length", "expects_continue", "headers", "keep_alive", "reports_client", "version",
-        "wants_upgrade",
+        "chunked", "content_length", "expects_continue", "handshake_remains", "headers", "keep_alive",
+        "names_websocket", "reports_client", "version", "wants_upgrade",
     )  # fmt: skip
 
     version: str
     keep_alive: bool
     chunked: bool
     content_length: int | None
-    wants_upgrade: bool
+    wants_upgrade: bool  # to WebSocket
+    names_websocket: bool  # in Upgrade
+    handshake_remains: bool  # at least a part of a WebSocket handshake is left
     expects_continue: bool
     reports_client: bool  # a proxy has added the client's address
 
@@ -81,14 +83,21 @@ class Fields:
         if length is not None and not length.isdigit():
             raise BadRequest("invalid Content-Length")
         self.content_length = None if length is None else int(length)
-        options = headers.get(b"connection", b"").lower()  # not the parser's: it ignores them if there is no body
-        self.wants_upgrade = b"upgrade" in options and headers.get(b"upgrade", b"").lower() == b"websocket"
+        options = _tokens(headers.get(b"connection", b""))  # not the parser's: it ignores them if there is no body
+        self.names_websocket = b"websocket" in _tokens(headers.get(b"upgrade", b""))
+        self.wants_upgrade = self.names_websocket and b"upgrade" in options
+        self.handshake_remains = self.names_websocket or b"sec-websocket-version" in headers
         self.keep_alive = b"close" not in options and (self.version == "1.1" or b"keep-alive" in options)
         if self.version == "1.0" and self.chunked:
             # An intermediary older than HTTP/1.1 may have framed it differently (RFC 9112 §6.1).
             self.keep_alive = False
         self.reports_client = b"x-forwarded-for" in headers or b"forwarded" in headers
         self.expects_continue = self.version == "1.1" and headers.get(b"expect", b"").lower() == b"100-continue"
+
+
+def _tokens(value: bytes) -> list[bytes]:
+    """A comma-separated list (RFC 9110 §5.6.1) in lower case."""
+    return [token.strip() for token in value.lower().split(b",")]
 
 
 class Request:

@@ -25,9 +25,10 @@ from hashlib import sha1
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol, State
 
-from ..errors import BadRequest, CloseCode, UnknownVersion
+from ..errors import BadRequest, CloseCode
 from ..message import Message
 from . import envelope
+from .damage import HTTP_VERSION, INVALID_KEY, NO_KEY, REPEATED_KEY, VERSION, damaged
 from .encoding import WEBSOCKET
 from .request import Request
 
@@ -49,14 +50,16 @@ _EMPTY_CONTROLS = re.compile(rb"(?:[\x89\x8a]\x80.{4})+", re.DOTALL)
 
 
 def handshake(request: Request) -> bytes:
-    """The 101 that accepts the request. Raises BadRequest, UnknownVersion."""
+    """The 101 that accepts the request. Raises BadRequest, UpgradeRequired."""
     key = request.websocket_key
-    if request.method != "GET" or request.fields.version != "1.1":
-        raise BadRequest("WebSocket handshake requires GET and HTTP/1.1")
+    if request.method != "GET":
+        raise BadRequest("a WebSocket handshake must be a GET request")
+    if request.fields.version != "1.1":
+        raise damaged(HTTP_VERSION)
     if request.fields.headers.get(b"sec-websocket-version") != b"13":
-        raise UnknownVersion("unsupported Sec-WebSocket-Version; must be 13")
+        raise damaged(VERSION)
     if not _NONCE.fullmatch(key):
-        raise BadRequest("missing or invalid Sec-WebSocket-Key")
+        raise damaged(REPEATED_KEY if b"," in key else INVALID_KEY if key else NO_KEY)
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: %b\r\n\r\n" % b64encode(sha1(key + _GUID).digest())

@@ -141,21 +141,6 @@ def test_a_last_event_id_that_can_not_be_read_does_not_kill_the_event_source(
     assert said == ["open", "ping", "reset"]
 
 
-# A proxy that takes headers away
-
-
-def test_a_handshake_without_its_upgrade_is_refused_and_counted(shared_server: Server, shared_client: Client) -> None:
-    counted = shared_server.metric("pushcompat_stripped_upgrades_total")
-    shared_client.request("GET", "/channels/requests", Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==")
-    status, headers, detail = shared_client.problem()
-    assert (status, headers["upgrade"]) == (426, "websocket")
-    assert "transport=eventsource" in detail
-    shared_client.request("GET", "/channels/requests?transport=websocket")
-    assert shared_client.problem()[0] == 426
-    assert shared_server.metric("pushcompat_stripped_upgrades_total") == counted + 2
-    assert shared_server.metric('pushcompat_refused_total{reason="upgrade_required",status="426"}') == counted + 2
-
-
 # One after the other on one connection
 
 

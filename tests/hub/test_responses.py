@@ -198,8 +198,13 @@ def test_a_handshake_that_is_none_is_refused_as_any_request(rig: Rig) -> None:
     assert refused(rig, connection)[0] == "HTTP/1.1 400 Bad Request"
 
 
-def test_refusals_are_counted_by_reason_and_status_and_lost_upgrades_too(rig: Rig) -> None:
-    refusals: list[RequestError] = [BadRequest("a"), PayloadTooLarge("b"), UpgradeRequired("c"), BadRequest("d")]
+def test_refusals_are_counted_by_reason_and_status_and_damaged_handshakes_too(rig: Rig) -> None:
+    refusals: list[RequestError] = [
+        BadRequest("a"),
+        PayloadTooLarge("b"),
+        UpgradeRequired("c", "upgrade"),
+        BadRequest("d"),
+    ]
     for each in refusals:
         rig.responses.refuse(rig.connect(), request(), each)
     assert rig.metrics.refused == {
@@ -207,7 +212,7 @@ def test_refusals_are_counted_by_reason_and_status_and_lost_upgrades_too(rig: Ri
         ("payload_too_large", "413"): 1,
         ("upgrade_required", "426"): 1,
     }
-    assert rig.metrics.stripped_upgrades == 1
+    assert rig.metrics.damaged_handshakes["upgrade"] == 1
 
 
 @interpreted_only

@@ -253,8 +253,7 @@ def test_a_handshake_that_is_none_is_refused_in_http(shared_server: Server) -> N
         )  # fmt: skip
         status, headers, body = client.response()
         assert (status, headers["sec-websocket-version"]) == (426, "13")
-        assert "Sec-WebSocket-Version; must be 13" in json.loads(body)["detail"]
-        assert shared_server.metric("pushcompat_stripped_upgrades_total") == 0
+        assert "Sec-WebSocket-Version: 13" in json.loads(body)["detail"]
         assert client.upgrade("/channels/chat") == 101, "the connection is still good"
 
 

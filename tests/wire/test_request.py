@@ -198,6 +198,8 @@ def test_http_1_0_needs_no_host() -> None:
         (["Upgrade: websocket"], False),
         (["Connection: Upgrade"], False),
         (["Upgrade: h2c", "Connection: Upgrade"], False),
+        (["Upgrade: h2c, websocket", "Connection: Upgrade"], True),
+        (["Upgrade: websocket", "Connection: no-upgrade"], False),
     ],
 )
 def test_an_upgrade_takes_both_headers(lines: list[str], wanted: bool) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.protocol import CLIENT, Protocol
 
-from pushcompat.errors import BadRequest, RequestError, UnknownVersion
+from pushcompat.errors import RequestError, UnknownVersion, UpgradeRequired
 from pushcompat.wire.request import Request, parse_head
 from pushcompat.wire.websocket import PING as OUR_PING
 from pushcompat.wire.websocket import Input, handshake, is_pong, pong_frame, text_frame
@@ -61,7 +61,7 @@ def test_the_handshake_is_accepted_as_the_standard_example_shows() -> None:
     ],
 )
 def test_a_key_that_is_not_16_bytes_in_base64_is_refused(key: str | None) -> None:
-    with pytest.raises(BadRequest, match="Sec-WebSocket-Key"):
+    with pytest.raises(UpgradeRequired, match="Sec-WebSocket-Key"):
         handshake(asks(Sec_WebSocket_Key=key))
 
 
