@@ -21,9 +21,9 @@ COMPILED = {
         "scope", "subscribers",
     ],
     "hub": [
-        "admission", "ages", "channel", "chunks", "connection", "context", "fanout", "history", "listener", "loop",
-        "message_rules", "peers", "poller", "polls", "presence", "publishing", "reasons", "requests", "responses",
-        "sockets", "streams", "subscriptions", "timers", "unproven",
+        "admission", "ages", "channel", "chunks", "connection", "context", "fanout", "history", "idempotency",
+        "listener", "loop", "message_rules", "peers", "poller", "polls", "presence", "publishing", "reasons",
+        "requests", "responses", "sockets", "streams", "subscriptions", "timers", "unproven",
     ],
     "store": ["receipts"],
     "wire": [

@@ -49,7 +49,7 @@ FAMILIES: Mapping[str, Family] = {
     "unsent_bytes": Family(_G, "Bytes not yet accepted by the kernel"),
     "admitting": Family(_G, "Subscribers whose token is not verified yet, or about whom the application is asked"),
     "log_last_sequence": Family(_G, "Sequence number of the last message", merge=max),
-    "idempotency_keys": Family(_G, "Idempotency-Keys currently remembered", merge=max),
+    "idempotency_keys": Family(_G, "Idempotency-Keys, and ids of batches, currently remembered", merge=max),
     "idempotency_window_seconds": Family(_G, "How long a repeated publish is currently recognised", merge=min),
     "log_writable": Family(_G, "0 after a publish could not be stored (503 or 507), until one can", merge=min),
     "draining": Family(_G, "1 while the server is shutting down", merge=min),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from .breaker import Breaker
@@ -21,10 +21,13 @@ _T = TypeVar("_T")
 
 
 class Published(NamedTuple):
-    """``id`` is the cursor of the last message, ``channels`` the number of each channel's subscribers."""
+    """``id`` is the cursor of the last message, ``channels`` the number of each channel's subscribers. ``repeated``:
+    the indexes of a batch's messages that were published before, with the same ids, and were left out.
+    """
 
     id: str
     channels: Mapping[str, int]
+    repeated: Sequence[int] = ()
 
 
 class Request(NamedTuple):
@@ -79,7 +82,8 @@ class Core:
         try:
             document = json.loads(response.body)
             counts = {name: _of(int, channel["subscribers"]) for name, channel in document["channels"].items()}
-            return Published(_of(str, document["id"]), counts)
+            repeated = tuple([_of(int, index) for index in document.get("repeated", ())])
+            return Published(_of(str, document["id"]), counts, repeated)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise self._not_ours() from None
 

@@ -16,13 +16,17 @@ class JsonText(str):
 
 
 class Update(TypedDict):
-    """One message of a batch, with the arguments of ``publish``: ``ttl`` in seconds."""
+    """One message of a batch, with the arguments of ``publish``: ``ttl`` in seconds. ``id``: 1 to 256 printable ASCII
+    characters. A message whose id was published in the last minutes is not published again, whatever else is in the
+    batch.
+    """
 
     channel: str
     data: NotRequired[object]
     message_key: NotRequired[str | None]
     type: NotRequired[str | None]
     ttl: NotRequired[float | None]
+    id: NotRequired[str | None]
 
 
 class Batch:
@@ -99,7 +103,7 @@ def _json(data: object) -> str:
     return data if isinstance(data, JsonText) else _encode(data)
 
 
-_WIRE_NAMES = {"channel": "channel", "data": "data", "message_key": "key", "type": "type", "ttl": "ttl"}
+_WIRE_NAMES = {"channel": "channel", "data": "data", "message_key": "key", "type": "type", "ttl": "ttl", "id": "id"}
 
 
 def batch_item(update: Update) -> bytes:

@@ -90,7 +90,11 @@ class Publisher:
     def publish_batch(
         self, updates: Iterable[Update], *, idempotency_key: str | None = None, timeout: float | None = None
     ) -> Published:
-        """Publishes several messages to several channels, all or none: ``[{"channel": "a", "data": 1}, …]``."""
+        """Publishes several messages to several channels, all or none: ``[{"channel": "a", "data": 1}, …]``.
+
+        Those whose ``id`` was published before are left out (``Published.repeated``): an outbox may send them again
+        together with others.
+        """
         return self.send(batch(updates), idempotency_key, timeout)
 
     def later(

@@ -21,11 +21,9 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 
 from .. import logs
 from ..access.grant import Grant
-from ..access.replays import REPLAY_S
 from ..errors import BadRequest, RequestError, TooManyRequests, Unavailable
 from ..logs import Event
 from ..message import Message, format_cursor
@@ -38,6 +36,7 @@ from .channel import Channel
 from .connection import Connection, State
 from .context import Context
 from .fanout import Fanout
+from .idempotency import item_ids, of_request
 from .pending import Pending, Template
 from .responses import Responses
 
@@ -98,25 +97,27 @@ class Publishing:
         """Handles a complete request. Without names: a batch. Raises RequestError."""
         media_type, params = _media_type(request), request.params
         body = bytes(request.body)
+        ids: list[str | None] | None = None
         if names:
             messages = drafts.single(body, media_type == _JSON, names, params)
         else:
             most = self._limits.message_bytes if self._access.message_rules is None else self._limits.batch_bytes
-            messages = drafts.batch(
+            messages, ids = drafts.batch(
                 body, media_type, params, max_messages=self._limits.batch_messages, message_bytes=most
             )  # fmt: skip
             names = tuple(dict.fromkeys([draft.channel for draft in messages]))
         grant.check_publish(names)
         _check_rate(grant, len(messages))
+        items = None if ids is None else item_ids(grant, messages, ids)
         self._apply_rules(messages)
         key = request.idempotency_key.strip()
         if len(key) > _MAX_KEY_CHARACTERS:
             raise BadRequest(f"an Idempotency-Key, or a webhook-id, has at most {_MAX_KEY_CHARACTERS} characters")
-        idempotency = _idempotency(grant, key, media_type, names, params, body) if key else None
+        idempotency = of_request(grant, key, media_type, names, params, body) if key else None
         connection.request = None
         pending = Pending(
             messages, idempotency=idempotency, connection=connection, names=names, grant=grant,
-            keep_alive=request.keep_alive,
+            keep_alive=request.keep_alive, ids=items,
         )  # fmt: skip
         self._enqueue(pending)
 
@@ -204,7 +205,7 @@ class Publishing:
         if key:
             if len(key) > _MAX_KEY_CHARACTERS:
                 return False
-            pending.idempotency = _idempotency(grant, key, template.media_type, names, _NO_PARAMS, body)
+            pending.idempotency = of_request(grant, key, template.media_type, names, _NO_PARAMS, body)
         if grant.quota is not None and grant.quota.take(1, time.monotonic()) > 0:
             return False
         connection.grant = grant
@@ -366,6 +367,7 @@ class Publishing:
             response = http.published(
                 receipt.epoch, receipt.sequence, receipt.subscribers,
                 keep_alive=keep_alive, extra=pending.grant.cors, replicas=receipt.replicas,
+                repeated=None if pending.ids is None else receipt.again,
             )  # fmt: skip
             self._sockets.write_later(connection, response)
             self._responses.sent(connection, keep_alive)
@@ -376,9 +378,6 @@ _PUBLISHING = State.PUBLISHING
 _READING = (State.READING_HEAD, State.READING_BODY)
 _WAITING = (*_READING, State.PUBLISHING)  # for an answer
 _NO_PARAMS: Mapping[str, str] = {}
-_PARAMETERS = ("key", "type", "ttl")
-_NO_PARAMETERS = "\n".join([f"{name}=" for name in _PARAMETERS])
-_SHORT_BYTES = 96
 _UNKNOWN = (
     "the log has not answered in time, so it is not known whether this publish was stored; repeat it with the same"
     " Idempotency-Key, which prevents storing it twice"
@@ -417,22 +416,10 @@ def _log_group(group: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
             logging.DEBUG,
             channels=tuple(dict.fromkeys([name for pending, _ in stored for name in pending.names])),
             id=format_cursor(last.epoch, last.sequence),
-            messages=sum([len(pending.drafts) for pending, _ in stored]),
+            messages=sum([len(pending.drafts) - len(outcome.again) for pending, outcome in stored]),
         )
 
 
 def _media_type(request: Request) -> str:
     headers = request.fields.headers
     return drafts.media_type(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
-
-
-def _idempotency(
-    grant: Grant, key: bytes, media_type: str, names: Sequence[str], params: Mapping[str, str], body: bytes
-) -> Idempotency:
-    given = "\n".join([f"{name}={params.get(name, '')}" for name in _PARAMETERS]) if params else _NO_PARAMETERS
-    about = "\n".join([media_type, *names, given, ""]).encode() + body
-    digest = about if len(about) <= _SHORT_BYTES else sha256(about).digest()  # short text is its own digest
-    if grant.signed:
-        # Remembered apart from the keys that the publisher sends with its publish key, and for longer
-        return Idempotency(f"{grant.publisher} by signature", key.decode("latin-1"), digest, REPLAY_S)
-    return Idempotency(grant.publisher, key.decode("latin-1"), digest)

@@ -25,7 +25,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from ..errors import RequestError
+from ..errors import KeyReused, RequestError
 from ..limits import Retention
 from ..message import ACCESS_LOG, Message
 
@@ -39,7 +39,8 @@ class StoreError(Exception):
 
 
 class Idempotency(msgspec.Struct, frozen=True):
-    """The idempotency key of a publish: a repeat gets the first response. ``digest``: hash of the request.
+    """The idempotency key of a publish: a repeat gets the first response. ``digest``: hash of the request. Or the id of
+    an item of a batch: a repeat is not appended. ``digest``: hash of the item.
 
     ``lifetime_s``: remembered for so long, whatever the configured window is, and not forgotten earlier to save memory:
     beyond the budget such publishes are refused. 0: the configured window.
@@ -52,16 +53,21 @@ class Idempotency(msgspec.Struct, frozen=True):
 
 
 class Publish(msgspec.Struct, eq=False):
-    """The drafts of one request. ``subscribers``, by channel, is part of the response and is stored with its key."""
+    """The drafts of one request. ``subscribers``, by channel, is part of the response and is stored with its key.
+    ``ids``: those of the drafts, if any has one; all ids and the key have the same lifetime.
+    """
 
     drafts: Sequence[Message]
     subscribers: Mapping[str, int] = msgspec.field(default_factory=dict)
     idempotency: Idempotency | None = None
+    ids: Sequence[Idempotency | None] | None = None
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """The publish is in the log. ``sequence``: of its last message. ``repeated``: it was stored before, with the same
-    key. ``replicas``: the number of replicas that have it, if the store is configured to wait for them.
+    """The publish is in the log. ``sequence``: of the last message that was appended. ``repeated``: none was, because
+    the publish was stored before, with the same key, or all of its drafts were, with the same ids; ``sequence`` is then
+    that of the last of these. ``again``: the indexes of the drafts that were not appended, because of their ids.
+    ``replicas``: the number of replicas that have it, if the store is configured to wait for them.
     """
 
     epoch: str
@@ -69,6 +75,7 @@ class Receipt(msgspec.Struct, frozen=True):
     subscribers: Mapping[str, int]
     repeated: bool = False
     replicas: int | None = None
+    again: Sequence[int] = ()
 
 
 Outcome = Receipt | RequestError
@@ -113,8 +120,9 @@ class Store(Protocol):
 
     def append(self, group: Sequence[Publish], done: Done) -> None:
         """Calls ``done`` once, with one outcome for each publish: its receipt, KeyReused, StoreFull, or Unavailable if
-        it was not stored, or if that is unknown: a repeat with the same key is not stored twice. A log that need not
-        wait calls ``done`` before ``append`` returns. One group at a time.
+        it was not stored, or if that is unknown: a repeat with the same key is not stored twice. Of a publish with ids,
+        the drafts whose ids are known are not appended, and the others are, atomically; if an id is known with another
+        digest, none is. A log that need not wait calls ``done`` before ``append`` returns. One group at a time.
         """
 
     async def retained(self) -> Retained:
@@ -140,6 +148,13 @@ class Store(Protocol):
     def health(self) -> Health: ...
 
     async def close(self) -> None: ...
+
+
+def id_reused(index: int) -> KeyReused:
+    """The outcome of a batch: the id of this item is known with another digest."""
+    return KeyReused(
+        f"message {index} of the batch: its id was used for another message; use a new id for each message"
+    )
 
 
 MOST_FLOORS = 10_000  # maximum number of channels' floors; about 150 bytes each

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
+from ..errors import RequestError
 from ..limits import Retention
 from ..message import ACCESS_LOG, Message, new_epoch
 from .base import (
@@ -30,6 +31,7 @@ from .base import (
     retain,
     weight,
 )
+from .items import NewDrafts, item_receipts, new_drafts
 from .receipts import Receipts
 
 _TRIM_AT_LEAST = 4096
@@ -125,11 +127,23 @@ class MemoryStore:
             earlier = self._receipts.find(idempotency, now)
             if earlier is not None:
                 return earlier
-        for draft in publish.drafts:
+        drafts: Sequence[Message] = publish.drafts
+        new: NewDrafts | None = None
+        if publish.ids is not None:
+            found = new_drafts(publish, lambda item: self._receipts.find(item, now))
+            if isinstance(found, RequestError):
+                return found
+            new, drafts = found, found.drafts
+        for draft in drafts:
             self._head = draft.sequence = self._head + 1
             draft.time_ms = time_ms
             appended.append(draft)
-        receipt = Receipt(self.epoch, self._head, publish.subscribers)
+        if new is None:
+            receipt = Receipt(self.epoch, self._head, publish.subscribers)
+        else:
+            receipt = new.receipt(publish, self.epoch, self._head)
+            for item in item_receipts(publish, self.epoch):
+                self._receipts.keep(*item, now)
         if idempotency is not None:
             self._receipts.keep(idempotency, receipt, now)
         return receipt

@@ -1,4 +1,5 @@
-"""The responses to publishes with an Idempotency-Key, for as long as repeats are recognised.
+"""The responses to publishes with an Idempotency-Key, and the ids of items of batches, for as long as repeats are
+recognised.
 
 Bounded by bytes: a publisher can send keys faster than they expire. Beyond the bound the oldest are dropped early;
 ``window_s`` is the effective window, and is in the metrics. Those with a lifetime of their own are kept apart, within
@@ -15,6 +16,7 @@ from .base import Idempotency, Receipt
 
 _NEVER = float("inf")
 _ENTRY_BYTES = 768  # size of an entry without its key: the digest, the receipt, its dict entry
+_INDEX_BYTES = 36  # size of an index in ``Receipt.again``
 _RETRY_S = 60
 
 _Entry = tuple[bytes, float, Receipt]  # digest, time when it was stored, first receipt
@@ -77,7 +79,7 @@ class _Entries:
         if name in self.by_name:  # expired, and used again by another process
             self._drop(name)
         self.by_name[name] = publish.digest, now, receipt
-        self.bytes += _ENTRY_BYTES + len(publish.key)
+        self.bytes += _size(publish.key, receipt)
 
     def expire(self, now: float) -> bool:
         """Whether one has expired."""
@@ -96,9 +98,13 @@ class _Entries:
         return self._drop(next(iter(self.by_name)))
 
     def _drop(self, name: tuple[str, str]) -> float:
-        _, stored_at, _ = self.by_name.pop(name)
-        self.bytes -= _ENTRY_BYTES + len(name[1])
+        _, stored_at, receipt = self.by_name.pop(name)
+        self.bytes -= _size(name[1], receipt)
         return stored_at
+
+
+def _size(key: str, receipt: Receipt) -> int:
+    return _ENTRY_BYTES + len(key) + _INDEX_BYTES * len(receipt.again)
 
 
 def no_room() -> Unavailable:
@@ -110,7 +116,7 @@ def answer(first: Receipt, digest: bytes, repeat: Idempotency) -> Receipt | KeyR
     """The outcome of a repeat of a publish that had ``digest`` and got ``first``."""
     if digest != repeat.digest:
         return KeyReused("this Idempotency-Key was used with another body; use a new key for each publish")
-    return Receipt(first.epoch, first.sequence, first.subscribers, repeated=True)
+    return Receipt(first.epoch, first.sequence, first.subscribers, repeated=True, again=first.again)
 
 
 def most_entries(retention: Retention) -> int:

@@ -30,6 +30,9 @@ _JSON_TYPES = (_JSON, "text/json", "text/x-json")
 _TEXT_TYPES = ("", "application/x-www-form-urlencoded", "application/octet-stream")
 _CHARSETS = ("utf-8", "utf8", "us-ascii")  # ASCII is UTF-8
 _OF_EACH_MESSAGE = frozenset(("key", "type", "ttl"))
+_MAX_ID_CHARACTERS = 256
+
+Batch = tuple[list[Message], list[str | None] | None]  # the messages; their ids, if any has one
 
 
 # Validates without creating objects, at half the cost. Does not check UTF-8 inside strings.
@@ -62,9 +65,7 @@ def single(body: bytes, is_json: bool, names: Sequence[str], params: Mapping[str
     return [_draft(name, data, is_json, key, kind, ttl_s) for name in names]
 
 
-def batch(
-    body: bytes, media_type: str, params: Mapping[str, str], *, max_messages: int, message_bytes: int
-) -> list[Message]:
+def batch(body: bytes, media_type: str, params: Mapping[str, str], *, max_messages: int, message_bytes: int) -> Batch:
     """The messages of a batch, in order. Raises RequestError if any is invalid."""
     if media_type != _JSON:
         raise UnsupportedMedia("a batch must be a JSON array with Content-Type: application/json")
@@ -74,7 +75,9 @@ def batch(
     items = _decode(_decode_batch, body, MAX_LEVELS + _BATCH_LEVELS)
     if not 0 < len(items) <= max_messages:
         raise BadRequest(f"a batch must contain 1 to {max_messages} messages, not {len(items)}")
-    return [_item(index, item, message_bytes) for index, item in enumerate(items)]
+    messages = [_item(index, item, message_bytes) for index, item in enumerate(items)]
+    ids = [item.id for item in items]
+    return messages, ids if ids.count(None) < len(ids) else None
 
 
 def payload(body: bytes, is_json: bool) -> bytes:
@@ -135,10 +138,17 @@ def _item(index: int, item: Item, message_bytes: int) -> Message:
             data, is_json = (_decode_text(data).encode() if data else b""), False
         if len(data) > message_bytes:
             raise PayloadTooLarge(f"the message exceeds the limit of {message_bytes} bytes")
+        if item.id is not None:
+            _check_id(item.id)
         return _draft(name, data, is_json, item.key, item.type, item.ttl)
     except RequestError as refused:
         refused.detail = f"message {index} of the batch: {refused.detail}"
         raise
+
+
+def _check_id(text: str) -> None:
+    if not (0 < len(text) <= _MAX_ID_CHARACTERS and text.isascii() and text.isprintable()):
+        raise BadRequest(f"an id has 1 to {_MAX_ID_CHARACTERS} printable ASCII characters")
 
 
 def _draft(name: str, data: bytes, is_json: bool, key: str | None, kind: str | None, ttl_s: float | None) -> Message:

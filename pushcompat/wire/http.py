@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -61,10 +61,13 @@ def published(
     keep_alive: bool,
     extra: bytes,
     replicas: int | None = None,
+    repeated: Sequence[int] | None = None,
 ) -> bytes:
-    """The response to a publish. Channel names need no escaping in JSON."""
+    """The response to a publish. ``repeated``: of a batch with ids. Channel names need no escaping in JSON."""
     counts = b",".join([b'"%b":{"subscribers":%d}' % (name.encode(), count) for name, count in subscribers.items()])
     more = b"" if replicas is None else b',"replicas":%d' % replicas
+    if repeated is not None:
+        more += b',"repeated":[%b]' % ",".join(map(str, repeated)).encode()
     body = b'{"id":"%b-%015d","channels":{%b}%b}\n' % (epoch.encode(), sequence, counts, more)
     return b"%b%d\r\n%b\r\n%b" % (_DOCUMENT[keep_alive], len(body), extra, body)
 

@@ -11,3 +11,4 @@ class Item(msgspec.Struct, forbid_unknown_fields=True):
     key: str | None = None
     type: str | None = None
     ttl: float | None = None
+    id: str | None = None

@@ -29,7 +29,7 @@ from pushcompat import (
 from pushcompat.client import exchange, publisher
 from pushcompat.client.credentials import find_key
 from pushcompat.client.dial import BoundedSocket, Endpoint
-from pushcompat.client.posts import JsonText
+from pushcompat.client.posts import JsonText, Update
 from pushcompat.state import load_or_create_key
 
 from ..harness import KEY, MS, PATIENCE_S, Server
@@ -492,6 +492,17 @@ def test_the_server_takes_a_batch_or_nothing_of_it(served: Server) -> None:
     with pytest.raises(PublishRefused, match="message 1 of the batch"):
         publish_batch([{"channel": "b1", "data": 2}, {"channel": "b1", "ttl": -1}], url=served.url, key=KEY)
     assert kept(served, "b1") == [1]
+
+
+def test_items_of_a_batch_that_are_sent_again_with_others_are_delivered_once(served: Server) -> None:
+    rows: list[Update] = [{"channel": "b-ids", "data": n, "id": f"row-{n}"} for n in range(4)]
+    assert publish_batch(rows[1:3], url=served.url, key=KEY).repeated == ()
+    published = publish_batch(rows, url=served.url, key=KEY)
+    assert published.repeated == (1, 2)
+    assert kept(served, "b-ids") == [1, 2, 0, 3]
+    with pytest.raises(PublishRefused, match="message 1 of the batch: its id was used for another message") as refused:
+        publish_batch([{"channel": "b-ids"}, {"channel": "b-ids", "id": "row-0"}], url=served.url, key=KEY)
+    assert refused.value.status == 422
 
 
 def test_a_publish_whose_answer_got_lost_is_delivered_once(

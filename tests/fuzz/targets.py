@@ -145,7 +145,7 @@ def publish(data: bytes) -> None:
     except RequestError as refused:
         _check_sentence(refused.detail)
     try:
-        batch = drafts.batch(
+        batch, _ = drafts.batch(
             body, "application/json", {}, max_messages=_MOST_MESSAGES, message_bytes=_MESSAGE_BYTES
         )  # fmt: skip
         assert 0 < len(batch) <= _MOST_MESSAGES

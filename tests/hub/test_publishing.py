@@ -332,6 +332,9 @@ GOOD = {"channel": "batch-refused", "data": "good"}
         ([GOOD, {**GOOD, "type": "control"}], 400, "message 1 of the batch.*control"),
         ([GOOD, {**GOOD, "ttl": 0}], 400, "message 1 of the batch: ttl"),
         ([GOOD, {**GOOD, "ttl": -1}], 400, "message 1 of the batch: ttl"),
+        ([GOOD, {**GOOD, "id": "\ud800"}], 400, "."),
+        ([GOOD, {**GOOD, "id": 1}], 400, r"\$\[1\]\.id"),
+        ([GOOD, {**GOOD, "id": "x" * 257}], 400, "message 1 of the batch: an id"),
         ([GOOD, {**GOOD, "data": "x" * (LIMIT + 1)}], 413, f"message 1 of the batch.*{LIMIT} bytes"),
         ([GOOD, {**GOOD, "data": ["x" * LIMIT]}], 413, "message 1 of the batch"),
     ],
@@ -362,6 +365,61 @@ def test_a_batch_has_a_limit_of_its_own(shared_client: Client) -> None:
     assert len(shared_client.retained("batch-large")) > 1
     batch(shared_client, [{"channel": "batch-large", "data": "x" * 60_000}] * 18)
     assert shared_client.problem()[0] == 413
+
+
+def test_items_of_a_batch_whose_ids_were_published_are_left_out_and_the_response_names_them(
+    shared_client: Client,
+) -> None:
+    def item(name: str, data: object = "x", **more: object) -> dict[str, object]:
+        return {"channel": "batch-ids", "data": data, "id": name, **more}
+
+    batch(shared_client, [item("ids-1"), {"channel": "batch-ids"}, item("ids-2", {"n": 1}, key="k", ttl=60)])
+    first = answered(shared_client)
+    batch(shared_client, [item("ids-3"), item("ids-2", {"n": 1}, key="k", ttl=60.0), item("ids-1")])
+    second = answered(shared_client)
+    batch(shared_client, [item("ids-1")])
+    third = answered(shared_client)
+    assert [answer["repeated"] for answer in (first, second, third)] == [[], [1, 2], [0]]
+    assert first["channels"] == second["channels"] == {"batch-ids": {"subscribers": 0}}
+    got = shared_client.retained("batch-ids")
+    assert [message["data"] for message in got] == ["x", "UPDATED", {"n": 1}, "x"]
+    assert [first["id"], second["id"], third["id"]] == [got[2]["id"], got[3]["id"], got[0]["id"]]
+    for changed in ({"data": "y"}, {"data": 1}, {"channel": "batch-ids-2"}, {"key": "k"}, {"type": "t"}, {"ttl": 9}):
+        batch(shared_client, [item("ids-4"), item("ids-1", **changed)])  # type: ignore[arg-type]
+        status, _, detail = shared_client.problem()
+        assert (status, detail.partition(":")[0]) == (422, "message 1 of the batch")
+    batch(shared_client, [item("ids-5"), item("ids-5", "y")])
+    assert shared_client.problem()[0] == 422
+    batch(shared_client, [item("ids-5"), item("ids-4")])
+    assert answered(shared_client)["repeated"] == []
+
+
+def test_a_batch_may_have_ids_and_a_key(shared_client: Client) -> None:
+    item = {"channel": "batch-both", "id": "both-1"}
+    batch(shared_client, [item])
+    answered(shared_client)
+    answers = []
+    for _ in range(2):
+        batch(shared_client, [item, {**item, "id": "both-2"}], Idempotency_Key="both")
+        answers.append(answered(shared_client))
+    assert answers[0]["repeated"] == [0]
+    assert answers[0] == answers[1]
+    batch(shared_client, [item], Idempotency_Key="both")
+    assert "Idempotency-Key" in shared_client.problem()[2]
+    shared_client.publish("batch-both", b"x", Idempotency_Key="both-1")  # a key is no id
+    assert "repeated" not in answered(shared_client)
+    assert texts(shared_client, "batch-both") == ["UPDATED", "x"]
+
+
+def test_a_get_never_publishes(shared_client: Client) -> None:
+    authorised = {"Authorization": f"Bearer {KEY}"}
+    before = shared_client.retained("by-get")
+    for target in ("?wait=0&data=UPDATED&1259000000", "?wait=0&type=t&key=k&ttl=60", "?wait=0&id=1"):
+        shared_client.request("GET", f"/channels/by-get{target}", **authorised)
+        shared_client.response()
+        shared_client.request("GET", f"/channels{target}", **authorised)
+        shared_client.response()
+    assert shared_client.retained("by-get") == before == []
 
 
 # Again

@@ -72,6 +72,19 @@ def draft(channel: str, data: str = "x", **attributes: object) -> Message:
     return replace(Message(channel, data.encode()), **attributes)  # type: ignore[arg-type]
 
 
+def batch(items: str, key: str = "", who: str = "me", lifetime_s: float = 0.0) -> Publish:
+    """``items``: ids with blanks between, ``-``: none; the id is the data, another follows after ``=``. ``key``: of the
+    whole.
+    """
+    split = [item.partition("=") for item in items.split()]
+    ids = [
+        None if name == "-" else Idempotency(f"{who} items", name, (other or name).encode(), lifetime_s)
+        for name, _, other in split
+    ]
+    idempotency = Idempotency(who, key, items.encode(), lifetime_s) if key else None
+    return Publish([draft("a", other or name) for name, _, other in split], {"a": 7}, idempotency, ids)
+
+
 async def append_group(store: Store, group: Sequence[Publish]) -> Sequence[Outcome]:
     done: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
     store.append(group, done.set_result)
@@ -269,6 +282,108 @@ class Contract:
             assert [r.sequence for r in await append_group(store, group) if isinstance(r, Receipt)] == [1, 2]
 
         run(scenario)
+
+    # Items that come again
+
+    def test_the_items_of_a_batch_whose_ids_are_known_are_not_appended_and_the_others_are(
+        self, run: Callable[..., None]
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            first, second, third, fourth = [
+                (await append_group(store, [batch(items)]))[0]
+                for items in ("1 2", "2 - 3 1", "3 2", "- -")
+            ]  # fmt: skip
+            assert first == Receipt(store.epoch, 2, {"a": 7})
+            assert second == Receipt(store.epoch, 4, {"a": 7}, again=(0, 3))
+            assert third == Receipt(store.epoch, 4, {"a": 7}, repeated=True, again=(0, 1))
+            assert fourth == Receipt(store.epoch, 6, {"a": 7})
+            assert await kept(store) == (["a:1", "a:2", "a:-", "a:3", "a:-", "a:-"], {})
+            async with aclosing(Follower(store)) as follower:
+                assert [m.sequence for m in await follower.read(6)] == [1, 2, 3, 4, 5, 6]
+
+        run(scenario)
+
+    def test_a_batch_with_an_id_that_had_other_content_is_refused_as_a_whole(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            await append_group(store, [batch("1 2")])
+            refused, taken = await append_group(store, [batch("3 1 2=other 4", key="k"), batch("3")])
+            assert isinstance(refused, KeyReused)
+            assert (refused.status, refused.detail.partition(":")[0]) == (422, "message 2 of the batch")
+            assert taken == Receipt(store.epoch, 3, {"a": 7})
+            assert await append_group(store, [batch("4", key="k")]) == [Receipt(store.epoch, 4, {"a": 7})]
+            assert await kept(store) == (["a:1", "a:2", "a:3", "a:4"], {})
+
+        run(scenario)
+
+    def test_batches_of_one_group_know_each_others_ids(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            group = [batch("1 2"), Publish([draft("b")]), batch("2 3"), batch("3=other 4"), batch("4 1")]
+            first, other, second, refused, last = await append_group(store, group)
+            assert first == Receipt(store.epoch, 2, {"a": 7})
+            assert other == Receipt(store.epoch, 3, {})
+            assert second == Receipt(store.epoch, 4, {"a": 7}, again=(0,))
+            assert isinstance(refused, KeyReused)
+            assert last == Receipt(store.epoch, 5, {"a": 7}, again=(1,))
+            assert await kept(store) == (["a:1", "a:2", "b:x", "a:3", "a:4"], {})
+
+        run(scenario)
+
+    def test_an_item_that_is_in_a_batch_twice_is_appended_once(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            for again in (False, True):
+                (outcome,) = await append_group(store, [batch("1 2 1 - 2", key="k")])
+                assert outcome == Receipt(store.epoch, 3, {"a": 7}, repeated=again, again=(2, 4))
+            assert await kept(store) == (["a:1", "a:2", "a:-"], {})
+
+        run(scenario)
+
+    def test_a_batch_that_comes_again_with_its_key_gets_the_first_answer_also_if_nothing_of_it_was_new(
+        self, run: Callable[..., None], clock: Clock
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            await append_group(store, [batch("1 2")])
+            clock.now += 290
+            (some,) = await append_group(store, [batch("- 2 3", key="some")])
+            (none,) = await append_group(store, [batch("2 1", key="none")])
+            assert some == Receipt(store.epoch, 4, {"a": 7}, again=(1,))
+            assert none == Receipt(store.epoch, 2, {"a": 7}, repeated=True, again=(0, 1))
+            clock.now += 20  # the ids of the first batch are over, the keys are not
+            assert await append_group(store, [batch("- 2 3", key="some")]) == [replace(some, repeated=True)]
+            assert await append_group(store, [batch("2 1", key="none"), batch("2 1", key="none")]) == [none, none]
+            (refused,) = await append_group(store, [batch("2 1 5", key="none")])
+            assert isinstance(refused, KeyReused)
+            assert "Idempotency-Key" in refused.detail
+            assert await kept(store) == (["a:1", "a:2", "a:-", "a:3"], {})
+            assert await append_group(store, [batch("2 3")]) == [Receipt(store.epoch, 5, {"a": 7}, again=(1,))]
+
+        run(scenario)
+
+    def test_an_id_is_its_publishers_own_and_is_forgotten_after_the_time_of_keys_or_its_own(
+        self, run: Callable[..., None], clock: Clock
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            def batches() -> list[Publish]:
+                return [batch("1"), batch("1", who="you"), batch("1", who="signer", lifetime_s=660.0)]
+
+            new = [Receipt(store.epoch, sequence, {"a": 7}) for sequence in range(1, 6)]
+            known = [replace(receipt, repeated=True, again=(0,)) for receipt in new]
+            assert await append_group(store, batches()) == new[:3]
+            clock.now += 299
+            assert await append_group(store, batches()) == known[:3]
+            clock.now += 1
+            assert await append_group(store, batches()) == [new[3], new[4], known[2]]
+
+        run(scenario)
+
+    def test_ids_count_in_the_budget_of_keys(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            await append_group(store, [batch(" ".join(map(str, range(100))))])
+            health = store.health()
+            assert 1 < health.idempotency_keys < 20
+            (outcome,) = await append_group(store, [batch("99 0")])
+            assert outcome == Receipt(store.epoch, 101, {"a": 7}, again=(0,))
+
+        run(scenario, Retention(count=1000, idempotency_bytes=8192))
 
     def test_a_key_is_forgotten_after_its_time_and_not_before(self, run: Callable[..., None], clock: Clock) -> None:
         async def scenario(store: Store) -> None:

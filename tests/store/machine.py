@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import astuple, replace
 
+from pushcompat.errors import KeyReused
 from pushcompat.limits import Retention
 from pushcompat.message import ACCESS_LOG, Message
 from pushcompat.store.base import Idempotency, Lost, Publish, Receipt, Store, weight
@@ -62,6 +63,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._clock = Clock()
         self._published: list[Message] = []
         self._receipts: dict[str, tuple[Receipt, float]] = {}
+        self._items: dict[str, tuple[str, Receipt, float]] = {}  # by id: content, receipt, time
         self._followers: list[tuple[Follower, int]] = []  # with its place
 
     @initialize()
@@ -99,6 +101,48 @@ class StoreMachine(RuleBasedStateMachine):
         self._note(drafts)
         assert outcome == Receipt(self._epoch, len(self._published), {"a": 1})
         self._receipts[key] = outcome, self._clock.now
+
+    @rule(
+        items=st.lists(st.tuples(st.sampled_from("-123"), st.sampled_from("aaab")), min_size=1, max_size=4),
+        key=st.sampled_from(["", "", "X"]),
+    )
+    def publish_items(self, items: list[tuple[str, str]], key: str) -> None:
+        """``items``: id and channel, which is the content."""
+        content = dict(reversed(items))
+        items = [(name, channel if name == "-" else content[name]) for name, channel in items]
+        now, window_s = self._clock.now, RETENTION.idempotency_s
+        known = {name: item for name, item in self._items.items() if now < item[2] + window_s}
+        publish = Publish(
+            [draft(channel) for _, channel in items],
+            {"a": 1},
+            Idempotency("me", key, b"digest") if key else None,
+            [None if n == "-" else Idempotency("me items", n, c.encode()) for n, c in items],
+        )
+        (outcome,) = self._run(append_group(self._store, [publish]))
+        first, at = self._receipts.get(key, (None, 0.0))
+        if first is not None and now < at + window_s:
+            assert outcome == replace(first, repeated=True)
+            return
+        if any(name in known and known[name][0] != channel for name, channel in items):
+            assert isinstance(outcome, KeyReused)
+            return
+        seen = set(known)
+        again = []
+        for index, (name, channel) in enumerate(items):
+            if name in seen:
+                again.append(index)
+                continue
+            self._note([draft(channel)])
+            if name != "-":
+                seen.add(name)
+                self._items[name] = channel, Receipt(self._epoch, len(self._published), {}), now
+        if len(again) < len(items):
+            assert outcome == Receipt(self._epoch, len(self._published), {"a": 1}, again=tuple(again))
+        else:
+            last = max(self._items[name][1].sequence for name, _ in items)
+            assert outcome == Receipt(self._epoch, last, {"a": 1}, repeated=True, again=tuple(again))
+        if key:
+            self._receipts[key] = outcome, now
 
     def _note(self, drafts: list[Message]) -> None:
         for message in drafts:

@@ -11,10 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from msgspec.structs import replace
 
 from pushcompat.errors import ConfigError
 from pushcompat.limits import Retention
-from pushcompat.store.base import Store
+from pushcompat.store.base import Receipt, Store
 from pushcompat.store.redis.link import Link
 from pushcompat.store.redis.store import RedisStore
 
@@ -28,6 +29,8 @@ from .contract import (
     Follower,
     Open,
     append,
+    append_group,
+    batch,
     check_that_different_rules_break_nothing,
     draft,
     fill,
@@ -82,6 +85,30 @@ def test_processes_with_different_rules_break_nothing(engine: Engine) -> None:
         finally:
             await few.close()
             await many.close()
+
+    asyncio.run(asyncio.wait_for(work(), PATIENCE_S))
+
+
+def test_ids_of_items_are_known_to_other_processes_and_later_ones(engine: Engine) -> None:
+    many = " ".join(map(str, range(1000)))
+
+    async def work() -> None:
+        url = engine.url(next(PREFIXES))
+        one, other = RedisStore(url, ALL), RedisStore(url, ALL)
+        await one.open()
+        await other.open()
+        assert await append_group(one, [batch(many)]) == [Receipt(one.epoch, 1000, {"a": 7})]
+        (outcome,) = await append_group(other, [batch(f"{many} new", key="k")])
+        assert outcome == Receipt(one.epoch, 1001, {"a": 7}, again=tuple(range(1000)))
+        await one.close()
+        await other.close()
+        later = RedisStore(url, ALL)
+        await later.open()
+        assert await append_group(later, [batch(f"{many} new", key="k")]) == [replace(outcome, repeated=True)]
+        assert len((await later.retained()).messages) == 1000  # of 1001; ALL keeps no more
+        (outcome,) = await append_group(later, [batch("7 new-2 3")])
+        assert outcome == Receipt(later.epoch, 1002, {"a": 7}, again=(0, 2))
+        await later.close()
 
     asyncio.run(asyncio.wait_for(work(), PATIENCE_S))
 

@@ -20,6 +20,7 @@ from pushcompat.errors import StoreFull, Unavailable
 from pushcompat.limits import Retention
 from pushcompat.store.base import Lost, Publish, Receipt
 from pushcompat.store.redis import follower, link, writer
+from pushcompat.store.redis.request import Request
 from pushcompat.store.redis.store import RedisStore
 
 from .contract import ALL, Follower, append_group, draft, fill, shown
@@ -170,7 +171,7 @@ def test_a_group_whose_fence_has_gone_is_not_stored_again(engine: Engine) -> Non
         await store.open()
         await fill(store, "c", "1")
         sending = store._writer
-        request = writer._Request([Publish([draft("c", "2")])], int(time.time() * 1000))
+        request = Request([Publish([draft("c", "2")])], int(time.time() * 1000))
         sending._number += 1
         await sending._attempt(request)
         engine.ask("DEL", sending.fence)
@@ -189,7 +190,7 @@ def test_a_group_that_is_sent_again_after_a_new_epoch_keeps_its_number(engine: E
         store, other = RedisStore(engine.url(), ALL), RedisStore(engine.url(), ALL)
         await store.open()
         sending = store._writer
-        request = writer._Request([Publish([draft("c", "1")])], int(time.time() * 1000))
+        request = Request([Publish([draft("c", "1")])], int(time.time() * 1000))
         await until(lambda: sending.fence, "it is registered")
         sending._number += 1
         (first,) = await sending._attempt(request)

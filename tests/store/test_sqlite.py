@@ -14,8 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from msgspec.structs import replace
 
-from pushcompat.errors import ConfigError, StoreFull, Unavailable
+from pushcompat.errors import ConfigError, KeyReused, StoreFull, Unavailable
 from pushcompat.limits import Retention
 from pushcompat.message import Message, format_cursor
 from pushcompat.store.base import Idempotency, Lost, Publish, Receipt, Store, StoreError
@@ -36,6 +37,7 @@ from .contract import (
     Open,
     append,
     append_group,
+    batch,
     check_that_different_rules_break_nothing,
     draft,
     fill,
@@ -216,16 +218,101 @@ def test_a_key_with_a_lifetime_is_known_for_it_after_a_restart_and_in_other_proc
     play(work())
 
 
-def test_a_log_of_the_first_version_learns_of_lifetimes_and_keeps_its_keys(path: Path) -> None:
+def test_ids_of_items_are_known_after_a_restart_and_in_other_processes(path: Path, clock: Clock) -> None:
+    async def work() -> None:
+        async with opened(path, clock=clock) as store:
+            await append_group(store, [batch("1 2")])
+        async with opened(path, clock=clock) as one, opened(path, clock=clock) as other:
+            assert (await append_group(one, [batch("3 2")]))[0].again == (1,)
+            assert (await append_group(other, [batch("3 1 4")]))[0].again == (0, 1)
+            (refused,) = await append_group(one, [batch("5 4=other")])
+            assert isinstance(refused, KeyReused)
+            assert await kept(one) == (["a:1", "a:2", "a:3", "a:4"], {})
+
+    play(work())
+
+
+def test_the_key_of_a_batch_that_had_nothing_new_is_known_after_a_restart_and_in_other_processes(
+    path: Path, clock: Clock
+) -> None:
+    async def work() -> None:
+        async with opened(path, clock=clock) as one, opened(path, clock=clock) as other:
+            await append_group(one, [batch("1 2")])
+            clock.now += 290
+            (first,) = await append_group(one, [batch("2 1", key="k")])
+            assert (first.repeated, first.again) == (True, (0, 1))
+            clock.now += 20
+            assert await append_group(other, [batch("2 1", key="k")]) == [first]
+        async with opened(path, clock=clock) as store:
+            assert await append_group(store, [batch("2 1", key="k")]) == [first]
+            assert await kept(store) == (["a:1", "a:2"], {})
+
+    play(work())
+
+
+def test_keys_are_known_in_other_processes_also_after_a_trim_that_left_none(path: Path, clock: Clock) -> None:
+    async def work() -> None:
+        async with opened(path, clock=clock) as one, opened(path, clock=clock) as other:
+            for number in range(3):
+                await append_group(other, publish(str(number)))
+            clock.now += 300
+            await trimmed(other)
+            await append_group(one, publish("new"))
+            (again,) = await append_group(other, publish("new"))
+            assert again.repeated
+
+    play(work())
+
+
+def test_many_batches_with_hardly_anything_new_do_not_fill_the_log(path: Path, clock: Clock) -> None:
+    async def work() -> None:
+        retention = Retention(bytes=2**20, idempotency_bytes=100 * 1024)
+        async with opened(path, retention, clock) as store:
+            for number in range(40):
+                clock.now += 2
+                group = [batch("1 2", key=f"{number} {n} {'x' * 240}") for n in range(100)]
+                await append_group(store, group)
+                await store._trims.do(lambda: None)
+            with closing(sqlite3.connect(path)) as connection:
+                assert connection.execute("SELECT count(*) FROM receipt").fetchone()[0] < 2000
+
+    play(work())
+
+
+OLDER_RECEIPTS = {
+    1: """CREATE TABLE receipt (sequence INTEGER PRIMARY KEY, publisher TEXT NOT NULL, key TEXT NOT NULL,
+          digest BLOB NOT NULL, epoch TEXT NOT NULL, subscribers TEXT NOT NULL, time_ms INTEGER NOT NULL)""",
+    2: """CREATE TABLE receipt (sequence INTEGER PRIMARY KEY, publisher TEXT NOT NULL, key TEXT NOT NULL,
+          digest BLOB NOT NULL, epoch TEXT NOT NULL, subscribers TEXT NOT NULL, time_ms INTEGER NOT NULL,
+          lifetime_s REAL NOT NULL DEFAULT 0)""",
+}
+
+
+@pytest.mark.parametrize("version", OLDER_RECEIPTS)
+def test_a_log_of_an_older_version_learns_of_lifetimes_and_ids_and_keeps_its_keys(path: Path, version: int) -> None:
     async def work() -> None:
         async with opened(path) as store:
-            await append_group(store, publish())
-        edit(path, "ALTER TABLE receipt DROP COLUMN lifetime_s")
-        edit(path, "PRAGMA user_version = 1")
+            (first,) = await append_group(store, publish())
+        with closing(sqlite3.connect(path)) as connection, connection:
+            row = connection.execute(
+                "SELECT sequence, publisher, key, digest, epoch, subscribers, time_ms FROM receipt"
+            )
+            values = row.fetchone()
+            connection.execute("DROP TABLE receipt")
+            connection.execute(OLDER_RECEIPTS[version])
+            columns = "sequence, publisher, key, digest, epoch, subscribers, time_ms"
+            connection.execute(f"INSERT INTO receipt ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            connection.execute(f"PRAGMA user_version = {version}")
         async with opened(path) as store:
             (again,) = await append_group(store, publish())
             (lasting,) = await append_group(store, publish("lasting", lifetime_s=660.0))
-            assert (again.repeated, lasting.repeated) == (True, False)
+            assert (again, lasting.repeated) == (replace(first, repeated=True), False)
+            await append_group(store, [batch("1")])
+        async with opened(path) as store:
+            assert (await append_group(store, [batch("2 1")]))[0].again == (1,)
+        with closing(sqlite3.connect(path)) as connection:
+            (made,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'receipt'").fetchone()
+        assert made in start.SCHEMA
 
     play(work())
 
@@ -555,25 +642,25 @@ def test_a_device_or_a_fifo_in_place_of_the_file(path: Path) -> None:
 def test_a_log_of_a_newer_version_is_left_alone(path: Path) -> None:
     play(_once(path))
     edit(path, "PRAGMA user_version = 99")
-    assert "has format 99 of a newer pushcompat, this one knows up to 2; install the newer one again" in refusal(path)
-    edit(path, "PRAGMA user_version = 2")
+    assert "has format 99 of a newer pushcompat, this one knows up to 3; install the newer one again" in refusal(path)
+    edit(path, "PRAGMA user_version = 3")
     play(_once(path))
 
 
 def test_a_log_of_an_older_version_is_brought_up_to_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         await _once(path)
-        monkeypatch.setattr(start, "VERSION", 4)
+        monkeypatch.setattr(start, "VERSION", 5)
         steps = {
-            2: ("ALTER TABLE log ADD COLUMN one", "UPDATE log SET one = 1"),
-            3: ("ALTER TABLE log ADD COLUMN two",),
+            3: ("ALTER TABLE log ADD COLUMN one", "UPDATE log SET one = 1"),
+            4: ("ALTER TABLE log ADD COLUMN two",),
         }
         monkeypatch.setattr(start, "MIGRATIONS", steps)
         for _ in range(2):
             async with opened(path) as store:
                 assert await kept(store) == (["a:1"], {})
         with closing(sqlite3.connect(path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+            assert connection.execute("PRAGMA user_version").fetchone() == (5,)
             assert connection.execute("SELECT one, two FROM log").fetchone() == (1, None)
 
     play(work())

@@ -21,7 +21,7 @@ LIMIT = 100
 
 def batch(items: Any, media_type: str = JSON, **params: str) -> list[Message]:
     body = items if isinstance(items, bytes) else json.dumps(items).encode()
-    return drafts.batch(body, media_type, params, max_messages=3, message_bytes=LIMIT)
+    return drafts.batch(body, media_type, params, max_messages=3, message_bytes=LIMIT)[0]
 
 
 def nested(levels: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
@@ -223,11 +223,23 @@ def test_a_batch_that_is_not_in_order_is_refused(items: Any, said: str) -> None:
     assert re.search(said, refused.value.detail)
 
 
+def test_items_of_a_batch_may_have_ids() -> None:
+    def ids(*items: dict[str, str]) -> list[str | None] | None:
+        return drafts.batch(json.dumps(items).encode(), JSON, {}, max_messages=3, message_bytes=LIMIT)[1]
+
+    assert ids({"channel": "a"}, {"channel": "a"}) is None
+    assert ids({"channel": "a", "id": "x" * 256}, {"channel": "a"}) == ["x" * 256, None]
+    for wrong in ("", "x" * 257, "ü", "a\n"):
+        with pytest.raises(BadRequest) as refused:
+            ids({"channel": "a"}, {"channel": "a", "id": wrong})
+        assert refused.value.detail == "message 1 of the batch: an id has 1 to 256 printable ASCII characters"
+
+
 def test_data_in_a_batch_may_have_as_many_levels_as_elsewhere() -> None:
     def of(count: int) -> bytes:
         return b'[{"channel":"a"},{"channel":"a","data":%b}]' % nested(count)
 
-    made = drafts.batch(of(MAX_LEVELS), JSON, {}, max_messages=3, message_bytes=9999)
+    made, _ = drafts.batch(of(MAX_LEVELS), JSON, {}, max_messages=3, message_bytes=9999)
     assert made[1].data == nested(MAX_LEVELS)
     with pytest.raises(BadRequest, match="nested too deeply; at most 128 levels"):
         drafts.batch(of(MAX_LEVELS + 1), JSON, {}, max_messages=3, message_bytes=9999)

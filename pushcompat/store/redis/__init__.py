@@ -5,7 +5,7 @@
     snapshot:N:TOKEN    list: the retained messages up to number N (``snapshot``)
     lease               the process that is writing a snapshot
     writer:ID           the fence of a process: its last group, and the answer to it (``writer``)
-    receipts            hash: answers by Idempotency-Key; receipts:age, list: their keys, oldest first
+    receipts            hash: answers by Idempotency-Key, and ids of items; receipts:age, list: their keys, oldest first
     lasting             the same, of keys with a lifetime of their own; lasting:age
     presence:…          the registry of the processes (``registry``)
 

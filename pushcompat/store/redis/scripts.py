@@ -24,8 +24,11 @@ class Script:
 # KEYS   state, log, writer's fence, receipts, receipts by age
 # ARGV   epoch, ident, group number, nonce, lease of the fence in s, time in ms, window of keys in ms, their budget in
 #        bytes, number of publishes with a key, field of the state that has the size of their receipts, whether to
-#        refuse the group beyond the budget, instead of dropping receipts early; for each publish with a key: key,
+#        refuse the group beyond the budget, instead of dropping receipts early; how many of the keys, the last ones,
+#        are ids of items (the group is then one batch); for each publish with a key, and each item with an id: key,
 #        receipt, number of its first message, of its last; then the messages.
+# The items that are found are skipped, unless one has another receipt: then all are. The receipt of the batch ends with
+# the numbers of those that were skipped.
 # Returns the epoch that the log has instead, as {"epoch", it}; {"unregistered"}; {"late"}; {"full"}; or {"stored",
 # answer} with
 # answer = head before the group, number of keys, age of the youngest key dropped early or -1; and for each publish
@@ -45,14 +48,27 @@ if done == tonumber(ARGV[3]) then
 end
 
 local now, window, keyed = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9])
-local found, skipped, first = '', {}, 11 + 4 * keyed
+local items, first = tonumber(ARGV[12]), 12 + 4 * keyed
+local found, known, skipped, again, refused = {}, {}, {}, {}, false
+local latest, latest_epoch = 0, ''
 for publish = 0, keyed - 1 do
-  local at = 12 + 4 * publish
+  local at = 13 + 4 * publish
   local receipt = redis.call('HGET', KEYS[4], ARGV[at])
   if receipt and tonumber(string.match(receipt, '^%d+ (%d+)')) + window > now then
-    found = found .. string.format('%d %d ', publish, #receipt) .. receipt .. ' '
+    found[#found + 1] = string.format('%d %d ', publish, #receipt) .. receipt .. ' '
+    known[publish] = true
+    if publish >= keyed - items then
+      local last, epoch, own = string.match(receipt, '^(%d+) %d+ (%S+) (.*)$')
+      if own ~= ARGV[at + 1] then refused = true end
+      if tonumber(last) > latest then latest, latest_epoch = tonumber(last), epoch end
+      again[#again + 1] = ARGV[at + 2]
+    end
     for message = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]) do skipped[message] = true end
   end
+end
+
+if refused then
+  for message = 1, #ARGV - first do skipped[message] = true end
 end
 
 local held, budget, refuse, shortened = tonumber(state[6] or '0'), tonumber(ARGV[8]), ARGV[11] == '1', -1
@@ -90,10 +106,16 @@ local function drop_oldest(room)
   end
 end
 for publish = 0, keyed - 1 do
-  local at = 12 + 4 * publish
-  local last = given[tonumber(ARGV[at + 3])]
+  local at = 13 + 4 * publish
+  local last, epoch, answer = given[tonumber(ARGV[at + 3])], ARGV[1], ARGV[at + 1]
+  if publish == 0 and items > 0 and items < keyed then
+    last = head
+    if head == tonumber(state[3]) then last, epoch = latest, latest_epoch end
+    last = not (known[0] or refused) and string.format('%.0f', last)
+    answer = answer .. cmsgpack.pack(table.concat(again, ' '))
+  end
   if last then
-    local receipt = last .. ' ' .. ARGV[6] .. ' ' .. ARGV[1] .. ' ' .. ARGV[at + 1]
+    local receipt = last .. ' ' .. ARGV[6] .. ' ' .. epoch .. ' ' .. answer
     local own = weight(ARGV[at], receipt)
     drop_oldest(own)
     redis.call('HSET', KEYS[4], ARGV[at], receipt)
@@ -103,7 +125,7 @@ for publish = 0, keyed - 1 do
 end
 
 local keys = keyed > 0 and redis.call('HLEN', KEYS[4]) or 0
-local answer = string.format('%s %d %.0f ', state[3], keys, shortened) .. found
+local answer = string.format('%s %d %.0f ', state[3], keys, shortened) .. table.concat(found)
 redis.call('HSET', KEYS[1], 'head', string.format('%.0f', head), 'nonce', previous,
   'size', string.format('%.0f', size), ARGV[10], string.format('%.0f', held))
 redis.call('SET', KEYS[3], ARGV[3] .. ' ' .. answer, 'EX', ARGV[5])

@@ -16,23 +16,20 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-from msgspec.structs import replace
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from ... import logs
-from ...errors import KeyReused, RequestError, StoreFull, Unavailable
+from ...errors import RequestError, StoreFull, Unavailable
 from ...limits import Retention
-from ..base import Done, Idempotency, Outcome, Publish, Receipt
+from ..base import Done, Outcome, Publish
 from ..receipts import no_room
-from .entries import NONCE_BYTES, pack
 from .link import AWAY, Link, NotUsable, Server
 from .problems import Problems, is_full
+from .request import Request, Stored, parts, request_of
 from .scripts import APPEND
 
 FENCE_S = 3600  # how long a fence outlives its process
@@ -42,25 +39,11 @@ _TRIES = 5  # on one connection
 _CALL_S = 2.0
 _WAIT_MS = 1000  # for replicas
 _RETRY_S = 2
-_KEY_BYTES = 16
-_MAX_MESSAGES = 1000
-_MAX_BYTES = 4 * 1024 * 1024
 _PART = "publishing"
 _BUG = "the server failed; retry with the same Idempotency-Key"
 _NO_ROOM = "the log is full; retry later"
 
 Clock = Callable[[], float]
-
-
-class _Answer(msgspec.Struct, array_like=True):
-    """The data stored with an Idempotency-Key, besides the id."""
-
-    digest: bytes
-    subscribers: Mapping[str, int]
-
-
-_decode = msgspec.msgpack.Decoder(_Answer).decode
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Writer:
@@ -120,7 +103,7 @@ class Writer:
                     continue
                 group, done = work
                 outcomes: list[Outcome] = []
-                for part in _parts(group):
+                for part in parts(group):
                     outcomes += await self._store_or_fail(part)
                 done(outcomes)
         finally:
@@ -177,7 +160,7 @@ class Writer:
             return [Unavailable(_BUG, _RETRY_S)] * len(group)
 
     async def _store(self, group: Sequence[Publish]) -> Sequence[Outcome]:
-        request = _Request(group, int(self._wall() * 1000))
+        request = request_of(group, int(self._wall() * 1000))
         self._number += 1
         now = asyncio.get_running_loop().time
         give_up_at = (self._away_since or now()) + self._timeout_s
@@ -204,7 +187,7 @@ class Writer:
             await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
             pause_s = min(most_s, pause_s * 2)
 
-    async def _attempt(self, request: _Request) -> Sequence[Outcome]:
+    async def _attempt(self, request: Request) -> Sequence[Outcome]:
         """Raises one of ``AWAY``, or RequestError."""
         link = self._link
         if link is None:
@@ -230,7 +213,7 @@ class Writer:
         await link.call(("SET", fence, "0 ", "EX", FENCE_S))
         self.fence = fence
 
-    async def _send(self, link: Link, request: _Request) -> list[Any]:
+    async def _send(self, link: Link, request: Request) -> list[Any]:
         """The script's answer, and the number of replicas if ``wait`` is set."""
         keys = self._keys
         retention = self._retention
@@ -245,8 +228,8 @@ class Writer:
                 link.state.epoch, link.ident, self._number, request.nonce, FENCE_S,
                 int((self._steady() + link.ahead_s) * 1000),
                 int((request.lifetime_s or retention.idempotency_s) * 1000),
-                retention.idempotency_bytes, len(request.keyed),
-                b"lasting_bytes" if lasting else b"receipt_bytes", int(lasting), *request.arguments,
+                retention.idempotency_bytes, request.keyed,
+                b"lasting_bytes" if lasting else b"receipt_bytes", int(lasting), request.items, *request.arguments,
                 behind=(("WAIT", wait, _WAIT_MS),) if wait else (),
                 timeout_s=_CALL_S + (_WAIT_MS / 1000 if wait else 0),
             )  # fmt: skip
@@ -256,9 +239,8 @@ class Writer:
         request.unanswered = unanswered
         return [*script, *replicas]
 
-    def _outcomes(self, request: _Request, epoch: str, answer: Sequence[Any]) -> Sequence[Outcome]:
+    def _outcomes(self, request: Request, epoch: str, answer: Sequence[Any]) -> Sequence[Outcome]:
         head, keys, shortened, rest = answer[1].split(b" ", 3)
-        replicas: int | None = answer[2] if len(answer) > 2 else None
         if request.lifetime_s:
             self.lasting_keys = int(keys)
         elif request.keyed:
@@ -267,97 +249,14 @@ class Writer:
                 self._shortened = int(shortened) / 1000, self._steady()
         found: dict[int, bytes] = {}
         while rest:
-            index, size, rest = rest.split(b" ", 2)
-            found[request.keyed[int(index)]] = rest[: int(size)]
+            number, size, rest = rest.split(b" ", 2)
+            found[int(number)] = rest[: int(size)]
             rest = rest[int(size) + 1 :]
-        sequence = int(head)
-        outcomes: list[Outcome] = []
-        for index, publish in enumerate(request.group):
-            first = request.again.get(index)
-            if first is not None:
-                outcomes.append(_repeated(publish, request.group[first], outcomes[first]))
-            elif index in found:
-                outcomes.append(_first_answer(publish, found[index]))
-            else:
-                sequence += len(publish.drafts)
-                outcomes.append(Receipt(epoch, sequence, publish.subscribers, replicas=replicas))
-        return outcomes
+        replicas: int | None = answer[2] if len(answer) > 2 else None
+        return request.outcomes(Stored(epoch, int(head), replicas, found))
 
 
-class _Request:
-    """A group as arguments of the script; the same each time it is sent."""
-
-    def __init__(self, group: Sequence[Publish], time_ms: int) -> None:
-        self.group = group
-        self.nonce = secrets.token_bytes(NONCE_BYTES)
-        self.unanswered = False  # it was sent, and may be stored or not
-        self.keyed: list[int] = []  # the publishes with a key that is new in this group
-        self.lifetime_s = _lifetime_s(group[0])
-        self.again: dict[int, int] = {}  # those with the key of an earlier one in this group: its index
-        keys: dict[tuple[str, str], int] = {}
-        head: list[bytes | int] = []
-        packed: list[bytes] = []
-        for index, publish in enumerate(group):
-            idempotency = publish.idempotency
-            if idempotency is not None:
-                name = idempotency.publisher, idempotency.key
-                if name in keys:
-                    self.again[index] = keys[name]
-                    continue
-                keys[name] = index
-                self.keyed.append(index)
-                answer = _encode((idempotency.digest, publish.subscribers))
-                head += _field(idempotency), answer, len(packed) + 1, len(packed) + len(publish.drafts)
-            packed += [pack(draft, time_ms) for draft in publish.drafts]
-        self.arguments = [*head, *packed]
-
-
-def _parts(group: Sequence[Publish]) -> Iterator[Sequence[Publish]]:
-    """The group in parts that the server stores within a few milliseconds. All keys of a part have one lifetime."""
-    start = messages = size = 0
-    for index, publish in enumerate(group):
-        if index > start and _lifetime_s(publish) != _lifetime_s(group[start]):
-            yield group[start:index]
-            start, messages, size = index, 0, 0
-        messages += len(publish.drafts)
-        size += sum([len(draft.data) for draft in publish.drafts])
-        if messages >= _MAX_MESSAGES or size >= _MAX_BYTES:
-            yield group[start : index + 1]
-            start, messages, size = index + 1, 0, 0
-    if start < len(group):
-        yield group[start:]
-
-
-def _lifetime_s(publish: Publish) -> float:
-    return 0.0 if publish.idempotency is None else publish.idempotency.lifetime_s
-
-
-def _field(idempotency: Idempotency) -> bytes:
-    return sha256(f"{idempotency.publisher}\n{idempotency.key}".encode()).digest()[:_KEY_BYTES]
-
-
-def _first_answer(publish: Publish, stored: bytes) -> Outcome:
-    assert publish.idempotency is not None
-    sequence, _, epoch, packed = stored.split(b" ", 3)
-    answer = _decode(packed)
-    if answer.digest != publish.idempotency.digest:
-        return _reused()
-    return Receipt(epoch.decode(), int(sequence), answer.subscribers, repeated=True)
-
-
-def _repeated(publish: Publish, first: Publish, outcome: Outcome) -> Outcome:
-    assert publish.idempotency is not None
-    assert first.idempotency is not None
-    if publish.idempotency.digest != first.idempotency.digest:
-        return _reused()
-    return replace(outcome, repeated=True) if isinstance(outcome, Receipt) else outcome
-
-
-def _reused() -> KeyReused:
-    return KeyReused("this Idempotency-Key was used with another body; use a new key for each publish")
-
-
-def _unavailable(request: _Request) -> Unavailable:
+def _unavailable(request: Request) -> Unavailable:
     if request.unanswered:
         return Unavailable(
             "the log did not respond, and may have stored the message; retry with the same Idempotency-Key", _RETRY_S

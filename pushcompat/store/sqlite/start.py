@@ -35,10 +35,22 @@ from ...message import Message, new_epoch
 from .files import Files, Mark, Place, WriteLock, transaction
 
 APPLICATION_ID = int.from_bytes(b"push", "big")
-VERSION = 2
+VERSION = 3
+# The receipts of publishes with a key, and of items with an id. number: in the order of appending, never given twice
+# (the trimmer leaves the last one). sequence: of the last message. lifetime_s: 0 is the configured window
+_RECEIPT_TABLE = """CREATE TABLE receipt (number INTEGER PRIMARY KEY, sequence INTEGER NOT NULL,
+       publisher TEXT NOT NULL, key TEXT NOT NULL, digest BLOB NOT NULL, epoch TEXT NOT NULL,
+       subscribers TEXT NOT NULL, again TEXT NOT NULL, time_ms INTEGER NOT NULL, lifetime_s REAL NOT NULL)"""
 # The statements that convert a database of one version to the next
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: ("ALTER TABLE receipt ADD COLUMN lifetime_s REAL NOT NULL DEFAULT 0",),
+    2: (
+        "ALTER TABLE receipt RENAME TO receipt_2",
+        _RECEIPT_TABLE,
+        """INSERT INTO receipt SELECT sequence, sequence, publisher, key, digest, epoch, subscribers, '[]', time_ms,
+           lifetime_s FROM receipt_2""",
+        "DROP TABLE receipt_2",
+    ),
 }
 SCHEMA = (
     # No index but the sequence: one by channel makes an append cost four times as much
@@ -51,11 +63,7 @@ SCHEMA = (
        starts INTEGER NOT NULL, boot TEXT NOT NULL, clean INTEGER NOT NULL, synchronous TEXT NOT NULL,
        file TEXT NOT NULL)""",
     "CREATE TABLE floor (channel TEXT PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID",
-    # The receipts of publishes with a key, by the sequence number of the publish's last message. lifetime_s: 0 is the
-    # configured window
-    """CREATE TABLE receipt (sequence INTEGER PRIMARY KEY, publisher TEXT NOT NULL, key TEXT NOT NULL,
-       digest BLOB NOT NULL, epoch TEXT NOT NULL, subscribers TEXT NOT NULL, time_ms INTEGER NOT NULL,
-       lifetime_s REAL NOT NULL DEFAULT 0)""",
+    _RECEIPT_TABLE,
 )
 COLUMNS = ", ".join(Message.__struct_fields__)
 # The highest number given. Writing it with each append would add a page to the WAL: a tenth of its time

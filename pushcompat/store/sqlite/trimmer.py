@@ -34,9 +34,11 @@ _LOG = f"SELECT floor, evicted, {HEAD} FROM log"
 _MESSAGES = """SELECT sequence, channel, key, ttl_s, time_ms, length(data) FROM message
                WHERE sequence <= ? ORDER BY sequence"""
 # The last one that is too old, or beyond the maximum number, of those without a lifetime of their own
-_RECEIPTS = """SELECT max(coalesce((SELECT max(sequence) FROM receipt WHERE lifetime_s = 0 AND time_ms <= ?), 0),
-                          coalesce((SELECT sequence FROM receipt WHERE lifetime_s = 0
-                                    ORDER BY sequence DESC LIMIT 1 OFFSET ?), 0))"""
+_RECEIPTS = """SELECT max(coalesce((SELECT max(number) FROM receipt WHERE lifetime_s = 0 AND time_ms <= ?), 0),
+                          coalesce((SELECT number FROM receipt WHERE lifetime_s = 0
+                                    ORDER BY number DESC LIMIT 1 OFFSET ?), 0))"""
+# The last one stays: other processes look for receipts with higher numbers than they have read
+_NOT_LAST = "number < (SELECT max(number) FROM receipt)"
 _RAISE = """INSERT INTO floor VALUES (?, ?)
             ON CONFLICT (channel) DO UPDATE SET sequence = max(sequence, excluded.sequence)"""
 
@@ -129,8 +131,9 @@ class _Trim:
         if execute("SELECT count(*) FROM floor").fetchone()[0] > MOST_FLOORS:
             floor, _ = fold(dict(execute("SELECT channel, sequence FROM floor").fetchall()), floor)
             execute("DELETE FROM floor WHERE sequence <= ?", (floor,))
-        execute("DELETE FROM receipt WHERE lifetime_s = 0 AND sequence <= ?", (receipts_upto,))
-        execute("DELETE FROM receipt WHERE lifetime_s > 0 AND time_ms + lifetime_s * 1000 <= ?", (self._now_ms,))
+        execute(f"DELETE FROM receipt WHERE lifetime_s = 0 AND number <= ? AND {_NOT_LAST}", (receipts_upto,))
+        over = f"lifetime_s > 0 AND time_ms + lifetime_s * 1000 <= ? AND {_NOT_LAST}"
+        execute(f"DELETE FROM receipt WHERE {over}", (self._now_ms,))
         (head,) = execute(f"SELECT {HEAD} FROM log").fetchone()
         pages = pages_used(self._connection) + self._retention.bytes // 4 // PAGE_BYTES
         execute(

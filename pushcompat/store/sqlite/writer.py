@@ -24,6 +24,7 @@ from ...errors import RequestError, StoreFull, Unavailable
 from ...limits import Retention
 from ...message import Message
 from ..base import Idempotency, Outcome, Publish, Receipt
+from ..items import NewDrafts, item_receipts, new_drafts
 from ..receipts import Receipts, answer
 from .bells import Bells
 from .files import Files, Mark, Place, WriteLock, pages_used, transaction
@@ -49,10 +50,10 @@ _PLAIN = _Form(*(column for column in Message.__struct_fields__ if column not in
 _rare = attrgetter(*_RARE)
 _NONE = (None,) * len(_RARE)
 
-_LOG = f"SELECT epoch, {HEAD}, starts FROM log"
-_RECEIPT = "sequence, publisher, key, digest, epoch, subscribers, time_ms, lifetime_s"
-_INSERT_RECEIPT = f"INSERT INTO receipt ({_RECEIPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_SIZE_EVERY = 256  # messages between two checks of the size of the database
+_LOG = f"SELECT epoch, {HEAD}, starts, coalesce((SELECT max(number) FROM receipt), 0) FROM log"
+_RECEIPT = "number, sequence, publisher, key, digest, epoch, subscribers, again, time_ms, lifetime_s"
+_INSERT_RECEIPT = f"INSERT INTO receipt ({_RECEIPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SIZE_EVERY = 256  # messages and receipts between two checks of the size of the database
 
 _full = StoreFull("the log is full; retry later. The log lines of the server say what to change")
 unavailable = Unavailable("the log cannot be written now; retry with the same Idempotency-Key")
@@ -98,8 +99,8 @@ class Writer:
         self._trim = trim
         self._window_s = retention.idempotency_s
         self.receipts = Receipts(retention)
-        self._known = 0  # the head when receipts were read last
-        self._size_looked_at = 0  # the head when the size was last checked
+        self._known = 0  # the number of the last receipt that was read
+        self._size_looked_at = 0  # the number of messages and receipts when the size was last checked
         self._connection = files.connect()
         self._lock = WriteLock(files.beside(".lock"))
         self._read_receipts()
@@ -120,28 +121,28 @@ class Writer:
             return Appended([unavailable] * len(group))
         if appended.messages:
             self._bells.ring()
-            self._trim_if_due(head)
+        self._trim_if_due(head)
         return appended
 
     def _append(self, group: Sequence[Publish]) -> tuple[Appended, int]:
         execute = self._connection.execute
         time_ms, now = int(self._clock() * 1000), self._steady()
         with transaction(self._connection, "BEGIN IMMEDIATE"):
-            epoch, before, starts = execute(_LOG).fetchone()
-            if before != self._known:
+            epoch, before, starts, number = execute(_LOG).fetchone()
+            if number != self._known:
                 self._read_receipts()
             rows = self._rows(group, epoch, before, time_ms, now)
             head = before + len(rows.messages)
             for start in range(0, len(rows.messages), _ROWS):
                 self._insert(rows.messages[start : start + _ROWS])
             if rows.receipts:
-                kept = [_receipt_row(*pair, time_ms) for pair in rows.receipts.values()]
+                kept = [(number + 1 + n, *_receipt_row(*p, time_ms)) for n, p in enumerate(rows.receipts.values())]
                 self._connection.executemany(_INSERT_RECEIPT, kept)
         if rows.messages:
             self._mark.write(Place(epoch, head, starts))
         for idempotency, receipt in rows.receipts.values():
             self.receipts.keep(idempotency, receipt, now)
-        self._known = head
+        self._known = number + len(rows.receipts)
         return Appended(rows.outcomes, epoch, before + 1, rows.messages), head
 
     def _insert(self, messages: Sequence[Message]) -> None:
@@ -160,12 +161,25 @@ class Writer:
                 if earlier is not None:
                     outcomes.append(earlier)
                     continue
-            for draft in publish.drafts:
+            drafts: Sequence[Message] = publish.drafts
+            new: NewDrafts | None = None
+            if publish.ids is not None:
+                found = new_drafts(publish, lambda item: self.receipts.find(item, now) or _repeated(item, receipts))
+                if isinstance(found, RequestError):
+                    outcomes.append(found)
+                    continue
+                new, drafts = found, found.drafts
+            for draft in drafts:
                 head += 1
                 draft.sequence = head
                 draft.time_ms = time_ms
-            messages += publish.drafts
-            receipt = Receipt(epoch, head, publish.subscribers)
+            messages += drafts
+            if new is None:
+                receipt = Receipt(epoch, head, publish.subscribers)
+            else:
+                receipt = new.receipt(publish, epoch, head)
+                for item, own in item_receipts(publish, epoch):
+                    receipts[item.publisher, item.key] = item, own
             outcomes.append(receipt)
             if idempotency is not None:
                 receipts[idempotency.publisher, idempotency.key] = idempotency, receipt
@@ -179,9 +193,10 @@ class Writer:
         return Appended(outcomes, trouble=f"the log cannot be written: {error}", full=full)
 
     def _trim_if_due(self, head: int) -> None:
-        if head - self._size_looked_at < _SIZE_EVERY:
+        written = head + self._known
+        if written - self._size_looked_at < _SIZE_EVERY:
             return
-        self._size_looked_at = head
+        self._size_looked_at = written
         with suppress(sqlite3.Error):
             trim_at, trim_at_pages = self._connection.execute("SELECT trim_at, trim_at_pages FROM log").fetchone()
             if head >= trim_at or pages_used(self._connection) >= trim_at_pages:
@@ -190,13 +205,15 @@ class Writer:
     def _read_receipts(self) -> None:
         """Reads receipts that other processes have stored, or this one before a restart."""
         rows = self._connection.execute(
-            f"SELECT {_RECEIPT} FROM receipt WHERE sequence > ? ORDER BY sequence", (self._known,)
+            f"SELECT {_RECEIPT} FROM receipt WHERE number > ? ORDER BY number", (self._known,)
         ).fetchall()
         wall, steady = self._clock(), self._steady()
-        for sequence, publisher, key, digest, epoch, subscribers, time_ms, lifetime_s in rows:
+        for number, sequence, publisher, key, digest, epoch, subscribers, again, time_ms, lifetime_s in rows:
+            self._known = number
             age_s = max(0.0, wall - time_ms / 1000)
             if age_s < (lifetime_s or self._window_s):
-                receipt = Receipt(epoch, sequence, msgspec.json.decode(subscribers))
+                counts, indexes = msgspec.json.decode(subscribers), tuple(msgspec.json.decode(again))
+                receipt = Receipt(epoch, sequence, counts, again=indexes)
                 self.receipts.keep(Idempotency(publisher, key, digest, lifetime_s), receipt, steady - age_s)
 
 
@@ -209,6 +226,6 @@ def _repeated(
 
 
 def _receipt_row(idempotency: Idempotency, receipt: Receipt, time_ms: int) -> tuple[object, ...]:
-    subscribers = msgspec.json.encode(receipt.subscribers).decode()
+    subscribers, again = (msgspec.json.encode(value).decode() for value in (receipt.subscribers, receipt.again))
     who = idempotency.publisher, idempotency.key, idempotency.digest
-    return receipt.sequence, *who, receipt.epoch, subscribers, time_ms, idempotency.lifetime_s
+    return receipt.sequence, *who, receipt.epoch, subscribers, again, time_ms, idempotency.lifetime_s
