@@ -50,6 +50,10 @@ if not settings.configured:
 @pytest.fixture(autouse=True)
 def _empty_database() -> Iterator[None]:
     yield
+    empty_database()
+
+
+def empty_database() -> None:
     from django.apps import apps
     from django.db import connections
 
@@ -79,10 +83,10 @@ def with_server(server: Server, **given: Any) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def rolled_back() -> Iterator[None]:
+def rolled_back(using: str | None = None) -> Iterator[None]:
     """A transaction, or a savepoint, that ends without a commit."""
     from django.db import transaction
 
-    with suppress(ZeroDivisionError), transaction.atomic():
+    with suppress(ZeroDivisionError), transaction.atomic(using):
         yield
         raise ZeroDivisionError
