@@ -37,6 +37,7 @@ from .options import (
     LISTEN,
     PUBLISH,
     REVOKE,
+    SERVE,
     SERVER,
     TOKEN,
     Groups,
@@ -44,6 +45,7 @@ from .options import (
     environment_name,
     ignored_variables,
     limits_from,
+    platform_of,
     read_server_config,
     tables,
     tokens_from,
@@ -67,6 +69,9 @@ def main() -> NoReturn:
         sys.exit(130)  # the exit code of a program that Ctrl-C ended
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "pushcompat"
+        if isinstance(error, click.NoSuchOption) and error.option_name == "--check":
+            _print_error("No such option '--check'. Use the command: pushcompat check")
+            sys.exit(2)
         _print_error(f"{error.format_message().rstrip('.')}. See {command.removesuffix(' serve')} --help.")
     except click.ClickException as error:
         _print_error(error.format_message())
@@ -131,27 +136,35 @@ def pushcompat(ctx: click.Context) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 
 
-@pushcompat.command(cls=Grouped, groups=SERVER)
+@pushcompat.command(cls=Grouped, groups=SERVE)
 @click.pass_context
 def serve(ctx: click.Context, /, **values: Any) -> None:
     """Run the server (the default command)."""
     worker = place.find()
     logs.configure(values["log_format"], values["log_level"], worker=None if worker is None else worker.number)
-    for name in ignored_variables(ctx):
-        logs.event(logs.Event.VARIABLE_IGNORED, logging.WARNING, name=name)
+    try:
+        if worker is None:  # or each of them would log the same
+            for name, detail in ignored_variables(ctx).items():
+                logs.event(logs.Event.VARIABLE_IGNORED, logging.WARNING, name=name, detail=detail)
+        if values["print_config"]:
+            _print_config(ctx)
+        else:
+            _run(ctx)
+    finally:
+        logs.close()
+
+
+def _run(ctx: click.Context) -> None:
     config = _configuration(ctx)
     from .server import run
 
-    try:
-        run(config, lambda: _configured_again(ctx))
-    finally:
-        logs.close()
+    run(config, lambda: _configured_again(ctx))
 
 
 def _configuration(
     ctx: click.Context, stored_key: Callable[[Path], tuple[str, Path | None]] = load_or_create_key
 ) -> Config:
-    values = {name: value for name, value in ctx.params.items() if not name.startswith("case_")}
+    values = {name: value for name, value in ctx.params.items() if not name.startswith(("case_", "print_"))}
     values["limits"] = limits_from(values)
     values["hooks"] = hooks_from(tables(ctx, "hook"))
     values["keys"] = keys_from(tables(ctx, "key"))
@@ -167,6 +180,20 @@ def _configuration(
     values["state_dir"] = values["state_dir"] or default_state_dir()
     values["publish_key"], values["publish_key_file"] = _named_key(ctx) or stored_key(values["state_dir"])
     return Config(**values)
+
+
+def _print_config(ctx: click.Context) -> None:
+    """Raises ConfigError if the server would not start with it."""
+    from .effective import lines
+
+    config = _configuration(ctx, stored_key)
+    values = {
+        "platform": platform_of(ctx),
+        "state_dir": config.state_dir,
+        "subscribe": config.rules.default.subscribe.value,
+    }
+    head = f"# pushcompat {VERSION}. Tables, like [[channel]], are not shown: see pushcompat check"
+    click.echo("\n".join([head, *lines(ctx, SERVER, values)]))
 
 
 def _configured_again(ctx: click.Context) -> tuple[Config, set[str]]:
@@ -196,6 +223,7 @@ def check(ctx: click.Context, /, case_channel: str | None, case_token: Path | No
     from .check.check import report, report_case
 
     config = _configuration(ctx, stored_key)
+    _warn_of_variables(ctx)
     if case_channel is None:
         if case_token is not None:
             raise click.UsageError("--token needs --channel, the channel to explain", ctx)
@@ -249,7 +277,7 @@ def publish(ctx: click.Context, /, channel: str, data: str | None, is_json: bool
         return 1
     except ValueError as error:
         raise click.UsageError(str(error), ctx) from error
-    _warn_of_visible_secrets(ctx)
+    _warn(ctx)
     counts = {name: {"subscribers": count} for name, count in published.channels.items()}
     click.echo(json.dumps({"id": published.id, "channels": counts}))
     return 0
@@ -291,7 +319,7 @@ def listen(ctx: click.Context, /, channels: tuple[str, ...], **values: Any) -> i
     subscription = Subscription(endpoint, names, watchdog, token, position)
     transports = list(TRANSPORTS) if transport == "auto" else [transport]
     listener = Listener(subscription, transports, _print_error if values["verbose"] else _ignore)
-    _warn_of_visible_secrets(ctx)
+    _warn(ctx)
     try:
         return follow(listener, values["count"], sys.stdout.buffer)
     except ListenRefused as error:
@@ -427,9 +455,16 @@ def list_hooks(ctx: click.Context, /, path: Path | None) -> None:
         click.echo(described(hook))
 
 
-def _warn_of_visible_secrets(ctx: click.Context) -> None:
+def _warn(ctx: click.Context) -> None:
+    """Of variables with typing errors, and of secrets that other users see."""
+    _warn_of_variables(ctx)
     for option in visible_secrets(ctx):
         _print_error(f"--{option} is visible to other users in the list of processes: set {environment_name(option)}")
+
+
+def _warn_of_variables(ctx: click.Context) -> None:
+    for name, detail in ignored_variables(ctx).items():
+        _print_error(f"{name} is ignored: {detail}")
 
 
 def _ignore(text: str) -> None:

@@ -6,6 +6,7 @@ new limit needs one line here, and its default stays in ``limits``.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -21,6 +22,7 @@ from .access.rules import Subscribe
 from .access.token_settings import DEFAULTS, TokenSettings
 from .address import Address
 from .config_file import Table, read_config
+from .environment import PREFIX, SERVICE_LINK, unknown
 from .limits import Limits, Retention
 from .logs import FORMATS, LEVELS
 from .platforms import PLATFORMS
@@ -31,20 +33,21 @@ Groups = Mapping[str, Sequence["Setting"]]  # options by their heading in --help
 _RETENTION = "retention_"  # prefix of the parameters for Retention's fields
 _CONFIG_PATH = "pushcompat.config"  # key in click's context for the path of the file
 _TABLES = "pushcompat.tables"  # for its tables
-_IGNORED = "pushcompat.ignored"  # and for the names of ignored variables
-# Kubernetes sets NAME_PORT=tcp://10.0.0.1:8888 for a Service of that name, in every container of its namespace
-_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
+_IGNORED = "pushcompat.ignored"  # for the names of ignored variables
+_PLATFORM = "pushcompat.platform"  # for the name of the platform
+_PRESET = "pushcompat.preset"  # and for what --platform sets: by parameter, the name of its source
 _WORKERS_PER_CORE = 16  # more would only use memory, and CPU time to start them
 
 
 def environment_name(flag: str) -> str:
-    return "PUSHCOMPAT_" + flag.upper().replace("-", "_")
+    return PREFIX + flag.upper().replace("-", "_")
 
 
 class Setting(click.Option):
     """An option that ``PUSHCOMPAT_<FLAG>`` sets too, and whose error messages name the source of the value.
 
     ``envvar=None``: no environment variable. ``is_secret``: whether a value must not be in the list of processes.
+    ``unit``: of a number.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Setting(click.Option):
         *,
         param: str | None = None,
         is_secret: Callable[[str], bool] = lambda _: False,
+        unit: Unit | None = None,
         **attributes: Any,
     ) -> None:
         declarations = [f"--{flag}", param] if param else [f"--{flag}"]
@@ -61,13 +65,23 @@ class Setting(click.Option):
         super().__init__(declarations, help=help, **attributes)
         self.flag = flag
         self.is_secret = is_secret
+        self.unit = unit
+
+    def source(self, ctx: click.Context) -> str:
+        """Where the value comes from: the flag, the variable, the file, ``--platform NAME``, or ``default``."""
+        kind = ctx.get_parameter_source(str(self.name))
+        if kind is ParameterSource.DEFAULT_MAP:
+            return str(ctx.meta.get(_PRESET, {}).get(self.name) or ctx.meta.get(_CONFIG_PATH))
+        named = {ParameterSource.COMMANDLINE: f"--{self.flag}", ParameterSource.ENVIRONMENT: str(self.envvar)}
+        return named.get(kind, "default") if kind else "default"
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         source = ctx.get_parameter_source(self.name) if ctx and self.name else None
         if source is ParameterSource.ENVIRONMENT:
             return environment_name(self.flag)
         if source is ParameterSource.DEFAULT_MAP and ctx:
-            return f"{self.flag} in {ctx.meta.get(_CONFIG_PATH, '--platform')}"
+            where = self.source(ctx)
+            return where if where.startswith("PORT") else f"{self.flag} in {where}"
         return f"--{self.flag}"
 
     def value_from_envvar(self, ctx: click.Context) -> Any:
@@ -80,7 +94,8 @@ class PortSetting(Setting):
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         value = super().resolve_envvar_value(ctx)
-        if value is None or not _SERVICE_LINK.match(value):
+        # Kubernetes sets NAME_PORT=tcp://10.0.0.1:8888 for a Service of that name, in each container of its namespace
+        if value is None or not SERVICE_LINK.match(value):
             return value
         ctx.meta.setdefault(_IGNORED, set()).add(environment_name(self.flag))
         return None
@@ -101,6 +116,11 @@ class EnvironmentSetting(Setting):
         return super().process_value(ctx, value)
 
 
+def platform_of(ctx: click.Context) -> str | None:
+    name: str | None = ctx.meta.get(_PLATFORM)
+    return name
+
+
 def visible_secrets(ctx: click.Context) -> tuple[str, ...]:
     """The options whose secret was given as an argument, so that other users of the machine see it."""
     given = [option for option in ctx.command.params if isinstance(option, Setting) and option.name in ctx.params]
@@ -116,12 +136,15 @@ def _always(value: str) -> bool:
     return True
 
 
-def _has_password(url: str) -> bool:
+def has_password(url: str) -> bool:
     return "@" in url.partition("://")[2]
 
 
-def ignored_variables(ctx: click.Context) -> set[str]:
-    return set(ctx.meta.get(_IGNORED, ()))
+def ignored_variables(ctx: click.Context) -> dict[str, str]:
+    """The PUSHCOMPAT_… variables that set nothing, and why."""
+    known = {str(setting.envvar) for groups in COMMANDS for group in groups.values() for setting in group}
+    services = dict.fromkeys(ctx.meta.get(_IGNORED, ()), "Kubernetes has set it for a Service of this name")
+    return services | unknown(os.environ, known)
 
 
 def tables(ctx: click.Context, kind: str) -> Sequence[Table]:
@@ -177,7 +200,7 @@ def _measure(flag: str, unit: Unit, default: Any, minimum: float, help: str, **a
 
     shown = "none" if default is None else unit.format(default)
     return Setting(
-        flag, f"{help} [default: {shown}]", type=convert, metavar=unit.metavar, default=default, **attributes
+        flag, f"{help} [default: {shown}]", type=convert, metavar=unit.metavar, default=default, unit=unit, **attributes
     )
 
 
@@ -210,20 +233,35 @@ def _take_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     names = {option.flag: option.name for option in known}
     switches = {option.flag for option in known if option.is_flag}
     lists = {option.flag for option in known if option.multiple}
-    settings, ctx.meta[_TABLES] = read_config(path, names.keys() - {"config"}, switches, lists)
-    ctx.default_map = {**(ctx.default_map or {}), **{str(names[flag]): settings[flag] for flag in settings}}
+    settings, ctx.meta[_TABLES] = read_config(path, names.keys() - NOT_IN_FILES, switches, lists)
+    found = {str(names[flag]): settings[flag] for flag in settings}
+    ctx.default_map = {**(ctx.default_map or {}), **found}
+    _forget_presets(ctx, found)
 
 
 def _take_platform(ctx: click.Context, param: click.Parameter, name: str | None) -> None:
     if name is None:
         return
-    platform = PLATFORMS[name]
-    preset = {"request_cap_s": platform.request_cap_s, "heartbeat_s": platform.heartbeat_s}
-    ctx.default_map = {**preset, **(ctx.default_map or {})}  # the file overrides the preset, in either order
+    platform, port = PLATFORMS[name], os.environ.get("PORT")
+    preset: dict[str, Any] = {"request_cap_s": platform.request_cap_s, "heartbeat_s": platform.heartbeat_s}
+    sources = dict.fromkeys(preset, f"--platform {name}")
+    if platform.sets_port and port:
+        preset |= {"port": port, "host": "0.0.0.0"}
+        sources |= dict.fromkeys(("port", "host"), f"PORT, --platform {name}")
+    ctx.meta[_PRESET], ctx.meta[_PLATFORM] = sources, name
+    found = ctx.default_map or {}
+    ctx.default_map = {**preset, **found}  # the file overrides the preset, in either order
+    _forget_presets(ctx, found)
+
+
+def _forget_presets(ctx: click.Context, overridden: Mapping[str, Any]) -> None:
+    for name in overridden:
+        ctx.meta.get(_PRESET, {}).pop(name, None)
 
 
 _FORMATS = click.Choice(FORMATS)
 _LEVELS = click.Choice(LEVELS)
+NOT_IN_FILES = {"config", "print-config"}
 _PATH: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "PATH"}
 
 # Also those of the commands that talk to a server
@@ -361,7 +399,8 @@ _ASKING = (
 _WINDOWS = (
     Setting(
         "platform",
-        f"Preset request cap and heartbeat for a hosting platform or proxy: {', '.join(PLATFORMS)}.",
+        "Preset request cap and heartbeat for a hosting platform or proxy, and where the platform sets PORT, that port "
+        f"of all addresses: {', '.join(PLATFORMS)}.",
         type=click.Choice(list(PLATFORMS)),
         metavar="NAME",
         is_eager=True,
@@ -415,7 +454,7 @@ _HISTORY = (
         default="sqlite:",
         show_default=True,
         metavar="URL",
-        is_secret=_has_password,
+        is_secret=has_password,
     ),
     _limit("history", COUNT, "retention_count", 1, "Maximum number of messages retained per channel."),
     _limit("history-age", SECONDS, "retention_age_s", 1, "Maximum age of retained messages."),
@@ -561,6 +600,19 @@ SERVER: Groups = {
     "Configuration": _CONFIGURATION,
 }
 
+SERVE: Groups = {
+    **SERVER,
+    "Configuration": (
+        *_CONFIGURATION,
+        Setting(
+            "print-config",
+            "Print each option with its value and the source of it, and exit. Secrets are not shown.",
+            is_flag=True,
+            envvar=None,
+        ),
+    ),
+}
+
 CHECK: Groups = {
     "Case": (
         Setting("channel", "Explain what applies to this channel.", param="case_channel", metavar="NAME", envvar=None),
@@ -700,4 +752,7 @@ def read_server_config(path: Path) -> tuple[dict[str, str | list[str]], Sequence
     known = [setting for settings in SERVER.values() for setting in settings]
     switches = {setting.flag for setting in known if setting.is_flag}
     lists = {setting.flag for setting in known if setting.multiple}
-    return read_config(path, {setting.flag for setting in known} - {"config"}, switches, lists)
+    return read_config(path, {setting.flag for setting in known} - NOT_IN_FILES, switches, lists)
+
+
+COMMANDS = (SERVER, PUBLISH, LISTEN, KEY_ADD, REVOKE, TOKEN, HOOK_ADD)  # all that have options of their own

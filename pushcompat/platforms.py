@@ -19,10 +19,13 @@ HEARTBEAT_S = Limits().heartbeat_s
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """``request_cap_s``: the longest lifetime of a request, also of an active one. ``idle_s``: the longest silence."""
+    """``request_cap_s``: the longest lifetime of a request, also of an active one. ``idle_s``: the longest silence.
+    ``sets_port``: it says in $PORT where the server must listen, on all addresses.
+    """
 
     request_cap_s: float | None = None
     idle_s: float = math.inf
+    sets_port: bool = False
 
     @property
     def heartbeat_s(self) -> float:
@@ -38,17 +41,17 @@ PLATFORMS = {
     # App Engine standard, "How requests are handled": 60 s in the first generation (30 s in 2009), 10 min in the
     # second. No WebSocket, and a stream is buffered until it ends: only polls work, and
     # any of these limits is long enough for one
-    "app-engine": Platform(request_cap_s=60),
+    "app-engine": Platform(request_cap_s=60, sets_port=True),
     # App Engine flexible, "Using WebSockets": a connection is closed after 1 h
-    "app-engine-flex": Platform(request_cap_s=3600),
+    "app-engine-flex": Platform(request_cap_s=3600, sets_port=True),
     # Elastic Load Balancing, Application Load Balancer attributes: idle_timeout.timeout_seconds, 60 by default
     "aws-alb": Platform(idle_s=60),
     # App Service, FAQ on web apps' performance: the front end's load balancer drops a request silent for 230 s
-    "azure": Platform(idle_s=230),
+    "azure": Platform(idle_s=230, sets_port=True),
     # Azure Front Door, origin response timeout: 60 s by default. WebSockets: idle 5 min, 4 h at most
     "azure-front-door": Platform(request_cap_s=60, idle_s=60),
     # Google Cloud Run, "Request timeout": 300 s by default, 3600 s at most, WebSockets and streams alike
-    "cloud-run": Platform(request_cap_s=300),
+    "cloud-run": Platform(request_cap_s=300, sets_port=True),
     # Cloudflare, "Connection limits": error 524 after 120 s (100 s until 2025) without a byte
     "cloudflare": Platform(idle_s=100),
     # CloudFront, origin response timeout: 30 s to the first byte and between packets. WebSockets: 10 min idle
@@ -56,21 +59,21 @@ PLATFORMS = {
     # Firebase Hosting, rewrites to Cloud Functions and Cloud Run: 60 s
     "firebase": Platform(request_cap_s=60),
     # Fly.io, fly-proxy: idle connections end after about 60 s
-    "fly": Platform(idle_s=60),
+    "fly": Platform(idle_s=60, sets_port=True),
     # Google Cloud Load Balancing, backend service timeout: 30 s by default; the classic one cuts even active WebSockets
     "google-lb": Platform(request_cap_s=30),
     # Gunicorn settings, "timeout": the sync worker is killed 30 s into a request
     "gunicorn": Platform(request_cap_s=30),
     # Heroku, "Request timeout": H12 after 30 s to the first byte, then H15 after 55 s of silence
-    "heroku": Platform(idle_s=55),
+    "heroku": Platform(idle_s=55, sets_port=True),
     # Netlify, "Functions overview" and proxied rewrites: 60 s at most
     "netlify": Platform(request_cap_s=60),
     # nginx, ngx_http_proxy_module: proxy_read_timeout, 60 s between two reads
     "nginx": Platform(idle_s=60),
     # Railway, "Public networking specs & limits": 15 min for a request, 5 min of silence
-    "railway": Platform(request_cap_s=900, idle_s=300),
+    "railway": Platform(request_cap_s=900, idle_s=300, sets_port=True),
     # Render, "Web services": 100 min for a request
-    "render": Platform(request_cap_s=6000),
+    "render": Platform(request_cap_s=6000, sets_port=True),
     # Varnish 7 parameters: between_bytes_timeout and pipe_timeout, 60 s each
     "varnish": Platform(idle_s=60),
     # Vercel, "Functions: max duration": 300 s by default, 800 s at most

@@ -22,7 +22,7 @@ from pushcompat import cli
 from pushcompat.access.rules import ANYONE, Subscribe
 from pushcompat.config import Config
 from pushcompat.limits import Limits, Retention
-from pushcompat.options import LISTEN, PUBLISH, SERVER
+from pushcompat.options import LISTEN, PUBLISH, SERVE, SERVER
 from pushcompat.platforms import PLATFORMS
 
 from .harness import KEY, PATIENCE_S, Server
@@ -274,7 +274,7 @@ def test_a_service_of_kubernetes_does_not_set_the_port(
     monkeypatch.setenv(f"PUSHCOMPAT_{name}", value)
     code, _, err = command()
     assert (code, command.started.pop().port) == (0, 8888)
-    assert err.endswith(" WARNING variable_ignored name=PUSHCOMPAT_PORT\n")
+    assert " WARNING variable_ignored name=PUSHCOMPAT_PORT detail=" in err
     assert command.config("--port", "9000").port == 9000
 
 
@@ -283,6 +283,136 @@ def test_no_other_variable_of_a_service_is_one_of_ours() -> None:
     names = {setting.envvar for groups in (SERVER, PUBLISH, LISTEN) for group in groups.values() for setting in group}
     ours = [name for name in names if name and re.match(r"PUSHCOMPAT_(\w+_)?(SERVICE_|PORT)", str(name))]
     assert ours == ["PUSHCOMPAT_PORT"]
+
+
+def test_a_variable_with_a_typing_error_is_warned_of(
+    command: Command, monkeypatch: pytest.MonkeyPatch, served: Server
+) -> None:
+    monkeypatch.setenv("PUSHCOMPAT_HISTROY", "4")
+    advice = "no option has this name; did you mean PUSHCOMPAT_HISTORY?"
+    assert f'WARNING variable_ignored name=PUSHCOMPAT_HISTROY detail="{advice}"' in command()[2]
+    assert f"PUSHCOMPAT_HISTROY is ignored: {advice}" in process("check").stderr
+    done = process("publish", "chat", "hi", "--url", served.url, env={**os.environ, "PUSHCOMPAT_PUBLISH_KEY": KEY})
+    assert done.returncode == 0
+    assert done.stderr == f"pushcompat: PUSHCOMPAT_HISTROY is ignored: {advice}\n"
+
+
+# What a hosting platform sets
+
+
+@pytest.mark.parametrize("name", [name for name, platform in PLATFORMS.items() if platform.sets_port])
+def test_a_platform_that_sets_port_is_listened_to_there_on_all_addresses(
+    command: Command, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("PORT", "5000")
+    config = command.config("--platform", name)
+    assert (config.host, config.port) == ("0.0.0.0", 5000)
+
+
+def test_port_of_another_program_is_not_ours(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "5000")
+    for words in ([], ["--platform", "nginx"]):
+        assert (command.config(*words).host, command.config(*words).port) == ("127.0.0.1", 8888)
+    monkeypatch.setenv("PORT", "")
+    assert command.config("--platform", "heroku").host == "127.0.0.1"  # on a developer's machine
+
+
+def test_an_option_beats_the_port_of_the_platform(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PORT", "5000")
+    file = tmp_path / "push.toml"
+    file.write_text("port = 7000\n")
+    assert command.config("--platform", "heroku", "--config", str(file)).port == 7000
+    assert command.config("--config", str(file), "--platform", "heroku").port == 7000
+    monkeypatch.setenv("PUSHCOMPAT_PORT", "8000")
+    assert command.config("--platform", "heroku").port == 8000
+    assert command.config("--platform", "heroku", "--port", "9000").port == 9000
+
+
+def test_a_port_that_the_platform_sets_wrong_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "http")
+    assert "Invalid value for PORT, --platform heroku: 'http'" in command.complaint("--platform", "heroku")
+
+
+# The configuration in force
+
+
+def shown(command: Command, *words: str) -> dict[str, str]:
+    """The lines of --print-config, by their option."""
+    code, out, err = command(*words, "--print-config")
+    assert (code, err) == (0, "")
+    assert not command.started
+    lines = [line for line in out.splitlines() if "  # " in line or line.endswith(": none")]
+    return {re.split(" = |: ", line.removeprefix("# "))[0]: line for line in lines}
+
+
+def test_each_option_is_printed_with_its_value_and_its_source(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "push.toml"
+    file.write_text('heartbeat = "10s"\ncors-origin = ["https://a.example"]\n[[channel]]\npattern = "x"\n')
+    monkeypatch.setenv("PORT", "5000")
+    monkeypatch.setenv("PUSHCOMPAT_HISTORY", "7")
+    monkeypatch.setenv("PUSHCOMPAT_UNIX_SOCKET_MODE", "660")
+    lines = shown(
+        command, "--config", str(file), "--platform", "cloud-run", "--log-level", "error", "--insecure-public"
+    )
+    assert lines.keys() == ALL.keys() - {"config"}
+    for line in (
+        'host = "0.0.0.0"  # PORT, --platform cloud-run',
+        "port = 5000  # PORT, --platform cloud-run",
+        'platform = "cloud-run"  # --platform',
+        'request-cap = "5m"  # --platform cloud-run',
+        f'heartbeat = "10s"  # {file}',
+        f'cors-origin = ["https://a.example"]  # {file}',
+        "history = 7  # PUSHCOMPAT_HISTORY",
+        'unix-socket-mode = "660"  # PUSHCOMPAT_UNIX_SOCKET_MODE',
+        'log-level = "error"  # --log-level',
+        "insecure-public = true  # --insecure-public",
+        'message-limit = "60KiB"  # default',
+        "verify-share = 0.25  # default",
+        'refetch-rate = "none"  # default',
+        f'state-dir = "{tmp_path}/pushcompat"  # default',
+        "# unix-socket: none",
+    ):
+        assert line in lines.values()
+    assert not (tmp_path / "pushcompat").exists()  # no key was created
+
+
+def test_what_is_printed_is_a_file_with_the_same_configuration(command: Command, tmp_path: Path) -> None:
+    words = ["--history-age", "90s", "--platform", "heroku", "--publish-key-file", str(tmp_path / "key")]
+    (tmp_path / "key").write_text(KEY)
+    file = tmp_path / "push.toml"
+    file.write_text(command(*words, "--print-config")[1])
+    assert command.config("--config", str(file)) == command.config(*words)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PUBLISH_KEY", "s3cret"),
+        ("TOKEN_KEY", "s3cret" * 9),
+        ("PRESENCE_SECRET", "whsec_s3cret"),
+        ("STORE", "redis://:s3cret@127.0.0.1:6379/0"),
+        ("PRESENCE_WEBHOOK", "https://user:s3cret@app.example/"),
+    ],
+)
+def test_no_secret_is_printed(command: Command, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv("PUSHCOMPAT_PRESENCE_SECRET", "whsec_other")
+    monkeypatch.setenv(f"PUSHCOMPAT_{name}", value)
+    code, out, _ = command("--print-config")
+    assert code == 0
+    assert "s3cret" not in out
+    assert f"# {name.lower().replace('_', '-')}: not shown  # PUSHCOMPAT_{name}\n" in out
+
+
+def test_a_configuration_that_would_not_start_is_not_printed(command: Command) -> None:
+    assert "--request-cap 3" in command.complaint("--request-cap", "3", "--print-config")
+
+
+def test_who_asks_for_a_check_as_of_other_servers_is_told_the_command(command: Command) -> None:
+    assert "Use the command: pushcompat check" in command.complaint("--check")
 
 
 AVAILABLE = "sqlite:, memory:, redis:, rediss:, redis+unix:, redis+sentinel:"
@@ -309,7 +439,7 @@ def test_a_store_that_there_is_not_is_said_in_one_line(tmp_path: Path, url: str,
 def test_help_shows_every_option_under_its_heading_with_its_default(command: Command) -> None:
     code, out, _ = command("--help")
     assert code == 0
-    for heading, settings in SERVER.items():
+    for heading, settings in SERVE.items():
         assert f"\n{heading}:\n" in out
         assert all(f"--{setting.flag} " in out for setting in settings if not setting.hidden)
     wrapped = "".join(out.split())
@@ -335,7 +465,7 @@ def test_the_documented_options_are_those_that_there_are() -> None:
     readme = (ROOT / "README.md").read_text()
     rows = readme.partition("| option | | default |\n| --- | --- | --- |\n")[2].partition("\n\n")[0].splitlines()
     expected = []
-    for heading, settings in SERVER.items():
+    for heading, settings in SERVE.items():
         expected += [f"| **{heading}** | | |", *(documented(setting) for setting in settings if not setting.hidden)]
     assert rows == expected
 
