@@ -76,10 +76,14 @@ class RequestError(Exception):
         super().__init__(detail)
         self.detail = detail
 
+    @classmethod
+    def label(cls) -> str:
+        """The label in metrics, for example ``payload_too_large``."""
+        return re.sub("(?<!^)([A-Z])", r"_\1", cls.__name__).lower()
+
     @property
     def reason(self) -> str:
-        """The label in metrics, for example ``payload_too_large``."""
-        return re.sub("(?<!^)([A-Z])", r"_\1", type(self).__name__).lower()
+        return self.label()
 
 
 class BadRequest(RequestError):

@@ -9,9 +9,11 @@ process that bound it keeps it until the server ends.
 from __future__ import annotations
 
 import errno
+import logging
 import select
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,6 +21,7 @@ from urllib.parse import quote
 
 from tornado.netutil import bind_sockets, bind_unix_socket
 
+from . import logs
 from .build import VERSION
 from .config import Config
 from .errors import ConfigError
@@ -94,7 +97,12 @@ def is_loopback(sock: socket.socket) -> bool:
 
 
 def announce(config: Config, sockets: Sequence[socket.socket], admin: Sequence[socket.socket]) -> None:
-    """Prints the server's addresses, the file of its key, and three commands to copy."""
+    """Prints the server's addresses, the file of its key, and three commands to copy; or, if the log is JSON, the
+    first two of these as a line of the log.
+    """
+    if config.log_format == "json":
+        _print(_line(config, sockets, admin))
+        return
     curl, base, where = _shown(config, sockets[0])
     admin_curl, admin_base, admin_where = _shown(config, admin[0]) if admin else (curl, base, where)
     lines = [f"pushcompat {VERSION} listens on {where}"]
@@ -114,13 +122,27 @@ def announce(config: Config, sockets: Sequence[socket.socket], admin: Sequence[s
     _print("\n".join(lines))
 
 
+def _line(config: Config, sockets: Sequence[socket.socket], admin: Sequence[socket.socket]) -> str:
+    fields = {
+        "version": VERSION,
+        "url": own_url(config, sockets[0]),
+        "admin": own_url(config, admin[0]) if admin else None,
+        "publish_key_file": config.publish_key_file,
+    }
+    return logs.Lines("json").line((time.time(), logging.INFO, logs.Event.LISTENING, fields))
+
+
 def _shown(config: Config, sock: socket.socket) -> tuple[str, str, str]:
     """The command that reaches a socket, the URL for it, and the address."""
     path = _path(sock)
     if path is not None:
         return f"curl --unix-socket {path}", f"http://localhost{config.prefix}", str(path)
     url = _url(config, sock)
-    return "curl", url, url
+    return "curl", url, f"{url}, on all addresses of this machine" if _is_any(sock) else url
+
+
+def _is_any(sock: socket.socket) -> bool:
+    return ip_address(sock.getsockname()[0].partition("%")[0]).is_unspecified
 
 
 def own_url(config: Config, sock: socket.socket) -> str:
@@ -193,7 +215,7 @@ def _path(sock: socket.socket) -> Path | None:
 
 def _url(config: Config, sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):
+    if _is_any(sock):
         host = "localhost"
     scheme = "http" if config.tls_cert is None else "https"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{config.prefix}"

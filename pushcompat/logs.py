@@ -69,6 +69,7 @@ class Event(StrEnum):
     RELOAD = "reload"
     VARIABLE_IGNORED = "variable_ignored"
     SECRET_VISIBLE = "secret_visible"
+    LISTENING = "listening"
     STOPPING = "stopping"
     WORKER_STARTED = "worker_started"
     WORKER_ENDED = "worker_ended"

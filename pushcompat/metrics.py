@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ _BOUNDS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 class Family(NamedTuple):
-    """``merge``: how a gauge without labels is merged over several workers."""
+    """``merge``: how a gauge is merged over several workers."""
 
     kind: type[Metric]
     help: str
@@ -32,8 +32,10 @@ class Family(NamedTuple):
 
 
 PREFIX = "pushcompat_"
+OF_THE_PROCESS = "process_"  # these metrics have the names that all exporters give them, without our prefix
 _C, _G, _H = CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 FAMILIES: Mapping[str, Family] = {
+    "build_info": Family(_G, "1; the version is in the labels", ("version", "build", "python"), merge=max),
     "subscriptions": Family(_G, "Subscriptions open now", ("transport",)),
     "subscribers": Family(_G, "Subscribers of all channels, in all processes that share the log", merge=max),
     "presence_processes": Family(_G, "Processes that share the log and exchange subscriber counts", merge=max),
@@ -78,7 +80,17 @@ FAMILIES: Mapping[str, Family] = {
     "hook_refused": Family(_C, "Webhooks of others refused", ("hook", "reason")),
     "accept_pauses": Family(_C, "Times accept() was paused because file descriptors ran out"),
     "delivery_pass_duration_seconds": Family(_H, "Time from a publish to the end of its delivery pass"),
+    "process_resident_memory_bytes": Family(_G, "Resident memory"),
+    "process_cpu_seconds": Family(_C, "CPU time, user and system"),
+    "process_open_fds": Family(_G, "Open file descriptors"),
+    "process_max_fds": Family(_G, "Maximum number of open file descriptors"),
+    "process_start_time_seconds": Family(_G, "Start time, in seconds since 1970", merge=min),
 }
+
+
+def exposed_name(name: str) -> str:
+    """The name in the exposition, without suffix, of a name in ``FAMILIES``."""
+    return name if name.startswith(OF_THE_PROCESS) else PREFIX + name
 
 
 class Buckets(msgspec.Struct):
@@ -132,16 +144,24 @@ class Metrics:
         self.accept_pauses = 0
         self.delivery_pass_duration_seconds = Durations()
 
+    def expect(self, name: str, *labels: Hashable) -> None:
+        """Exposes these values of the label, or tuples of values, from now on: at 0. ``name``: of a counter with
+        labels.
+
+        A series that appears with its first event has no value before, and Prometheus' increase() misses that event.
+        """
+        getattr(self, name).update(dict.fromkeys(labels, 0))
+
     def delivered(self, transport: str, messages: int, size: int) -> None:
         self.deliveries[transport] += messages
         self.sent_bytes[transport] += size
 
 
-def figures(metrics: Metrics, gauges: Mapping[str, float]) -> Figures:
-    """The current values. ``gauges``: those that are not in ``metrics``, by name."""
+def figures(metrics: Metrics, others: Mapping[str, float | Labelled]) -> Figures:
+    """The current values. ``others``: those that are not in ``metrics``, by name."""
     found: Figures = {}
     for name in FAMILIES:
-        value = gauges[name] if name in gauges else getattr(metrics, name, None)
+        value = others[name] if name in others else getattr(metrics, name, None)
         if isinstance(value, Counter):
             found[name] = [((key,) if isinstance(key, str) else tuple(key), count) for key, count in value.items()]
         elif isinstance(value, Durations):
@@ -164,21 +184,23 @@ def merged(workers: Iterable[Figures]) -> Figures:
 
 def _merge(family: Family, values: Iterable[float | Labelled | Buckets]) -> float | Labelled | Buckets:
     numbers: list[float] = []
-    labelled: Counter[tuple[str, ...]] = Counter()
+    labelled: dict[tuple[str, ...], list[float]] = {}
     buckets: list[Buckets] = []
     for value in values:
         if isinstance(value, Buckets):
             buckets.append(value)
         elif isinstance(value, list):
             for labels, number in value:
-                labelled[tuple(labels)] += number  # type: ignore[assignment]  # typeshed: Counter counts ints
+                labelled.setdefault(tuple(labels), []).append(number)
         else:
             numbers.append(value)
     if buckets:
         return Buckets(
             [sum(counts) for counts in zip(*(b.counts for b in buckets), strict=True)], sum(b.sum for b in buckets)
         )
-    return list(labelled.items()) if family.labels else family.merge(numbers)
+    if family.labels:
+        return [(labels, family.merge(values)) for labels, values in labelled.items()]
+    return family.merge(numbers)
 
 
 def counted(found: Figures) -> Figures:
@@ -200,7 +222,7 @@ class _Collector:
 
 
 def _samples(name: str, family: Family, value: float | Labelled | Buckets) -> Metric:
-    metric = family.kind(PREFIX + name, family.help, labels=family.labels)  # type: ignore[call-arg]
+    metric = family.kind(exposed_name(name), family.help, labels=family.labels)  # type: ignore[call-arg]
     if isinstance(value, Buckets):
         bounds = [*map(str, _BOUNDS_S), "+Inf"]
         metric.add_metric([], list(zip(bounds, accumulate(value.counts), strict=True)), value.sum)  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from tornado.routing import URLSpec
 
-from . import __version__, exposure, listening, logs, place, systemd, worker
+from . import __version__, exposure, listening, logs, place, process, series, systemd, worker
 from .access.claims import Verifier
 from .access.policy import Policy
 from .access.proxies import Proxies
@@ -81,6 +81,7 @@ class Server:
         self._reloads: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         self._metrics = Metrics()
+        series.begin(self._metrics, config.hooks)
         self._systemd = systemd.Notifier()
         self._given = False  # by systemd: it has bound the sockets
 
@@ -165,6 +166,7 @@ class Server:
             self._certificate.reload()
         self._config = config
         self._hooks.reconfigure(config.hooks)
+        series.expect_hooks(self._metrics, config.hooks)
         for option in sorted(changed - _RELOADED):
             detail = f"--{option} takes effect when the server is restarted"
             logs.event(Event.RELOAD, logging.WARNING, detail=detail)
@@ -191,7 +193,7 @@ class Server:
         return exposition(await self._all_figures())
 
     def _figures(self) -> Figures:
-        return figures(self._metrics, self._hub.gauges())
+        return figures(self._metrics, {**self._hub.gauges(), **process.usage()})
 
     def _demo_pages(self, listener: socket.socket) -> list[URLSpec]:
         config, certificate = self._config, self._certificate

@@ -41,11 +41,12 @@ class Server:
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         first = self.process.stdout.readline().decode()
-        found = re.search(r"listens on (https?)://(.*?):(\d+)(\S*)", first)
+        found = re.search(r"(?:listens on |\"url\":\")(https?)://(.*?):(\d+)([^\s,\"]*)", first)
         if found is None:
             raise AssertionError(f"the server did not start: {first}{self.process.stderr.read().decode()}")
         scheme, self.host, self.port, self.prefix = found[1], found[2], int(found[3]), found[4]
         self.url = f"{scheme}://{self.host}:{self.port}{self.prefix}"
+        self.greeting = first
         self.tls = client_tls() if scheme == "https" else None
         self.log: list[str] = []  # its standard error, line by line
         self._logged = threading.Condition()
@@ -82,10 +83,14 @@ class Server:
             answer: dict[str, Any] = json.load(response)
         return answer
 
+    def exposition(self) -> str:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=PATIENCE_S, context=self.tls) as response:
+            text: str = response.read().decode()
+        return text
+
     def metric(self, name: str) -> float:
         """The value of a metric, labels included in ``name`` as they are written; 0 if it is missing."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=PATIENCE_S, context=self.tls) as response:
-            lines = response.read().decode().splitlines()
+        lines = self.exposition().splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == name), 0.0)
 
     def wait_for_metric(self, name: str, least: float, most: float = inf) -> float:

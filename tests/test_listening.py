@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import json
 import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pushcompat import listening
+from pushcompat import __version__, listening
 from pushcompat.config import Config
 from pushcompat.errors import ConfigError
 
+from .harness import running
 from .reach.processes import free_port
 
 Bind = Callable[..., list[listening.Sockets]]
@@ -88,3 +91,22 @@ def test_the_url_of_a_unix_socket_is_one_that_clients_take(bind: Bind, tmp_path:
     (sock,) = bind(unix_socket=tmp_path / "s")[0]
     quoted = str(tmp_path / "s").replace("/", "%2F")
     assert listening.own_url(config, sock) == f"http+unix://{quoted}/push"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_greeting_is_a_line_of_the_log_if_the_log_is_json(tmp_path: Path, workers: str) -> None:
+    with contextmanager(running)(
+        tmp_path, "--log-format", "json", "--log-level", "error", "--workers", workers
+    ) as server:
+        line = json.loads(server.greeting)
+    assert (line["level"], line["event"], line["url"]) == ("INFO", "listening", server.url)
+    assert line["version"].startswith(__version__)
+    assert "publish_key_file" not in line  # the key was given
+    assert datetime.fromisoformat(line["time"])
+
+
+def test_the_greeting_tells_that_all_addresses_are_listened_to(tmp_path: Path) -> None:
+    with contextmanager(running)(tmp_path, "--host", "0.0.0.0") as server:
+        assert server.greeting.endswith(f" listens on {server.url}, on all addresses of this machine\n")
+    with contextmanager(running)(tmp_path) as server:
+        assert server.greeting.endswith(f" listens on {server.url}\n")

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import os
+import platform
 import re
+import resource
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
-from pushcompat.metrics import FAMILIES, Buckets, Metrics, counted, exposition, figures, merged
+from pushcompat import __version__, process, series
+from pushcompat.build import COMPILED
+from pushcompat.errors import StoreFull, TooManyRequests, UnsupportedMedia
+from pushcompat.hub.reasons import CloseReason
+from pushcompat.metrics import FAMILIES, Buckets, Figures, Metrics, counted, exposed_name, exposition, figures, merged
 
 from .harness import Server
 
@@ -48,12 +57,12 @@ OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
 
 
 def test_the_documented_metrics_are_those_that_there_are() -> None:
-    rows = dict(re.findall(r"^\| `pushcompat_(\w+)` \| (.*?) \|$", OPERATIONS.read_text(), re.MULTILINE))
+    rows = dict(re.findall(r"^\| `((?:pushcompat|process)_\w+)` \| (.*?) \|$", OPERATIONS.read_text(), re.MULTILINE))
     there_are = {}
     for name, family in FAMILIES.items():
         suffix = "_total" if family.kind is CounterMetricFamily else ""
         labels = f" (by {' and '.join(family.labels)})" if family.labels else ""
-        there_are[name + suffix] = family.help + labels
+        there_are[exposed_name(name) + suffix] = family.help + labels
     assert rows == there_are
 
 
@@ -132,3 +141,77 @@ def test_a_server_counts_what_its_clients_do(server: Server) -> None:
             assert server.metric(f"pushcompat_{name}") == value, name
     server.wait_for_metric('pushcompat_subscriptions{transport="eventsource"}', 0, 0)
     server.wait_for_metric('pushcompat_subscriptions{transport="longpoll"}', 0, 0)
+
+
+def every(server: Server) -> dict[str, list[float]]:
+    """The values of all series, by the name of the metric."""
+    found: dict[str, list[float]] = {}
+    for family in text_string_to_metric_families(server.exposition()):
+        found.setdefault(family.name, []).extend(sample.value for sample in family.samples)
+    return found
+
+
+def test_every_metric_has_its_series_from_the_start(server: Server) -> None:
+    """But for those whose labels are known later: the hooks of a configuration, of which there is none here."""
+    found = every(server)
+    assert {exposed_name(name) for name in FAMILIES} - found.keys() == set()
+    empty = {name for name, values in found.items() if not values}
+    assert empty == {"pushcompat_hook_requests", "pushcompat_hook_refused"}
+    for name in ("subscriptions", "deliveries", "refused", "limited", "unsubscribes", "tls_handshakes"):
+        assert set(found[f"pushcompat_{name}"]) == {0}
+
+
+def test_a_series_that_counts_an_event_was_there_before() -> None:
+    """All values that the source gives to a label."""
+    metrics = Metrics()
+    series.begin(metrics, [])
+    sources = "".join(path.read_text() for path in Path(series.__file__).parent.rglob("*.py"))
+    limits = set(re.findall(r'limited\["(\w+)"\]', sources)) | set(
+        re.findall(r'TooManyRequests\(\w+, "(\w+)"', sources)
+    )
+    assert limits == set(metrics.limited)
+    assert set(re.findall(r'tls_handshakes\["(\w+)"\]', sources)) <= set(metrics.tls_handshakes)
+    assert set(metrics.unsubscribes) == set(CloseReason)
+    for refused in (UnsupportedMedia("x"), TooManyRequests("x", "publish_rate"), StoreFull("x")):
+        assert (refused.reason, str(int(refused.status))) in metrics.refused
+
+
+def test_the_documented_limits_are_those_that_are_counted() -> None:
+    table = OPERATIONS.read_text().partition("## Limits\n")[2].partition("\n\n- ")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(series.LIMITS)
+
+
+def test_a_hook_has_its_series_before_its_first_request() -> None:
+    metrics = Metrics()
+    series.expect_hooks(metrics, [SimpleNamespace(name="github")])  # type: ignore[list-item]
+    assert metrics.hook_requests == {"github": 0}
+    assert ("github", "unverified") in metrics.hook_refused
+    assert samples(metrics)["pushcompat_hook_requests_total", "github"] == 0
+
+
+def test_a_server_tells_what_its_process_uses_and_what_build_it_is(server: Server) -> None:
+    """Within what the kernel says of it."""
+    assert server.metric("process_open_fds") in range(10, 40)
+    assert server.metric("process_max_fds") == resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)[0]
+    assert 10e6 < server.metric("process_resident_memory_bytes") < 500e6
+    assert 0 < server.metric("process_cpu_seconds_total") < 60
+    assert 0 <= time.time() - server.metric("process_start_time_seconds") < 600
+    build = "compiled" if COMPILED else "pure"
+    labels = f'build="{build}",python="{platform.python_version()}",version="{__version__}"'
+    assert server.metric(f"pushcompat_build_info{{{labels}}}") == 1
+
+
+def test_the_open_descriptors_are_counted() -> None:
+    before = process.usage()["process_open_fds"]
+    with open(os.devnull), open(os.devnull):
+        assert process.usage()["process_open_fds"] == before + 2  # type: ignore[operator]
+
+
+def test_several_workers_use_together_what_each_of_them_uses() -> None:
+    labels = ("0.1.0", "pure", "3.13.5")
+    first: Figures = {"process_resident_memory_bytes": 2e7, "process_start_time_seconds": 100.0}
+    second: Figures = {"process_resident_memory_bytes": 3e7, "process_start_time_seconds": 50.0}
+    both = merged([{**first, "build_info": [(labels, 1)]}, {**second, "build_info": [(labels, 1)]}])
+    assert both["build_info"] == [(labels, 1)]
+    assert both["process_resident_memory_bytes"] == 5e7
+    assert both["process_start_time_seconds"] == 50

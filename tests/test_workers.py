@@ -44,7 +44,7 @@ def test_connections_are_spread_over_the_workers_and_the_figures_are_those_of_al
         assert workers.metric("pushcompat_workers") == 2
         assert workers.metric("pushcompat_workers_silent") == 0
         for number in (1, 2):
-            workers.wait_for_log(rf" subscribe channels=chat transport=websocket worker={number}$")
+            workers.wait_for_log(rf" subscribe channels=chat transport=websocket address=127.0.0.1 worker={number}$")
 
 
 def test_the_server_is_announced_once_and_each_line_of_the_log_has_its_worker(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_server_is_announced_once_and_each_line_of_the_log_has_its_worker(tm
         assert {json.loads(line)["worker"] for line in server.log} == {1, 2}
         assert server.process.stdout is not None
         os.set_blocking(server.process.stdout.fileno(), False)
-        assert b"listens on" not in (server.process.stdout.read() or b"")
+        assert b"listening" not in (server.process.stdout.read() or b"")
     finally:
         assert server.stop() == 0
 
@@ -347,7 +347,9 @@ def test_another_worker_accepts_for_one_that_cannot_be_started(tmp_path: Path) -
         with ExitStack() as stack:
             server.subscribe(stack, "again", 40)
             for number in (1, 2):
-                server.wait_for_log(rf" subscribe channels=again transport=websocket worker={number}$")
+                server.wait_for_log(
+                    rf" subscribe channels=again transport=websocket address=127.0.0.1 worker={number}$"
+                )
     finally:
         assert server.stop() == 0
 

@@ -102,13 +102,13 @@ class Connection:
 
     @property
     def client_address(self) -> str | None:
-        """The address of the client, for the log: of an IPv6 client that a proxy has reported, its network. None: it is
-        unknown.
+        """The address of the client, for the log: of an IPv6 client that a proxy has reported, or that is gone, its
+        network. None: it is unknown.
         """
         if self.peer.proxied and self.peer.limited:
             return self.peer.key
         address = self.address
-        return str(address[0]) if isinstance(address, tuple) else None
+        return str(address[0]) if isinstance(address, tuple) else self.peer.key or None
 
     @property
     def address(self) -> object:

@@ -72,5 +72,5 @@ class Handshakes:
 
     def _fail(self, connection: Connection, result: str, detail: str) -> None:
         self._metrics.tls_handshakes[result] += 1
-        logs.event(Event.HANDSHAKE_FAILED, logging.DEBUG, detail=detail)
+        logs.event(Event.HANDSHAKE_FAILED, logging.DEBUG, detail=detail, address=connection.client_address)
         self._sockets.abort(connection, CloseReason.HANDSHAKE_FAILED)

@@ -94,6 +94,7 @@ class Subscriptions:
                 channels=names,
                 transport=encoding.transport,
                 client=client or None,
+                address=connection.client_address,
             )
 
     def _start(self, connection: Connection, text: str) -> None:
@@ -150,6 +151,7 @@ class Subscriptions:
                 channels=[channel.name for channel in channels],
                 transport=encoding.transport,
                 client=connection.client or None,
+                address=connection.client_address,
                 reason=reason,
                 code=None if connection.input is None else connection.input.close_code,
                 duration_s=self._timers.now - connection.subscribed_at,

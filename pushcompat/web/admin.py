@@ -122,7 +122,7 @@ class Revoke(AdminHandler):
             raise BadRequest("expires must be greater than 0 (seconds)")
         await self.administration.append(self.administration.access().revocations.message(target, expires_s))
         named = {name: value or None for name, value in target._asdict().items()}
-        logs.event(Event.REVOKED, **named, expires_s=round(expires_s))
+        logs.event(Event.REVOKED, **named, expires_s=round(expires_s), address=self.client_address)
 
 
 class Cursor(AdminHandler):

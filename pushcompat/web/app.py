@@ -132,6 +132,11 @@ class Handler(RequestHandler):
         """The host that clients use, as a trusted proxy reports it; empty without one."""
         return getattr(getattr(self.request.connection, "context", None), "host", "")
 
+    @property
+    def client_address(self) -> str | None:
+        """The client's address, for the log. None: it is unknown."""
+        return self.request.remote_ip or None
+
     def problem(self, status: int, detail: str) -> None:
         """Answers with a problem document (RFC 9457), as the hub does."""
         self.set_status(status)

@@ -219,14 +219,14 @@ class Receiver(Handler):
         answer = asked_in_query(hook, query) or asked_in_body(hook, self.request.headers, body)
         if answer is None:
             return await self._publish(hook, body, query, verified.replay_key)
-        logs.event(Event.HOOK, hook=hook.name, detail="handshake")
+        logs.event(Event.HOOK, hook=hook.name, detail="handshake", address=self.client_address)
         return answer
 
     async def _get(self, hook: Hook) -> Answer:
         query = self._query()
         answer = challenged(hook, query)
         if answer is not None:
-            logs.event(Event.HOOK, hook=hook.name, detail="handshake")
+            logs.event(Event.HOOK, hook=hook.name, detail="handshake", address=self.client_address)
             return answer
         if not hook.allows_get:
             raise MethodNotAllowed("this hook takes GET for hub.challenge only", "HEAD, POST, OPTIONS")
@@ -235,7 +235,7 @@ class Receiver(Handler):
     async def _publish(self, hook: Hook, body: bytes, query: Mapping[str, str], replay_key: str | None) -> Answer:
         messages = self._messages(hook, body, query)
         id = await self.hooks.publish(hook.name, messages, replay_key)
-        logs.event(Event.HOOK, hook=hook.name, channels=hook.channels, id=id)
+        logs.event(Event.HOOK, hook=hook.name, channels=hook.channels, id=id, address=self.client_address)
         return Answer(f'{{"id":"{id}"}}', JSON)
 
     def _messages(self, hook: Hook, body: bytes, query: Mapping[str, str]) -> Sequence[Any]:
@@ -261,7 +261,7 @@ class Receiver(Handler):
         if name is not None:
             self.hooks.counts.hook_refused[name, refused.reason] += 1
         why = getattr(refused, "why", refused.detail)
-        logs.event(Event.HOOK_REFUSED, hook=name, status=int(refused.status), detail=why)
+        logs.event(Event.HOOK_REFUSED, hook=name, status=int(refused.status), detail=why, address=self.client_address)
         for field, value in refused.headers:
             self.set_header(field, value)
         self.problem(refused.status, refused.detail)

@@ -55,7 +55,8 @@ class Keys(_KeyHandler):
         except RequestError as refused:
             self.refuse(refused)
             return
-        logs.event(Event.KEY_ADDED, key=key.name, channels=[pattern.text for pattern in key.channels])
+        channels = [pattern.text for pattern in key.channels]
+        logs.event(Event.KEY_ADDED, key=key.name, channels=channels, address=self.client_address)
         note = {} if self.administration.durable else {"note": _NOT_KEPT}
         self.set_status(201)
         self.finish({**_shown(key), "key": text, **note})
@@ -91,7 +92,7 @@ class Key(_KeyHandler):
         except RequestError as refused:
             self.refuse(refused)
             return
-        logs.event(Event.KEY_REVOKED, key=name)
+        logs.event(Event.KEY_REVOKED, key=name, address=self.client_address)
         self.set_status(204)
 
 

@@ -245,9 +245,9 @@ async def test_the_log_says_why_a_request_was_refused(
     await fetch("/hooks/github", method="POST", body=b"{}", headers=signed(b"other"))
     await fetch("/hooks/someone's%20text", method="POST", body=b"{}")
     assert events == [
-        ("hook_refused", {"hook": "github", "status": 401, "detail": "wrong signature"}),
+        ("hook_refused", {"hook": "github", "status": 401, "detail": "wrong signature", "address": "127.0.0.1"}),
         ("hook_refused", {"hook": None, "status": 404, "detail": "no hook of this name; it needs a [[hook]] in the"
-                          " server's configuration"}),
+                          " server's configuration", "address": "127.0.0.1"}),
     ]  # fmt: skip
     assert publisher.hook_refused == {("github", "unverified"): 1}  # names are bounded by the configuration
 
