@@ -73,7 +73,7 @@ def follow(page: Page, base: str, name: str, options: str) -> None:
 
 @needed
 def test_a_page_that_connects_anew_ends_the_stream_that_the_proxy_kept(server: Server, chromium: Profile) -> None:
-    page = chromium.open(f"{server.url}/healthz")
+    page = chromium.open(f"{server.url}/healthz", policy=False)
     page.evaluate(f"{CLIENT}; 0")
     with KeepingProxy(server.port) as proxy:
         follow(page, proxy.url, "page", 'transports: ["eventsource"],')
@@ -90,7 +90,7 @@ def test_a_page_that_connects_anew_ends_the_stream_that_the_proxy_kept(server: S
 
 @needed
 def test_a_websocket_that_lives_is_never_ended_for_a_stream_that_came_later(server: Server, chromium: Profile) -> None:
-    page = chromium.open(f"{server.url}/healthz")
+    page = chromium.open(f"{server.url}/healthz", policy=False)
     page.evaluate(f"{CLIENT}; 0")
     follow(page, server.url, "page", 'transports: ["websocket"],')
     with server.connect() as loser:
@@ -109,7 +109,7 @@ def test_a_websocket_that_lives_is_never_ended_for_a_stream_that_came_later(serv
 def test_streams_that_a_page_gave_up_for_polls_are_ended_and_the_page_misses_nothing(
     server: Server, chromium: Profile
 ) -> None:
-    page = chromium.open(f"{server.url}/healthz")
+    page = chromium.open(f"{server.url}/healthz", policy=False)
     page.evaluate(f"{CLIENT}; 0")
     with HoldingProxy(server.port) as proxy:
         follow(page, proxy.url, "page", 'transports: ["eventsource", "longpoll"], stagger: 50, upgradeAfter: [100],')
@@ -126,7 +126,7 @@ def test_streams_that_a_page_gave_up_for_polls_are_ended_and_the_page_misses_not
 
 @needed
 def test_two_subscriptions_of_one_page_to_one_channel_both_stay(server: Server, chromium: Profile) -> None:
-    page = chromium.open(f"{server.url}/healthz")
+    page = chromium.open(f"{server.url}/healthz", policy=False)
     page.evaluate(f"{CLIENT}; 0")
     for name in ("one", "two"):
         follow(page, server.url, name, 'transports: ["eventsource"],')
