@@ -24,7 +24,8 @@ Start = Callable[[str], Server]
 
 
 def made(sub: str, **claims: object) -> str:
-    return token(sub=sub, channels=["*"], **claims).decode()
+    """Valid for as long as all tests may take."""
+    return token(sub=sub, channels=["*"], exp=int(time.time()) + 3600, **claims).decode()
 
 
 ANN, BOB = made("ann", jti="1"), made("bob", jti="2")
