@@ -40,7 +40,6 @@ def application(**config: Any) -> tuple[Flask, Push]:
     @app.get("/page")
     @push.with_cursor
     def page() -> str:
-        push("orders", "while the page is rendered")
         return render_template_string('{{ pushcompat("orders", sub="ann") }}')
 
     return app, push
@@ -96,8 +95,19 @@ def test_a_frozen_server_delays_one_request_and_fails_none(mode: str) -> None:
 
 
 def test_a_page_subscribes_from_before_it_was_rendered(server: Server) -> None:
-    app = with_server(server, MODE="now", TOKEN_KEY=TOKEN_KEY, PUBLIC_URL="https://push.example")
-    page = app.test_client().get("/page").text
+    app, push = application(
+        URL=server.url, KEY=KEY, TEST_OUTBOX=False, TOKEN_KEY=TOKEN_KEY, PUBLIC_URL="https://push.example"
+    )
+
+    @app.get("/late")
+    @push.with_cursor
+    def late() -> str:
+        server.publish("orders", "while the page is rendered")
+        with server.connect() as client:
+            assert client.retained("orders")
+        return render_template_string('{{ pushcompat("orders", sub="ann") }}')
+
+    page = app.test_client().get("/late").text
     found = re.search(r'<script type="application/json" id="pushcompat">(.*?)</script>', page)
     assert found is not None
     given = json.loads(found[1])

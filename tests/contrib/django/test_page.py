@@ -8,8 +8,12 @@ from typing import Any
 
 import jwt
 import pytest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render as render_page
 from django.template import Context, Template, TemplateSyntaxError
 from django.test import AsyncClient, Client, RequestFactory
+
+from pushcompat.contrib.django import push_cursor
 
 from ...harness import Server, sequence
 from .conftest import TOKEN_KEY, with_server, with_settings
@@ -24,8 +28,15 @@ def options_of(page: str) -> dict[str, Any]:
 
 @pytest.mark.options("--cors-origin", "*")
 def test_a_page_subscribes_from_before_it_was_rendered(server: Server) -> None:
+    @push_cursor
+    def view(request: HttpRequest) -> HttpResponse:
+        server.publish("orders", "while the page is rendered")
+        with server.connect() as client:
+            assert client.retained("orders")
+        return render_page(request, "page.html")
+
     with with_server(server, TOKEN_KEY=TOKEN_KEY, PUBLIC_URL="https://push.example/"):
-        page = Client().get("/page").content.decode()
+        page = view(RequestFactory().get("/")).content.decode()
     assert '<script src="https://push.example/static/pushcompat.js"></script>' in page
     given = options_of(page)
     assert given["url"] == "https://push.example/channels/orders,news"

@@ -39,7 +39,6 @@ async def add_async_safely(request: HttpRequest) -> HttpResponse:
 
 @push_cursor
 def page(request: HttpRequest) -> HttpResponse:
-    notify("orders", "while the page is rendered", mode="now")
     return render(request, "page.html")
 
 
