@@ -64,7 +64,7 @@ export interface Options<Data = any> {
   token?: string | TokenSource | undefined;
   /** Which to use, the best first. Default: `["websocket", "eventsource", "longpoll"]`. */
   transports?: readonly Transport[] | undefined;
-  /** Tabs with the same URL, token and transports share one connection, where the browser can. Default: true. */
+  /** Tabs with the same server, query, token and options share one connection, where the browser can. Default: true. */
   shareTabs?: boolean | undefined;
   /** Cookies are sent to a server of another origin too. Default: false. */
   withCredentials?: boolean | undefined;

@@ -11,7 +11,8 @@
  *     transports          WebSocket, EventSource, long-poll: objects of one interface, one per connection
  *     ConnectionManager   keeps one connection: races transports, watchdog, reconnect, upgrade
  *     Shared              one ConnectionManager for all tabs: the tab that holds a lock runs it and posts its events
- *     Subscription        the page's object: callbacks, channels, token
+ *     Line                what subscriptions of one page share: one source of events, the union of their channels, a token
+ *     Subscription        the page's object: callbacks, channels, cursor
  *
  * They all rest on the cursor. Every connection begins at it, every message moves it, and a message that is not after
  * it is dropped. So connections may overlap, tabs may take over from each other, and nothing is lost or repeated.
@@ -48,6 +49,8 @@
   var MIN_ROTATE_MS = 100;
   var CHECK_AFTER_MS = 1000; // from `beforeunload`, if the page is still there
   var RETURN_AFTER_MS = 5000; // before a transport that worked on this page is tried again
+  var SHRINK_AFTER_MS = 5000; // before a connection with channels that nobody follows is replaced by a smaller one
+  var MOST_CHANNELS = 64; // of one request
   var POLL_WAIT_S = 25; // fits every 30 s cap
   var LIFETIME_SLACK_S = 5; // how late the server may end a connection
   var HEARTBEAT_S = 15; // if the server has named none
@@ -64,10 +67,18 @@
     return typeof value === "number" && value >= min ? value : otherwise;
   }
 
-  function fill(target, source) {
-    for (var name in source) {
-      if ({}.hasOwnProperty.call(source, name) && target[name] === undefined) target[name] = source[name];
+  function keysOf(object) {
+    var keys = [];
+    for (var key in object) {
+      if ({}.hasOwnProperty.call(object, key)) keys.push(key);
     }
+    return keys;
+  }
+
+  function fill(target, source) {
+    keysOf(source).forEach(function (name) {
+      if (target[name] === undefined) target[name] = source[name];
+    });
     return target;
   }
 
@@ -152,6 +163,21 @@
   /** Whether a control message names a position; `earliest`, or nothing, means none yet. */
   function isPosition(named) {
     return !!named && named !== EARLIEST;
+  }
+
+  /** Whether a tab or subscription at `cursor` would miss something of a connection that is at `position`. */
+  function isBehind(cursor, position) {
+    return !!cursor && !!position && isNewer(position, cursor);
+  }
+
+  /* --- Channels -------------------------------------------------------------------------------------------------- */
+
+  function covers(channels, wanted) {
+    return wanted.every(function (name) { return channels.indexOf(name) >= 0; });
+  }
+
+  function union(lists) {
+    return [].concat.apply([], lists).filter(function (name, i, names) { return names.indexOf(name) === i; });
   }
 
   /* --- Transports -----------------------------------------------------------------------------------------------
@@ -325,27 +351,33 @@
    * A cursor of `earliest` is asked for again on each connection until the server names a position: only it knows up to
    * where the messages that were evicted earlier are not missed. What arrives again is dropped by its id.
    *
-   * `onevent` receives plain objects that can be posted to other tabs:
+   * A connection has the channels with which it was opened. Which of them are for whom is decided by who hears it.
+   *
+   * `onevent` receives plain objects that can be posted to other tabs. Each has the `channels` of its connection:
    *
    *     {kind: "message", message: envelope, before: the cursor until then, isEarliest}
-   *     {kind: "cursor",  cursor, before}      no messages for us in between
+   *     {kind: "cursor",  cursor, before}      no messages of these channels in between
    *     {kind: "reset",   message: control, origin: where that connection was}
    *     {kind: "state",   state, transport, reason, heartbeat}
    *     {kind: "refused", reason, refusal}     it has stopped
    */
 
-  function ConnectionManager(settings, base, cursor, isEarliest) {
+  function ConnectionManager(settings, base, query, channels, cursor, isEarliest) {
     var env = settings.env;
     this.cursor = cursor;
     this.onevent = nothing;
-    this.status = {kind: "state", state: "connecting", transport: null, reason: null, heartbeat: HEARTBEAT_S};
+    this.channels = channels; // for connections to come
+    this.status = {
+      kind: "state", state: "connecting", transport: null, reason: null, heartbeat: HEARTBEAT_S, channels: channels
+    };
     this._settings = settings;
     this._env = env;
     this._base = base;
-    this._client = env.random().toString(36).slice(2);
+    this._query = query;
+    this.client = env.random().toString(36).slice(2);
     this._timers = new Timers(env, this);
     this._names = settings.transports.filter(function (name) { return makeTransport(name, env).Api; });
-    this._refused = {kind: "refused", reason: "no transport is usable here", refusal: "final"};
+    this._refused = {kind: "refused", reason: "no transport is usable here", refusal: "final", channels: channels};
     this._round = newRound([]);
     this._current = null;
     this._confirmed = false; // whether the server, on this connection, has named the epoch of the cursor
@@ -384,11 +416,33 @@
       this._timers.clearAll();
     },
 
-    /** Reconnects from an earlier cursor, for a tab that is behind. The server knows which of two epochs is current. */
-    rewind: function (cursor) {
-      if (!this._confirmed && !sameEpoch(cursor, this.cursor)) return;
+    /**
+     * Reconnects if these channels are not all received, or not from the cursor on. The old connection closes first. The
+     * server knows which of two epochs is current.
+     */
+    follow: function (channels, cursor) {
+      var all = this._current ? [this._current] : this._round.racing;
+      var isCovered = all.every(function (transport) { return covers(transport.channels, channels); });
+      var goesBack = isBehind(cursor, this.cursor) && (this._confirmed || sameEpoch(cursor, this.cursor));
+      this.channels = channels;
+      if (goesBack) this.cursor = cursor;
+      if (all.length && (goesBack || !isCovered)) this._restart();
+      else this._planShrink();
+    },
+
+    _planShrink: function () {
+      if (!this._isTooLarge() || this._timers.has("shrink")) return;
+      this._timers.set("shrink", SHRINK_AFTER_MS, function () {
+        if (this._isTooLarge()) this._restart();
+      });
+    },
+
+    _isTooLarge: function () {
+      return !!this._current && this._current.channels.length > this.channels.length;
+    },
+
+    _restart: function () {
       this._leave();
-      this.cursor = cursor;
       this._raceAll();
     },
 
@@ -420,9 +474,10 @@
     },
 
     _setStatus: function (state, transport) {
-      var before = this.status;
-      if (before.state === state && before.transport === transport) return;
-      this.status = fill({state: state, transport: transport}, before);
+      var before = this.status, channels = (this._current || this).channels;
+      var isOther = before.state !== state || before.transport !== transport;
+      if (!isOther && (state !== "open" || before.channels === channels)) return;
+      this.status = fill({state: state, transport: transport, channels: channels}, before);
       this.onevent(this.status);
     },
 
@@ -483,19 +538,21 @@
       transport.onmessage = this._receive.bind(this, transport);
       transport.onclose = this._lost.bind(this, transport);
       transport.limit = "open " + ++this._opened; // not its name: the current one may have that, too
+      transport.channels = this.channels;
       transport.cursor = this.cursor; // where this connection is, whatever another one brings meanwhile
       this._timers.set(transport.limit, this._isAsked ? MAX_DELAY_MS : this._settings.openTimeout, function () {
         this._lost(transport, name + " delivered nothing");
       });
       try {
-        transport.open(this._address.bind(this, name));
+        transport.open(this._address.bind(this, transport));
       } catch (error) {
         this._lost(transport, name + ": " + error.message);
       }
     },
 
-    _address: function (name) {
-      var address = this._base + "transport=" + name + "&format=json&client=" + this._client;
+    _address: function (transport) {
+      var address = this._base + transport.channels.join(",") + this._query;
+      address += "transport=" + transport.name + "&format=json&client=" + this.client;
       var cursor = this._isEarliest ? EARLIEST : this.cursor;
       return cursor ? address + "&cursor=" + encodeURIComponent(cursor) : address;
     },
@@ -529,6 +586,7 @@
       this.status.heartbeat = number(open.heartbeat, 1, HEARTBEAT_S);
       this._remember(transport.name);
       this._planUpgrade();
+      this._planShrink();
     },
 
     /** Drops the current connection, if there is one. */
@@ -572,7 +630,7 @@
       this._heard();
       if (this._isEarliest && this.cursor && isPosition(named) && !sameEpoch(named, this.cursor)) {
         this._isEarliest = false; // messages of the old epoch may be lost: the server will send a reset
-        this.rewind(this.cursor);
+        this._restart();
         return;
       }
       if (!message.control) this._take(message);
@@ -585,7 +643,7 @@
       if (this._hasPosition) this._isEarliest = false;
       if (!isNewer(message.id, before)) return;
       this.cursor = message.id;
-      this.onevent({kind: "message", message: message, before: before, isEarliest: this._isEarliest});
+      this._emit({kind: "message", message: message, before: before, isEarliest: this._isEarliest});
     },
 
     /** Emitted even if unchanged, as a heartbeat for other tabs. */
@@ -596,7 +654,12 @@
       this.cursor = advance(before, named);
       if (!sameEpoch(named, this.cursor)) return;
       this._confirmed = true;
-      this.onevent({kind: "cursor", cursor: this.cursor, before: before});
+      this._emit({kind: "cursor", cursor: this.cursor, before: before});
+    },
+
+    _emit: function (event) {
+      event.channels = this._current.channels;
+      this.onevent(event);
     },
 
     _patience: function () {
@@ -622,7 +685,7 @@
       this._discard(transport);
       this._retryAfter = Math.max(this._retryAfter, 1000 * waitS || Date.parse(waitS) - this._env.now() || 0);
       if (refusal) {
-        this._refused = {kind: "refused", reason: why, refusal: refusal};
+        this._refused = {kind: "refused", reason: why, refusal: refusal, channels: transport.channels};
         if (refusal === "token" && this.canRenew) {
           this.onevent(this._refused);
           return;
@@ -730,13 +793,14 @@
       this.cursor = current.cursor = message.cursor;
       this._isEarliest = false;
       this._confirmed = true;
-      this.onevent({kind: "reset", message: message, origin: origin});
+      this._emit({kind: "reset", message: message, origin: origin});
     },
 
     /** The token, or the application's verdict, is no longer valid. Without a new one the server decides again. */
     expired: function (message) {
+      var refused = {kind: "refused", reason: message.control, refusal: "token", channels: this._current.channels};
       CONTROLS.rotate.call(this, message);
-      if (this.canRenew) this.onevent({kind: "refused", reason: message.control, refusal: "token"});
+      if (this.canRenew) this.onevent(refused);
     },
 
     /** A planned reconnect. The state stays `open`, unless it takes long. */
@@ -754,25 +818,29 @@
 
   /* --- Shared: one connection for all tabs ----------------------------------------------------------------------
    *
-   * Browsers open six connections per host for all tabs together (HTTP/1.1). So tabs with the same URL and token share
-   * one: the leader, which holds the lock, posts the events of its ConnectionManager to the other tabs. Each event
-   * carries the previous cursor; a tab that is behind asks the leader to rewind. That covers a change of leader, a tab
-   * that opens late, and one that was frozen.
+   * Browsers open six connections per host for all tabs together (HTTP/1.1). So tabs with the same server, query and token
+   * share one: the leader, which holds the lock, posts the events of its ConnectionManager to the other tabs. A tab takes
+   * what covers its channels and goes on from where it is, by the `before` and `channels` of each event. Otherwise it asks
+   * the leader for more channels, or to go back. That covers a change of leader, a tab that opens late, one that follows
+   * another channel, and one that was frozen.
    *
    * Also posted:
    *
-   *     {kind: "hello", cursor}     who leads? I am at this cursor ("": from now)
+   *     {kind: "hello", id, cursor, channels}     who leads? I am at this cursor ("": from now), with these channels
+   *     {kind: "leader", cursor, channels, status}     I lead, and am at this cursor; at least once in a heartbeat
+   *     {kind: "full", id}     the server takes no more channels: that tab shares the next connection of this kind
+   *     {kind: "bye", id}
    *     {kind: "wake", networkChanged}     a tab was shown, or the network changed
-   *     {kind: "leader", cursor, status}     I lead, and am at this cursor; at least once in a heartbeat
    */
 
-  function Shared(manager, settings, name, position) {
+  function Shared(manager, settings, name, line) {
     this.onevent = nothing;
     this._manager = manager;
     this._env = settings.env;
     this._settings = settings;
     this._name = "pushcompat " + name;
-    this._position = position; // this tab's cursor
+    this._line = line; // of this tab
+    this._others = {}; // channels of the tabs that follow, by id
     this._timers = new Timers(settings.env, this);
     this._heartbeat = HEARTBEAT_S;
     this._leading = false;
@@ -805,8 +873,16 @@
       this._stopped = true;
       this._timers.clearAll();
       this._manager.stop();
+      if (!this._leading) this._post({kind: "bye", id: this._manager.client});
       this._releaseLock();
       if (this._channel) this._channel.close();
+    },
+
+    /** The channels of this tab, or its place, have changed. */
+    follow: function (channels, cursor) {
+      if (this._leading) this._followAll(cursor);
+      else if (this._channel && String(channels) !== this._said) this._sayHello();
+      else if (this._channel) this._greet();
     },
 
     wake: function (networkChanged) {
@@ -856,10 +932,12 @@
       var self = this;
       this._leading = true;
       this._timers.clearAll();
-      this._manager.cursor = this._position();
+      this._others = {}; // they ask again
+      this._manager.cursor = this._line.position();
+      this._manager.channels = this._line.channels();
       this._manager.onevent = function (event) {
         self._post(event);
-        self._take(event);
+        self.onevent(event);
       };
       this._sendHeartbeat();
       this._manager.start();
@@ -879,53 +957,60 @@
     },
 
     _sendHeartbeat: function () {
-      this._post({kind: "leader", cursor: this._manager.cursor, status: this._manager.status});
-      this._timers.set("beat", 1000 * this._manager.status.heartbeat, this._sendHeartbeat);
+      var manager = this._manager;
+      this._post({kind: "leader", cursor: manager.cursor, channels: manager.channels, status: manager.status});
+      this._timers.set("beat", 1000 * manager.status.heartbeat, this._sendHeartbeat);
+    },
+
+    /** Asks for the channels of all tabs, or, if its own are too many for that, of this one. */
+    _followAll: function (cursor) {
+      if (this._all().length > MOST_CHANNELS) keysOf(this._others).forEach(this._turnAway, this);
+      this._manager.follow(this._all(), cursor);
+    },
+
+    _all: function () {
+      var others = this._others;
+      return union([this._line.channels()].concat(keysOf(others).map(function (id) { return others[id]; })));
+    },
+
+    _turnAway: function (id) {
+      delete this._others[id];
+      this._post({kind: "full", id: id});
     },
 
     // Events of other tabs
 
     _hear: function (event) {
       if (this._leading) {
-        if (event.kind === "hello") this._answer(event.cursor);
-        if (event.kind === "wake") this._manager.wake(event.networkChanged);
+        if (REQUESTS[event.kind]) REQUESTS[event.kind].call(this, event);
         return;
       }
-      if (event.kind === "hello" || event.kind === "wake") return;
+      if (REQUESTS[event.kind] || event.kind === "full" && event.id !== this._manager.client) return;
       if (event.kind === "leader") this._heartbeat = event.status.heartbeat;
       this._watch();
       if (event.kind === "leader") this._recognise(event);
-      else this._take(event);
-    },
-
-    /** Passes an event on, unless this tab is behind it. */
-    _take: function (event) {
-      var position = this._position(), from = event.before;
-      if (from === "") from = event.cursor; // the previous cursor is not known
-      if (!isBehind(position, from)) this.onevent(event);
-      else if (this._leading) this._manager.rewind(position);
-      else this._greet();
-    },
-
-    _answer: function (cursor) {
-      if (isBehind(cursor, this._manager.cursor)) this._manager.rewind(cursor);
-      this._sendHeartbeat();
+      else this.onevent(event);
     },
 
     _recognise: function (event) {
-      if (!this._position() && event.cursor) this.onevent({kind: "cursor", cursor: event.cursor, before: ""});
-      if (isBehind(this._position(), event.cursor)) this._greet();
-      this.onevent(event.status);
+      this.onevent({kind: "cursor", cursor: event.cursor, before: event.cursor, channels: event.channels});
+      if (!this._stopped) this.onevent(event.status);
     },
 
     /** At most once a second: a tab that is behind receives many events before the leader answers. */
     _greet: function () {
       this._greetAgain = this._timers.has("greeting");
       if (this._greetAgain) return;
-      this._post({kind: "hello", cursor: this._position()});
+      this._sayHello();
       this._timers.set("greeting", 1000, function () {
         if (this._greetAgain) this._greet();
       });
+    },
+
+    _sayHello: function () {
+      var channels = this._line.channels();
+      this._said = String(channels);
+      this._post({kind: "hello", id: this._manager.client, cursor: this._line.position(), channels: channels});
     },
 
     _watch: function () {
@@ -934,123 +1019,244 @@
     }
   };
 
-  /** Whether a tab at `cursor` would miss something of a connection that is at `position`. */
-  function isBehind(cursor, position) {
-    return !!cursor && !!position && isNewer(position, cursor);
-  }
+  /** What a leader hears. */
+  var REQUESTS = {
+    hello: function (event) {
+      this._others[event.id] = event.channels;
+      if (this._all().length > MOST_CHANNELS) this._turnAway(event.id);
+      else this._manager.follow(this._all(), event.cursor);
+      this._sendHeartbeat();
+    },
 
-  /* --- Subscription: the page's object --------------------------------------------------------------------------- */
+    bye: function (event) {
+      delete this._others[event.id];
+      this._followAll("");
+    },
 
-  function Subscription(url, options) {
-    var self = this, page = options.env.document;
-    var parts = /^([^?#]*\/)([^\/?#]+)(\?[^#]*)?(#|$)/.exec(absolute(url && url.href || String(url), options.env));
-    if (!parts) throw new Error("PushCompat: use /channels/NAME, not " + url);
-    this.state = "connecting";
-    this.transport = null;
-    this.cursor = options.cursor || ""; // to resume from
-    this._seen = this.cursor === EARLIEST ? "" : this.cursor; // what is not after it is dropped
-    this.channels = named(decodeURIComponent(parts[2]).split(","));
-    this._prefix = parts[1];
-    this._query = parts[3] ? parts[3] + "&" : "?";
-    this._options = options;
-    this._env = options.env;
-    this._timers = new Timers(options.env, this);
-    this._refusals = 0; // of tokens, in a row
-    this._pending = []; // calls that wait for their turn
+    wake: function (event) { this._manager.wake(event.networkChanged); }
+  };
+
+  /* --- Line: what subscriptions of one page share -----------------------------------------------------------------
+   *
+   * Subscriptions of the same server with the same options share a line. It asks for the union of their channels, from the
+   * lowest of their cursors. Each has a cursor of its own, and takes an event only if
+   *
+   *   - the connection has all of its channels: else what came in the others would be passed over, and
+   *   - the connection was not ahead of it: else what came in between would be.
+   *
+   * If one cannot take an event, the line asks for a connection that covers it. Changes of one turn of the event loop are
+   * one change. Channels that nobody follows any more are dropped some seconds later.
+   *
+   * Some begin on a line of their own, and join once they have a position: with `earliest`, for resets for what is evicted
+   * are withheld from its connection; with a cursor of another epoch; and if the server refused the channels of the line:
+   * then each asks for its own, so that only those that are refused end.
+   */
+
+  var lines = []; // that others can join
+
+  function Line(subscription, isOpen) {
+    this._options = subscription._options;
+    this._env = this._options.env;
+    this._prefix = subscription._prefix;
+    this._query = subscription._query;
+    this._subscriptions = [];
+    this._isOpen = isOpen; // to others
+    this._number = 0; // of lines that are alike: the server takes only so many channels in one
+    this._timers = new Timers(this._env, this);
+    this._status = null; // the last `state` event
+    this._tip = ""; // where the connection is
     this._source = null;
+    this._refusals = 0; // of tokens, in a row
     this._turn = 0; // counts stops, so that a token that comes late is known
-    this._over = false;
-    this._paused = !!page && page.prerendering; // its WebSockets and locks would wait, its event streams would not
-    this._early = []; // calls before subscribe() has returned
-    // So that they work on the object itself when called through a reactive proxy (Vue, Alpine), or alone.
-    ["add", "remove", "close"].forEach(function (name) { self[name] = self[name].bind(self); });
-    this._listen("addEventListener");
-    if (!this._paused) this._start();
-    if (this._early.length) this._timers.set("early", 0, this._callEarly);
-    else this._early = null;
+    if (isOpen) this._list();
   }
 
-  Subscription.prototype = {
-    add: function () {
-      var names = this.channels.concat(named([].concat.apply([], arguments)));
-      this._change(names.filter(function (name, i) { return names.indexOf(name) === i; }));
-    },
+  function linesLike(subscription) {
+    return lines.filter(function (line) { return line._isAlike(subscription); });
+  }
 
-    remove: function () {
-      var names = [].slice.call(arguments);
-      this._change(this.channels.filter(function (name) { return names.indexOf(name) < 0; }));
-    },
+  /** A line for a subscription: one that there is, or a new one. */
+  function lineFor(subscription) {
+    var alike = linesLike(subscription);
+    var open = alike.filter(function (line) { return line._takes(subscription); })[0];
+    var isAlone = subscription.cursor === EARLIEST || subscription.isSplit ||
+      alike.some(function (line) { return !line._hasEpoch(subscription); });
+    return !isAlone && open || new Line(subscription, !isAlone);
+  }
 
-    close: function () {
-      this._finish("closed by the page");
-    },
-
-    _finish: function (reason) {
-      this._over = true;
-      this._listen("removeEventListener");
-      this._pending = [];
-      this._end("closed", reason);
-    },
-
-    /** A page that does not listen for it sees it on the console. */
-    _refuse: function (reason) {
-      var log = this._env.console;
-      if (!this._options.onState && log) log.error("PushCompat: " + this._prefix + this.channels + ": " + reason);
-      this._finish(reason);
-    },
-
-    /** The old connection closes before the new one opens: the cursor of one set of channels is not the other's. */
-    _change: function (channels) {
-      var changed = channels.length !== this.channels.length;
-      this.channels = channels;
-      if (this._over || this._paused || !changed) return;
-      if (!channels.length) {
-        this._end("closed", "no channels are left");
+  Line.prototype = {
+    join: function (subscription) {
+      this._subscriptions.push(subscription);
+      subscription.line = this;
+      if (!subscription.seen && this._tip && subscription.cursor !== EARLIEST) {
+        subscription.cursor = subscription.seen = this._tip;
+      }
+      if (this._subscriptions.length === 1) {
+        listen(this._env, this, WAKERS, "addEventListener");
+        this._askToken();
         return;
       }
+      this.changed(subscription);
+      if (this._status) subscription.hear(this._status);
+    },
+
+    leave: function (subscription) {
+      this._subscriptions.splice(this._subscriptions.indexOf(subscription), 1);
+      subscription.line = null;
+      this._timers.set("change", 0, this._update);
+      if (this._subscriptions.length) return;
       this._stop();
-      this._start();
+      listen(this._env, this, WAKERS, "removeEventListener");
+      if (this._isOpen) lines.splice(lines.indexOf(this), 1);
+    },
+
+    /** Its channels or its cursor are other ones. */
+    changed: function (subscription) {
+      if (this._subscriptions.length > 1 && this.channels().length > MOST_CHANNELS) subscription.move();
+      else if (!this._timers.has("change")) this._timers.set("change", 0, this._update);
+    },
+
+    channels: function () {
+      return union(this._subscriptions.map(function (each) { return each.channels; }));
+    },
+
+    /** The lowest cursor; first one of an epoch that is gone, whose reset is due. */
+    position: function () {
+      var tip = this._tip;
+      return this._subscriptions.reduce(function (lowest, each) {
+        if (!lowest || !isBehind(each.seen, lowest)) return lowest || each.seen;
+        return sameEpoch(each.seen, lowest) || !sameEpoch(each.seen, tip) ? each.seen : lowest;
+      }, "");
+    },
+
+    /** Called by the browser. */
+    handleEvent: function (event) {
+      if (!this._source) return;
+      if (event.type === "beforeunload") this._source.check();
+      else this._source.wake(event.type === "online");
+    },
+
+    _list: function () {
+      var numbers = linesLike(this).map(function (line) { return line._number; });
+      while (numbers.indexOf(this._number) >= 0) this._number++;
+      this._isOpen = true;
+      lines.push(this);
+    },
+
+    _isAlike: function (subscription) {
+      var own = this._options, other = subscription._options;
+      return this._prefix === subscription._prefix && this._query === subscription._query && own.token === other.token &&
+        own.given === other.given && own.withCredentials === other.withCredentials &&
+        keysOf(DEFAULTS).every(function (name) { return String(own[name]) === String(other[name]); });
+    },
+
+    _takes: function (subscription) {
+      return this._hasEpoch(subscription) && union([this.channels(), subscription.channels]).length <= MOST_CHANNELS;
+    },
+
+    _hasEpoch: function (subscription) {
+      var position = this.position();
+      return !position || !subscription.seen || sameEpoch(position, subscription.seen);
+    },
+
+    _isForTabs: function () {
+      return this._options.shareTabs && Shared.usable(this._env);
+    },
+
+    _update: function () {
+      if (this._source) this._source.follow(this.channels(), this.position());
     },
 
     _stop: function () {
       this._turn++;
-      this._timers.clear("token");
-      this._timers.clear("lasted");
+      this._timers.clearAll();
       if (this._source) this._source.stop();
       this._source = null;
     },
 
-    _end: function (state, reason) {
-      this._stop();
-      this._changeState(state, null, reason);
-    },
-
-    _start: function () {
-      var turn = this._turn;
-      if (this.state !== "open") this._changeState("connecting", null, null);
-      if (turn === this._turn) this._askToken(); // unless a callback has restarted it
-    },
-
     _open: function (token) {
-      var self = this, options = this._options, base = this._prefix + this.channels.join(",") + this._query;
-      if (token) base += "token=" + encodeURIComponent(token) + "&";
-      var isEarliest = this.cursor === EARLIEST;
-      var source = new ConnectionManager(options, base, this._seen, isEarliest);
+      var options = this._options, subscription = this._subscriptions[0], query = this._query;
+      if (token) query += "token=" + encodeURIComponent(token) + "&";
+      var isEarliest = subscription.cursor === EARLIEST, channels = this.channels();
+      var source = new ConnectionManager(options, this._prefix, query, channels, this.position(), isEarliest);
       source.canRenew = typeof options.token === "function" && !this._refusals;
-      // With `earliest` it is alone: it must not receive resets for older messages, while the other tabs must.
-      if (options.shareTabs && !isEarliest && Shared.usable(this._env)) {
-        source = new Shared(source, options, options.transports + " " + base, function () { return self._seen; });
+      if (this._isOpen && this._isForTabs()) {
+        var name = [options.transports, this._prefix + query, this._number, options.withCredentials ? "cookies" : ""];
+        source = new Shared(source, options, name.join(" "), this);
       }
       this._source = source;
-      source.onevent = function (event) { EVENTS[event.kind].call(self, event); };
+      source.onevent = this._hear.bind(this);
       source.start();
     },
 
-    _changeState: function (state, transport, reason) {
-      if (this.state === state && this.transport === transport) return;
-      this.state = state;
-      this.transport = transport;
-      this._run("onState", {state: state, transport: transport, reason: reason});
+    // Events
+
+    _hear: function (event) {
+      var isServed = true;
+      if (event.kind === "refused") {
+        this._refused(event);
+        return;
+      }
+      if (event.kind === "full") {
+        this._stop();
+        this._number++;
+        this._askToken();
+        return;
+      }
+      if (event.kind === "state") this._setStatus(event);
+      else this._tip = event.kind === "cursor" ? event.cursor || this._tip : event.message.id || event.message.cursor;
+      this._each(function (each) { isServed = each.hear(event) && isServed; });
+      if (this._source && !isServed) this.changed(this._subscriptions[0]);
+      if (event.kind !== "state" && !this._isOpen) this._each(this._settle);
+    },
+
+    /** Callbacks may close some, and add others, which begin after this event. */
+    _each: function (action) {
+      this._subscriptions.slice().forEach(function (each) {
+        if (each.line === this) action.call(this, each);
+      }, this);
+    },
+
+    _setStatus: function (status) {
+      this._status = status;
+      if (status.state === "open") this._timers.set("lasted", MIN_LIFETIME_MS, this._lasted);
+      else this._timers.clear("lasted");
+    },
+
+    _lasted: function () {
+      this._refusals = 0;
+      if (this._subscriptions.length > 1) this._each(function (each) { each.splits = 0; });
+    },
+
+    _setState: function (state, reason) {
+      this._hear({kind: "state", state: state, transport: null, reason: reason, channels: []});
+    },
+
+    /** It has begun on a line of its own, and can share one now. */
+    _settle: function (subscription) {
+      if (subscription.cursor === EARLIEST || subscription.splits > 1) return;
+      var alike = linesLike(subscription);
+      var other = alike.filter(function (line) { return line._takes(subscription); })[0];
+      // They would have to go back, or are of a log that is gone.
+      if (alike.some(function (line) { return isBehind(subscription.seen, line.position()); })) return;
+      subscription.isSplit = false;
+      if (other || this._isForTabs()) subscription.move();
+      else this._list();
+    },
+
+    /** The server's answer is about all channels of the request. Who follows other ones, too, must ask for itself. */
+    _refused: function (event) {
+      var isToken = event.refusal === "token" && typeof this._options.token === "function";
+      function isMeant(each) { return covers(each.channels, event.channels); }
+      if (isToken && (!this._refusals || this._subscriptions.every(isMeant))) {
+        this._renewToken(event.reason);
+        return;
+      }
+      this._stop();
+      this._each(function (each) {
+        if (isMeant(each)) each.refuse(event.reason);
+        else each.split();
+      });
     },
 
     // Tokens
@@ -1059,8 +1265,11 @@
     _renewToken: function (reason) {
       var refusals = this._refusals++;
       this._stop();
-      this._timers.set("token", refusals && backoff(this._options, refusals), this._start);
-      if (refusals) this._changeState("waiting", null, reason);
+      this._timers.set("token", refusals && backoff(this._options, refusals), function () {
+        if (this._status && this._status.state === "waiting") this._setState("connecting", null);
+        if (this._subscriptions.length) this._askToken(); // unless a callback has closed the last
+      });
+      if (refusals) this._setState("waiting", reason);
     },
 
     _askToken: function () {
@@ -1085,6 +1294,133 @@
       }
       if (token && typeof token.then === "function") token.then(got, failed);
       else if (token !== undefined) got(token);
+    }
+  };
+
+  var WAKERS = ["beforeunload", "online", "visibilitychange"];
+
+  function listen(env, listener, names, method) {
+    [env.page, env.document].forEach(function (target) {
+      names.forEach(function (name) {
+        if (target && target[method]) target[method](name, listener, false);
+      });
+    });
+  }
+
+  /* --- Subscription: the page's object --------------------------------------------------------------------------- */
+
+  function Subscription(url, options) {
+    var self = this, page = options.env.document;
+    var parts = /^([^?#]*\/)([^\/?#]+)(\?[^#]*)?(#|$)/.exec(absolute(url && url.href || String(url), options.env));
+    if (!parts) throw new Error("PushCompat: use /channels/NAME, not " + url);
+    this.state = "connecting";
+    this.transport = null;
+    this.cursor = options.cursor || ""; // to resume from
+    this.seen = this.cursor === EARLIEST ? "" : this.cursor; // what is not after it is dropped
+    this.channels = named(decodeURIComponent(parts[2]).split(","));
+    this._prefix = parts[1];
+    this._query = parts[3] ? parts[3] + "&" : "?";
+    this._options = options;
+    this._env = options.env;
+    this._timers = new Timers(options.env, this);
+    this._pending = []; // calls that wait for their turn
+    this.line = null;
+    this.isSplit = false; // it asks for its own channels only
+    this.splits = 0;
+    this._over = false;
+    this._paused = !!page && page.prerendering; // its WebSockets and locks would wait, its event streams would not
+    this._early = []; // calls before subscribe() has returned
+    // So that they work on the object itself when called through a reactive proxy (Vue, Alpine), or alone.
+    ["add", "remove", "close"].forEach(function (name) { self[name] = self[name].bind(self); });
+    listen(this._env, this, keysOf(LIFE), "addEventListener");
+    if (!this._paused) this._start();
+    if (this._early.length) this._timers.set("early", 0, this._callEarly);
+    else this._early = null;
+  }
+
+  Subscription.prototype = {
+    add: function () {
+      var names = this.channels.concat(named([].concat.apply([], arguments)));
+      this._change(names.filter(function (name, i) { return names.indexOf(name) === i; }));
+    },
+
+    remove: function () {
+      var names = [].slice.call(arguments);
+      this._change(this.channels.filter(function (name) { return names.indexOf(name) < 0; }));
+    },
+
+    close: function () {
+      this._finish("closed by the page");
+    },
+
+    _finish: function (reason) {
+      this._over = true;
+      listen(this._env, this, keysOf(LIFE), "removeEventListener");
+      this._pending = [];
+      this._end("closed", reason);
+    },
+
+    /** A page that does not listen for it sees it on the console. */
+    refuse: function (reason) {
+      var log = this._env.console;
+      if (!this._options.onState && log) log.error("PushCompat: " + this._prefix + this.channels + ": " + reason);
+      this._finish(reason);
+    },
+
+    _change: function (channels) {
+      var changed = channels.length !== this.channels.length;
+      this.channels = channels;
+      if (this._over || this._paused || !changed) return;
+      if (!channels.length) this._end("closed", "no channels are left");
+      else if (this.line) this.line.changed(this);
+      else this._start();
+    },
+
+    _end: function (state, reason) {
+      if (this.line) this.line.leave(this);
+      this._changeState(state, null, reason);
+    },
+
+    _start: function () {
+      if (this.state !== "open") this._changeState("connecting", null, null);
+      if (!this._over && !this.line && this.channels.length) lineFor(this).join(this); // a callback may have done it
+    },
+
+    // Its line
+
+    /** To another line. */
+    move: function () {
+      this.line.leave(this);
+      lineFor(this).join(this);
+    },
+
+    split: function () {
+      this.isSplit = true;
+      this.splits++;
+      this.move();
+    },
+
+    /** Returns whether the connection that an event is from serves this subscription. */
+    hear: function (event) {
+      var isCovered = covers(event.channels, this.channels), isState = event.kind === "state";
+      var from = event.before === "" ? event.cursor : event.before; // "": the previous cursor is not known
+      if (isState && event.state !== "open") isCovered = true;
+      if (!isCovered || isBehind(this.seen, from)) return false;
+      if (isState) this._changeState(event.state, event.transport, event.reason);
+      else EVENTS[event.kind].call(this, event);
+      return true;
+    },
+
+    /** Whether all of its connection is for this one. */
+    _isWhole: function (event) {
+      return covers(this.channels, event.channels);
+    },
+
+    _changeState: function (state, transport, reason) {
+      if (this.state === state && this.transport === transport) return;
+      this.state = state;
+      this.transport = transport;
+      this._run("onState", {state: state, transport: transport, reason: reason});
     },
 
     // Callbacks
@@ -1129,15 +1465,6 @@
 
     // Page lifecycle
 
-    _listen: function (method) {
-      var self = this;
-      [this._env.page, this._env.document].forEach(function (target) {
-        for (var name in LIFE) {
-          if (target && target[method]) target[method](name, self, false);
-        }
-      });
-    },
-
     /** Called by the browser: a subscription is its own event listener. */
     handleEvent: function (event) {
       LIFE[event.type].call(this, event);
@@ -1154,57 +1481,44 @@
       var page = this._env.document, wasPaused = this._paused;
       this._paused = wasPaused && !!page && !!page.prerendering;
       if (wasPaused && !this._paused && this.channels.length) this._start();
-    },
-
-    _check: function () {
-      if (this._source) this._source.check();
-    },
-
-    _wake: function (event) {
-      if (this._source) this._source.wake(event.type === "online");
     }
   };
 
   var LIFE = {
-    beforeunload: Subscription.prototype._check,
     pagehide: Subscription.prototype._pause,
     freeze: Subscription.prototype._pause,
     pageshow: Subscription.prototype._resume,
     prerenderingchange: Subscription.prototype._resume,
-    resume: Subscription.prototype._resume,
-    online: Subscription.prototype._wake,
-    visibilitychange: Subscription.prototype._wake
+    resume: Subscription.prototype._resume
   };
 
   var EVENTS = {
     message: function (event) {
-      if (!isNewer(event.message.id, this._seen)) return;
-      this._seen = event.message.id;
-      this.cursor = event.isEarliest ? EARLIEST : this._seen;
-      this._call("onMessage", event.message);
+      if (!isNewer(event.message.id, this.seen)) return;
+      this.seen = event.message.id;
+      this.cursor = event.isEarliest ? EARLIEST : this.seen;
+      if (this._isWhole(event) || covers(this.channels, [event.message.channel])) this._call("onMessage", event.message);
     },
 
     cursor: function (event) {
-      this.cursor = this._seen = advance(this._seen, event.cursor);
+      this.seen = advance(this.seen, event.cursor);
+      if (this.seen) this.cursor = this.seen;
     },
 
-    /** Ignored if it is about a connection that another tab needs: it was behind this one, and is not past it now. */
+    /**
+     * Ignored if it is about a connection that another one needs: it was behind this one, and is not past it now. What
+     * others have lost only moves this one.
+     */
     reset: function (event) {
-      var cursor = event.message.cursor;
-      if (!isNewer(cursor, this._seen) && isNewer(this._seen, event.origin)) return;
-      this.cursor = this._seen = cursor;
-      this._call("onReset", event.message);
-    },
-
-    state: function (event) {
-      if (event.state === "open") this._timers.set("lasted", MIN_LIFETIME_MS, function () { this._refusals = 0; });
-      else this._timers.clear("lasted");
-      this._changeState(event.state, event.transport, event.reason);
-    },
-
-    refused: function (event) {
-      if (event.refusal === "token" && typeof this._options.token === "function") this._renewToken(event.reason);
-      else this._refuse(event.reason);
+      var message = event.message, cursor = message.cursor, own = this.channels, lost = message.channels;
+      if (!isNewer(cursor, this.seen) && isNewer(this.seen, event.origin)) return;
+      this.cursor = this.seen = cursor;
+      if (Array.isArray(lost) && !this._isWhole(event)) {
+        lost = lost.filter(function (name) { return own.indexOf(name) >= 0; });
+        if (!lost.length) return;
+        message = fill({channels: lost}, message);
+      }
+      this._call("onReset", message);
     }
   };
 
@@ -1255,6 +1569,7 @@
 
   function subscribe(url, options) {
     var settings = fill(fill({}, options), DEFAULTS);
+    settings.given = settings.env;
     settings.env = environment(settings.env);
     return new Subscription(url, settings);
   }

@@ -446,6 +446,7 @@ scenario("a page that was left or adds a channel asks for “earliest” again, 
   tab.happens("pageshow");
   world.last("websocket").works("earliest").tell(envelope(2), envelope(3));
   tab.subscription.add("news");
+  await world.pass(0);
   world.last("websocket").works("earliest").tell(envelope(2), envelope(3), envelope(4));
   assert.deepEqual([tab.data, asked(world)], [[2, 3, 4], Array(4).fill("earliest")]);
 });

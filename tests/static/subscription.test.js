@@ -83,6 +83,7 @@ scenario("a channel is added on a live subscription, which goes on from its curs
   const tab = connected(world);
   world.last("websocket").tell(envelope(2));
   tab.subscription.add("news", "chat", "sport");
+  await world.pass(0);
   assert.deepEqual(paths(world), ["/channels/chat", "/channels/chat,news,sport"]);
   assert.deepEqual([world.live.length, world.last("websocket").query.cursor], [1, cursor(2)]);
   world.last("websocket").works(cursor(2)).tell(envelope(3, {channel: "sport"}));
@@ -94,8 +95,13 @@ scenario("a channel is removed, and nothing of the others is lost", async (world
   const tab = connected(world, {}, "/channels/chat,news");
   world.last("websocket").tell(envelope(2));
   tab.subscription.remove("news", "unknown");
-  world.last("websocket").works(cursor(2)).tell(envelope(3));
-  assert.deepEqual([paths(world)[1], tab.data, tab.subscription.channels], ["/channels/chat", [2, 3], ["chat"]]);
+  world.last("websocket").tell(envelope(3), envelope(4, {channel: "news"}));
+  await world.pass(4999);
+  assert.equal(world.connections.length, 1);
+  await world.pass(1);
+  world.last("websocket").works(cursor(4)).tell(envelope(5));
+  assert.deepEqual([paths(world)[1], tab.data, tab.subscription.channels], ["/channels/chat", [2, 3, 5], ["chat"]]);
+  assert.deepEqual(tab.states, ["open websocket"]);
 });
 
 scenario("what changes nothing connects to nothing", async (world) => {
@@ -191,6 +197,7 @@ for (const transport of ["websocket", "longpoll"]) {
       }
     });
     world.last(transport).works(cursor(1)).tell(envelope(2), envelope(3));
+    await world.pass(0);
     assert.deepEqual([tab.data, world.last(transport).query.cursor, world.live.length], [[2], cursor(2), 1]);
     world.last(transport).works(cursor(2)).tell(envelope(3));
     assert.deepEqual(tab.data, [2, 3]);
@@ -350,7 +357,7 @@ for (const [what, token] of [
 scenario("a token that comes when it is no longer asked for is not used", async (world) => {
   const asked = [];
   const tab = world.openAlone({token: (done) => void asked.push(done)});
-  tab.subscription.add("news");
+  ["pagehide", "pageshow"].forEach((name) => tab.happens(name));
   asked[0]("late");
   asked[1]("new");
   asked[1]("twice");
@@ -370,11 +377,12 @@ scenario("a promise of a token that fails after close() changes nothing any more
 scenario("nor does one that fails after another token was asked for, and has come", async (world) => {
   const fails = [], tokens = [() => new Promise((resolve, reject) => fails.push(reject)), () => "new"];
   const tab = world.openAlone({token: () => tokens.shift()()});
-  tab.subscription.add("news");
+  ["pagehide", "pageshow"].forEach((name) => tab.happens(name));
   world.last("websocket").works(cursor(1));
   fails[0](new Error("late"));
   await world.pass(1000);
-  assert.deepEqual([world.using, tab.states, world.errors.splice(0)], [["websocket"], ["open websocket"], ["late"]]);
+  assert.deepEqual([world.using, world.errors.splice(0)], [["websocket"], ["late"]]);
+  assert.deepEqual(tab.states, ["waiting", "connecting", "open websocket"]);
 });
 
 // The page's life
@@ -424,8 +432,12 @@ for (const [what, wrap] of [
   scenario(`close(), add() and remove() work through ${what}`, async (world) => {
     const tab = connected(world), proxy = wrap(tab.subscription);
     proxy.add("news");
+    await world.pass(0);
+    assert.deepEqual(paths(world).slice(1), ["/channels/chat,news"]);
     proxy.remove("chat");
-    assert.deepEqual(paths(world).slice(1), ["/channels/chat,news", "/channels/news"]);
+    world.last("websocket").works(cursor(1));
+    await world.pass(5000);
+    assert.deepEqual(paths(world).slice(2), ["/channels/news"]);
     const [heard, hear] = [world.connections.length, (name) => tab.happens(name)];
     proxy.close();
     ["pagehide", "pageshow", "freeze", "resume", "online", "visibilitychange"].forEach(hear);

@@ -20,6 +20,11 @@ async function tell(world, ...numbers) {
   await world.pass(10);
 }
 
+/** Of live connections. */
+function paths(world) {
+  return world.live.map(({url}) => new URL(url).pathname);
+}
+
 function data(all) {
   return all.map((tab) => tab.data);
 }
@@ -189,7 +194,6 @@ scenario("two subscriptions of one page share, too", async (world) => {
 });
 
 for (const [what, options, url] of [
-  ["another channel", {}, "/channels/news"],
   ["another query", {}, "/channels/chat?tenant=7"],
   ["another token", {token: "t2"}],
   ["other transports", {transports: ["websocket", "longpoll"]}],
@@ -386,12 +390,98 @@ scenario("tabs add channels for themselves", async (world) => {
   const [leader, other] = await tabs(world, 2);
   other.subscription.add("news");
   await world.pass(10);
+  assert.deepEqual(paths(world), ["/channels/chat,news"]);
   world.last("websocket").works(cursor(1)).tell(envelope(2, {channel: "news"}));
   await world.pass(10);
-  assert.deepEqual([data([leader, other]), world.live.length], [[[], [2]], 2]);
-  leader.subscription.add("news");
+  assert.deepEqual([data([leader, other]), leader.cursor], [[[], [2]], cursor(2)]);
+});
+
+scenario("a tab with another channel shares, too; each sees its own", async (world) => {
+  const all = await tabs(world, 1);
+  await tell(world, 2);
+  all.push(world.open({}, "/channels/news"));
   await world.pass(10);
-  assert.equal(world.live.length, 1);
+  assert.deepEqual([paths(world), world.live[0].query.cursor], [["/channels/chat,news"], cursor(2)]);
+  assert.deepEqual(all[1].states, []);
+  world.last("websocket").works(cursor(2)).tell(envelope(3), envelope(4, {channel: "news"}));
+  await world.pass(10);
+  assert.deepEqual([data(all), all.map((tab) => tab.states)], [[[2, 3], [4]], [["open websocket"], ["open websocket"]]]);
+  assert.deepEqual(all.map((tab) => tab.cursor), [cursor(4), cursor(4)]);
+});
+
+scenario("what comes before the leader has heard of a tab's channel does not move that tab", async (world) => {
+  const [leader] = await tabs(world, 1), news = world.open({cursor: cursor(1)}, "/channels/news");
+  world.last("websocket").ping(cursor(5));
+  await world.pass(1);
+  assert.equal(news.cursor, cursor(1));
+  await world.pass(1);
+  assert.deepEqual([leader.cursor, world.live[0].query.cursor], [cursor(5), cursor(1)]);
+  world.last("websocket").works(cursor(1)).tell(envelope(2, {channel: "news"}));
+  await world.pass(10);
+  assert.deepEqual(data([leader, news]), [[], [2]]);
+});
+
+scenario("channels of tabs that are gone are dropped some seconds later", async (world) => {
+  const [leader] = await tabs(world, 1), news = world.open({}, "/channels/news");
+  await world.pass(10);
+  world.last("websocket").works(cursor(1));
+  news.subscription.close();
+  await world.pass(4000);
+  assert.deepEqual(paths(world), ["/channels/chat,news"]);
+  await world.pass(2000);
+  assert.deepEqual([paths(world), leader.states], [["/channels/chat"], ["open websocket"]]);
+});
+
+scenario("the next leader asks for the channels of all tabs, too", async (world) => {
+  const [leader, ...others] = await tabs(world, 2);
+  others.push(world.open({}, "/channels/news"));
+  await world.pass(10);
+  world.last("websocket").works(cursor(1));
+  await world.pass(10);
+  leader.crash();
+  await world.pass(1100);
+  world.last("websocket").works(cursor(1)).tell(envelope(2), envelope(3, {channel: "news"}));
+  await world.pass(10);
+  assert.deepEqual([paths(world), data(others)], [["/channels/chat,news"], [[2], [3]]]);
+});
+
+scenario("tabs whose channels do not fit into one request share a second one", async (world) => {
+  const names = (name, length) => Array.from({length}, (_, i) => name + i), all = [];
+  let seed = 0;
+  world.random = () => seed = (seed + 0.37) % 1; // tabs differ by it
+  for (const follows of [names("a", 40), names("b", 40), names("c", 20), names("d", 20)]) {
+    all.push(world.open({cursor: cursor(1)}, `/channels/${follows}`));
+    await world.pass(10);
+    world.live.at(-1).works(cursor(1));
+    await world.pass(10);
+  }
+  const [first, second] = [[...names("a", 40), ...names("c", 20)], [...names("b", 40), ...names("d", 20)]];
+  assert.deepEqual(paths(world).sort(), [`/channels/${first}`, `/channels/${second}`]);
+  for (const connection of world.live) connection.works(cursor(1));
+  const of = (name) => world.live.find(({url}) => url.includes(name));
+  of("c7").tell(envelope(2, {channel: "c7"}), envelope(3, {channel: "a7"}));
+  of("d7").tell(envelope(2, {channel: "d7"}), envelope(3, {channel: "b7"}));
+  await world.pass(10);
+  assert.deepEqual(data(all), [[3], [3], [2], [2]]);
+  all[0].subscription.add(...names("e", 20));
+  await world.pass(10);
+  assert.equal(world.live.length, 3);
+});
+
+scenario("a channel that is refused ends the tab that follows it, and no other", async (world) => {
+  const [chat] = await tabs(world, 1, {transports: ["websocket"]});
+  const secret = world.open({transports: ["websocket"]}, "/channels/secret");
+  await world.pass(10);
+  world.last("websocket").refuse(403, "not yours");
+  await world.pass(10);
+  assert.deepEqual(paths(world), ["/channels/chat", "/channels/secret"]);
+  world.live.find(({url}) => url.includes("secret")).refuse(403, "not yours");
+  world.live[0].works(cursor(1));
+  await world.pass(10);
+  world.live[0].works(cursor(1)).tell(envelope(2));
+  assert(world.locks.holder() === chat); // it shares again
+  assert.deepEqual([secret.states.at(-1), secret.reasons.at(-1)], ["closed", "not yours"]);
+  assert.deepEqual([chat.data, chat.subscription.state], [[2], "open"]);
 });
 
 // Refusals

@@ -110,6 +110,38 @@ def test_a_tab_that_does_not_share_has_its_own_connection(server: Server, chromi
         has_seen(page, "one")
 
 
+def test_many_subscriptions_of_a_page_leave_connections_for_its_own_requests(server: Server, chromium: Profile) -> None:
+    connections = CONNECTIONS.replace("websocket", "eventsource")
+    before = server.metric(connections)
+    page = page_of(
+        server,
+        chromium,
+        f"""{CLIENT}
+        var seen = [], subscriptions = [0, 1, 2, 3, 4, 5, 6, 7].map(function (number) {{
+          return PushCompat.subscribe("/channels/many" + number, {{
+            transports: ["eventsource"], shareTabs: false,
+            onMessage: function (message) {{ seen.push(number + message.data); }}
+          }});
+        }}); 0""",
+    )
+    page.wait_for("subscriptions.every(function (each) { return each.state == 'open' && each.cursor; })")
+    assert page.evaluate("fetch('/healthz').then(function (response) { return response.status; })") == 200
+    server.wait_for_metric(connections, before + 1, before + 1)
+    for number in range(8):
+        server.publish(f"many{number}", "x")
+    has_seen(page, *(f"{number}x" for number in range(8)))
+
+
+def test_tabs_that_follow_different_channels_share_one_connection(server: Server, chromium: Profile) -> None:
+    before = server.metric(CONNECTIONS)
+    tabs = [tab(server, chromium, channel) for channel in ("left", "right")]
+    server.wait_for_metric(CONNECTIONS, before + 1, before + 1)
+    for channel in ("left", "right"):
+        server.publish(channel, channel)
+    has_seen(tabs[0], "left")
+    has_seen(tabs[1], "right")
+
+
 def test_a_policy_that_forbids_websockets_costs_no_wait(server: Server, chromium: Profile) -> None:
     page = page_of(
         server,

@@ -280,6 +280,7 @@ class Tab {
     this.page = new EventTarget();
     this.document = new EventTarget();
     this.alive = true;
+    this.host = this;
     this.isHeardBy = () => true; // what it posted before it was gone
     this.data = []; // of the messages that its page was called with
     this.resets = [];
@@ -312,9 +313,15 @@ class Tab {
         this.reasons.push(reason);
       },
       ...options,
-      env: {...this.env, ...env}
+      env: env ? {...this.env, ...env} : this.env
     });
     return this;
+  }
+
+  /** Another subscription of this page, as a tab of its own that has the same surroundings. */
+  beside(options, url) {
+    const other = Object.assign(Object.create(this.host), {data: [], resets: [], states: [], reasons: []});
+    return other.follow(options, url);
   }
 
   get cursor() {
