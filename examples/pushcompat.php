@@ -36,7 +36,7 @@ function pushcompat_notify($channels, $data = null, array $options = []): void
             }
             try {
                 pushcompat_publish_batch($messages);
-            } catch (PushCompatError $error) {
+            } catch (PushCompatError | JsonException $error) {
                 error_log(count($messages) . ' messages were not published: ' . $error->getMessage());
             }
         });

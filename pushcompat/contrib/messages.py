@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from ..client.posts import JsonText, Update, batch
+from ..client.posts import JsonText, Update, batch, batch_item
+
+BATCH_MESSAGES = 1000
+BATCH_BYTES = 1_000_000
 
 
 class Message(NamedTuple):
@@ -81,5 +84,20 @@ def fold(given: Iterable[Message]) -> list[Message]:
     return list(folded.values())
 
 
-def updates(given: Sequence[Message]) -> list[Update]:
+def batches(given: Iterable[Message]) -> Iterator[list[Message]]:
+    """In the same order, as many at once as a server takes by default: 1,000, and 1 MiB."""
+    collected: list[Message] = []
+    size = 0
+    for message in given:
+        item = len(batch_item(message.update())) + 1
+        if collected and (len(collected) >= BATCH_MESSAGES or size + item > BATCH_BYTES):
+            yield collected
+            collected, size = [], 0
+        collected.append(message)
+        size += item
+    if collected:
+        yield collected
+
+
+def updates(given: Iterable[Message]) -> list[Update]:
     return [message.update() for message in given]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..client.async_publisher import AsyncPublisher
 from ..client.failures import PublishError
 from ..client.publisher import Publisher
-from .messages import Message, updates
+from .messages import Message, batches, updates
 
 log = logging.getLogger("pushcompat.contrib")
 
@@ -19,17 +19,19 @@ def send(given: Sequence[Message], publisher: Publisher, mode: str) -> None:
         for message in given:
             publisher.later(**message._asdict())
         return
-    try:
-        publisher.publish_batch(updates(given))
-    except PublishError as error:
-        _log_loss(given, error)
+    for part in batches(given):
+        try:
+            publisher.publish_batch(updates(part))
+        except PublishError as error:
+            _log_loss(part, error)
 
 
 async def send_async(given: Sequence[Message], publisher: AsyncPublisher) -> None:
-    try:
-        await publisher.publish_batch(updates(given))
-    except PublishError as error:
-        _log_loss(given, error)
+    for part in batches(given):
+        try:
+            await publisher.publish_batch(updates(part))
+        except PublishError as error:
+            _log_loss(part, error)
 
 
 def _log_loss(given: Sequence[Message], error: PublishError) -> None:

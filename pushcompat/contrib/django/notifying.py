@@ -19,6 +19,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
 from ..messages import Message, messages
+from ..options import MODES
 from .conf import push_options
 from .sending import send, store
 
@@ -45,6 +46,8 @@ def notify(
     """
     given = messages(channel, data, message_key=message_key, type=type, ttl=ttl, encoder=_ENCODER)
     how = mode or push_options().mode
+    if how not in MODES:
+        raise ValueError(f"mode {how!r} must be one of {', '.join(MODES)}")
     if _in_event_loop():
         if how == "outbox":
             raise RuntimeError("notify() cannot use the database in a coroutine; write: await anotify(…)")

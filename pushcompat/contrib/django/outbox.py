@@ -20,19 +20,20 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.models import QuerySet
 
 from ...client.failures import PublishRefused
-from ..messages import updates
+from .. import messages
+from ..messages import Message, updates
 from .conf import only_recorded, push_options
 from .models import OutboxBatch, OutboxMessage
 
-BATCH_MESSAGES = 1000
-BATCH_BYTES = 500_000  # of the server's 1 MiB; keys, types and channels come on top
 TIMEOUT_S = 10.0  # for a batch: nobody waits
+_OF_A_MESSAGE = (400, 403, 413, 422)  # other refusals concern all: the key, the address, the certificate
 
 log = logging.getLogger("pushcompat.contrib")
 
 
 def deliver(using: str = DEFAULT_DB_ALIAS) -> int | None:
-    """Publishes one batch, and returns the number of its messages; None: there is none. Raises PublishUnavailable."""
+    """Publishes one batch, and returns the number of its messages; None: there is none. Raises PublishError: they
+    wait."""
     freeze(using)
     has_locks = connections[using].features.has_select_for_update
     with transaction.atomic(using) if has_locks else nullcontext():
@@ -58,19 +59,11 @@ def freeze(using: str = DEFAULT_DB_ALIAS) -> None:
     with transaction.atomic(using):
         # Written first: in SQLite a transaction that has read cannot write after another one has.
         batch = OutboxBatch.objects.using(using).create(key=secrets.token_hex(16))
-        chosen = _that_fit(list(_skipping_locked(waiting, using)[:BATCH_MESSAGES]))
+        rows = list(_skipping_locked(waiting, using)[: messages.BATCH_MESSAGES])
+        first: list[Message] = next(messages.batches(row.message for row in rows), [])
+        chosen = [row.pk for row in rows[: len(first)]]
         if not OutboxMessage.objects.using(using).filter(pk__in=chosen).update(batch=batch):
             batch.delete(using=using)  # another process was faster
-
-
-def _that_fit(waiting: Sequence[OutboxMessage]) -> list[int]:
-    size, fitting = 0, list[int]()
-    for message in waiting:
-        size += len((message.data or "").encode())
-        if fitting and size > BATCH_BYTES:
-            break
-        fitting.append(message.pk)
-    return fitting
 
 
 def _skipping_locked(rows: QuerySet, using: str) -> QuerySet:
@@ -92,6 +85,8 @@ def _publish(waiting: Sequence[OutboxMessage], key: str) -> list[OutboxMessage]:
     try:
         publisher.publish_batch(updates(given), idempotency_key=key, timeout=TIMEOUT_S)
     except PublishRefused as refusal:
+        if refusal.status not in _OF_A_MESSAGE:
+            raise
         if len(waiting) > 1:
             return [refused for message in waiting for refused in _publish([message], f"{key}-{message.pk}")]
         log.error("outbox: message %s was refused: %s", waiting[0], refusal)

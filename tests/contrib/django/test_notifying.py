@@ -138,6 +138,11 @@ def test_what_cannot_be_sent_is_an_error_at_once(arguments: tuple[Any, ...], err
         notify(*arguments)
 
 
+def test_a_mode_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(ValueError, match="must be one of later"):
+        notify("a", mode="soon")
+
+
 async def coroutine() -> str:
     return "never awaited"
 
@@ -194,6 +199,14 @@ def test_a_database_that_the_request_does_not_use_is_not_connected_to() -> None:
     notify("orders")
     assert connection.connection is None
     assert outbox == [Message("orders")]
+
+
+def test_a_transaction_with_more_messages_than_a_batch_loses_none(server: Server) -> None:
+    with with_server(server, MODE="now"), server.connect() as client:
+        with transaction.atomic():
+            for number in range(1001):
+                notify("chat", number)
+        assert client.retained("chat")[-1]["data"] == 1000
 
 
 @pytest.mark.parametrize("mode", ["later", "now", "request"])

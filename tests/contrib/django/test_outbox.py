@@ -10,6 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 
 from pushcompat import PublishUnavailable
+from pushcompat.contrib import messages
 from pushcompat.contrib.django import notify, outbox
 from pushcompat.contrib.django.models import OutboxBatch, OutboxMessage
 from pushcompat.contrib.django.testing import outbox as recorded
@@ -97,11 +98,20 @@ def test_a_message_that_is_refused_keeps_its_reason_and_holds_up_no_other(server
     assert "limit" in left.refused or "large" in left.refused or "most" in left.refused, left.refused
 
 
+def test_a_key_that_the_server_does_not_know_refuses_no_message(server: Server, client: Client) -> None:
+    store("a", "b")
+    with with_settings(URL=server.url, KEY="k" * 32, TEST_OUTBOX=False), pytest.raises(CommandError, match="key"):
+        call_command("push_outbox", once=True)
+    with with_server(server):
+        call_command("push_outbox", once=True)
+    assert retained(client) == ["a", "b"]
+
+
 def test_a_batch_is_smaller_than_the_server_s_limit(server: Server) -> None:
     store(*["x" * 50_000] * 30)
     with with_server(server):
         sizes = [size or 0 for size in iter(outbox.deliver, None)]
-    assert (sum(sizes), max(sizes)) == (30, 9)
+    assert (sum(sizes), max(sizes)) == (30, 19)
 
 
 def test_several_processes_publish_each_message_once(server: Server, client: Client) -> None:
@@ -117,7 +127,7 @@ def test_several_processes_publish_each_message_once(server: Server, client: Cli
             connections.close_all()
 
     with with_server(server), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outbox, "BATCH_MESSAGES", 10)
+        patch.setattr(messages, "BATCH_MESSAGES", 10)
         threads = [threading.Thread(target=run) for _ in range(3)]
         for thread in threads:
             thread.start()

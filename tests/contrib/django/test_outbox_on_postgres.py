@@ -11,6 +11,7 @@ from django.core.management import call_command
 from django.db import connections, transaction
 
 from pushcompat import PublishUnavailable
+from pushcompat.contrib import messages
 from pushcompat.contrib.django import notify, outbox
 from pushcompat.contrib.django.models import OutboxBatch, OutboxMessage
 
@@ -53,7 +54,7 @@ def retained(client: Client) -> list[Any]:
 def test_several_processes_publish_each_message_once(
     server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "BATCH_MESSAGES", 10)
+    monkeypatch.setattr(messages, "BATCH_MESSAGES", 10)
     store(*range(90))
     with with_server(server):
         threads = [threading.Thread(target=run) for _ in range(3)]

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, close_old_connections
 
-from pushcompat.client.failures import PublishUnavailable
+from pushcompat.client.failures import PublishError
 
 from ...outbox import deliver
 
@@ -31,7 +31,7 @@ class Command(BaseCommand):
             try:
                 published = deliver(database)
                 away = False
-            except PublishUnavailable as error:
+            except PublishError as error:
                 if once:
                     raise CommandError(str(error)) from None
                 if not away:
