@@ -1,14 +1,17 @@
-"""What setup.cfg cannot say: with PUSHCOMPAT_COMPILE=1 the hot modules are compiled by mypyc, to C.
+"""What setup.cfg cannot say: the description, and the compiled build. With PUSHCOMPAT_COMPILE=1 the hot modules are
+compiled by mypyc, to C.
 
     PUSHCOMPAT_COMPILE=1 pip install .
 
-needs a C compiler and Python's headers. Without the variable nothing here has an effect: the package is pure Python.
+needs a C compiler and Python's headers. Without the variable the package is pure Python.
 docs/architecture.md says why, under "The compiled build".
 """
 
 import os
+import re
 import sys
 from configparser import ConfigParser
+from pathlib import Path
 
 from setuptools import setup
 
@@ -48,4 +51,14 @@ def compiled() -> dict:
     return {"setup_requires": requires, "ext_modules": mypycify([*options, *paths], group_name="pushcompat")}
 
 
-setup(**(compiled() if os.environ.get("PUSHCOMPAT_COMPILE") == "1" else {}))
+def description() -> str:
+    """README.md without what leads nowhere where it is shown alone: links to files become their text, pictures go."""
+    text = re.sub(r"!\[[^]]*\]\((?!https?:)[^)]*\)\n*", "", Path("README.md").read_text("utf-8"))
+    return re.sub(r"\[([^]]*)\]\((?!https?:)[^)]*\)", r"\1", text)
+
+
+setup(
+    long_description=description(),
+    long_description_content_type="text/markdown",
+    **(compiled() if os.environ.get("PUSHCOMPAT_COMPILE") == "1" else {}),
+)

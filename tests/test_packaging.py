@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from configparser import ConfigParser
 from contextlib import contextmanager
+from email import message_from_string
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,45 @@ def test_ci_may_lack_only_what_the_release_of_debian_lacks(monkeypatch: pytest.M
     monkeypatch.setenv("CI_WITHOUT", "wkhtmltopdf")
     assert may_lack("wkhtmltopdf")
     assert not may_lack("chromium")
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked source distribution."""
+    work = tmp_path_factory.mktemp("sdist")
+    ignored = shutil.ignore_patterns(
+        ".*_cache", ".git", ".venv*", ".hypothesis", "*.so", "build", "*.egg-info", "*.log"
+    )
+    shutil.copytree(ROOT, work / "source", ignore=ignored)
+    build = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(work)]
+    done = subprocess.run(build, cwd=work / "source", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (archive,) = work.glob("*.tar.gz")
+    subprocess.run(["tar", "-xf", str(archive), "-C", str(work)], check=True)
+    return work / archive.name.removesuffix(".tar.gz")
+
+
+def test_the_tests_run_in_the_source_distribution(sdist: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(sdist)}
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    listed = subprocess.run([*run, "--collect-only"], cwd=sdist, env=environment, capture_output=True, text=True)
+    assert listed.returncode == 0, listed.stdout
+    done = subprocess.run([*run, "tests/test_units.py", "tests/test_operations.py", "tests/test_deploy.py"], cwd=sdist,
+                          env=environment, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_source_distribution_has_every_file_of_the_repository(sdist: Path) -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("this is no clone")
+    assert [name for name in listed.stdout.splitlines() if not (sdist / name).exists()] == []
+
+
+def test_the_description_has_no_link_that_leads_nowhere_where_it_is_shown_alone(sdist: Path) -> None:
+    metadata = message_from_string((sdist / "PKG-INFO").read_text())
+    description = str(metadata.get_payload())
+    assert description.startswith("# pushcompat")
+    assert [link for link in re.findall(r"\]\(([^)]*)\)", description) if "://" not in link] == []
+    assert {"Requires-Python", "Author", "Summary"} <= set(metadata)
+    assert "Programming Language :: Python :: 3.11" in metadata.get_all("Classifier", [])
