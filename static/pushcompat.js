@@ -10,6 +10,7 @@
  *
  *     transports          WebSocket, EventSource, long-poll: objects of one interface, one per connection
  *     ConnectionManager   keeps one connection: races transports, watchdog, reconnect, upgrade
+ *     Leases              Web Locks for pages that have none
  *     Shared              one ConnectionManager for all tabs: the tab that holds a lock runs it and posts its events
  *     Line                what subscriptions of one page share: one source of events, the union of their channels, a token
  *     Subscription        the page's object: callbacks, channels, cursor
@@ -50,11 +51,12 @@
   var CHECK_AFTER_MS = 1000; // from `beforeunload`, if the page is still there
   var RETURN_AFTER_MS = 5000; // before a transport that worked on this page is tried again
   var SHRINK_AFTER_MS = 5000; // before a connection with channels that nobody follows is replaced by a smaller one
+  var LEASE_SETTLE_MS = 50; // until a lease that was written is read again
   var MOST_CHANNELS = 64; // of one request
   var POLL_WAIT_S = 25; // fits every 30 s cap
   var LIFETIME_SLACK_S = 5; // how late the server may end a connection
   var HEARTBEAT_S = 15; // if the server has named none
-  var STORAGE_KEY = "pushcompat.transport";
+  var STORAGE_KEY = "pushcompat";
   var EARLIEST = "earliest"; // the cursor that asks for all retained messages
   var INVALID = "not a pushcompat server's response"; // but from a captive portal, for example
 
@@ -93,7 +95,7 @@
     } catch (error) {
       // access to localStorage is denied (sandboxed page)
     }
-    return fill(env, {
+    fill(env, {
       page: root,
       locks: root.navigator && root.navigator.locks,
       permissions: root.navigator && root.navigator.permissions,
@@ -102,6 +104,8 @@
       now: Date.now,
       random: Math.random
     });
+    if (!env.locks && canLease(env)) env.locks = new Leases(env);
+    return env;
   }
 
   /** Timers with names: to set one again replaces it. Actions are methods of the owner. */
@@ -388,7 +392,7 @@
     this._worked = {}; // on this page
     this._opened = 0; // connections
     this._upgrades = 0; // attempts to get back from the fallback
-    this._storageKey = STORAGE_KEY + " " + originOf(base);
+    this._storageKey = STORAGE_KEY + ".transport " + originOf(base);
     this._last = this._remembered();
     if (this._names.indexOf(this._last) > 0) this.status.reason = this._last + " worked last time";
     this._isAsked = false; // whether the browser asks its user about the local network
@@ -1035,6 +1039,69 @@
 
     wake: function (event) { this._manager.wake(event.networkChanged); }
   };
+
+  /* --- Leases: for pages that have no Web Locks -------------------------------------------------------------------
+   *
+   * Web Locks need https: or localhost. On other pages the item of localStorage that has the name of the lock holds the id
+   * of the tab that has it, and `storage` events report changes to the others. Who writes it reads it again a moment later:
+   * of several the last has it. If two tabs hold it for a moment, there are two connections, and nothing is lost. A tab
+   * that crashed leaves its lease behind; it is stolen, like the lock of a leader that is silent.
+   */
+
+  function Leases(env) {
+    this._env = env;
+  }
+
+  function canLease(env) {
+    return !!(root.Promise && root.AbortController && env.storage && env.page && env.page.addEventListener);
+  }
+
+  Leases.prototype = {
+    /** As `navigator.locks.request`, as far as it is used here. */
+    request: function (name, options, granted) {
+      var env = this._env, key = STORAGE_KEY + ".lease " + hash(name), id = env.random().toString(36).slice(2);
+      var isHeld = false, isOver = false;
+      function isMine() { return env.storage.getItem(key) === id; }
+      function end() {
+        isOver = true;
+        env.page.removeEventListener("storage", changed, false);
+        if (isMine()) env.storage.removeItem(key);
+      }
+      function take() {
+        env.storage.setItem(key, id);
+        env.setTimeout(confirm, LEASE_SETTLE_MS);
+      }
+      function confirm() {
+        if (isOver || isHeld || !isMine()) return;
+        isHeld = true;
+        var release = granted();
+        if (release) release.then(end);
+        else end();
+      }
+      function changed(event) {
+        if (event.key !== key || isMine()) return;
+        if (isHeld) fail();
+        else if (!env.storage.getItem(key)) take();
+      }
+      var fail = nothing;
+      return new root.Promise(function (resolve, reject) {
+        fail = function () {
+          end();
+          reject({name: "AbortError"});
+        };
+        if (options.signal) options.signal.addEventListener("abort", function () { if (!isHeld && !isOver) fail(); });
+        env.page.addEventListener("storage", changed, false);
+        if (options.steal || !env.storage.getItem(key)) take();
+      });
+    }
+  };
+
+  /** Names of locks contain tokens, which are not for localStorage. */
+  function hash(text) {
+    var value = 5381, i;
+    for (i = 0; i < text.length; i++) value = (value * 33 ^ text.charCodeAt(i)) >>> 0;
+    return value.toString(36);
+  }
 
   /* --- Line: what subscriptions of one page share -----------------------------------------------------------------
    *

@@ -112,8 +112,8 @@ scenario("however many pages are opened, each 30 minutes WebSocket goes first ag
 for (const [what, env] of [
   ["that throws", {storage: {getItem: throwing("forbidden"), setItem: throwing("full")}}],
   ["that is not there", {storage: null}],
-  ["with another's text in it", {storage: storage({"pushcompat.transport": "something else"})}],
-  ["from a clock that was ahead", {storage: storage({"pushcompat.transport": "longpoll 9999999999999"})}]
+  ["with another's text in it", {storage: storage({"pushcompat.transport https://app.example": "something else"})}],
+  ["from a clock that was ahead", {storage: storage({"pushcompat.transport https://app.example": "longpoll 9999999999999"})}]
 ]) {
   scenario(`a storage ${what} is as good as none`, async (world) => {
     const tab = world.openAlone({env});

@@ -207,8 +207,79 @@ for (const [what, options, url] of [
   });
 }
 
+// Without Web Locks
+
+/** The first of so many tabs has the connection. */
+async function leasing(world, count, url) {
+  let seed = 0;
+  world.random = () => seed = (seed + 0.37) % 1; // tabs differ by it
+  const all = Array.from({length: count}, () => world.open({cursor: cursor(1), env: {locks: null}}, url));
+  await world.pass(100);
+  world.last("websocket").works(cursor(1));
+  await world.pass(10);
+  return all;
+}
+
+function leases(world) {
+  return Object.keys(world.storage.kept).filter((name) => name.includes("lease"));
+}
+
+scenario("without Web Locks (http:) tabs share one connection, too, also if they open at once", async (world) => {
+  const all = await leasing(world, 8);
+  await tell(world, 2, 3);
+  assert.deepEqual([world.connections.length, data(all)], [1, Array(8).fill([2, 3])]);
+  assert.match(String(leases(world)), /^pushcompat\.lease \w+$/);
+  all.forEach((tab) => tab.subscription.close());
+  await world.pass(100000);
+  assert.deepEqual([world.live, leases(world), world.channels.size, world.isQuiet], [[], [], 0, true]);
+});
+
+for (const [how, leave] of [
+  ["is closed", (tab) => tab.subscription.close()],
+  ["is left for another page", (tab) => tab.happens("pagehide")],
+  ["crashes", (tab) => tab.crash()]
+]) {
+  scenario(`without Web Locks, when the leader ${how}, another one goes on from its cursor`, async (world) => {
+    const all = await leasing(world, 3), leader = world.live[0].tab;
+    await tell(world, 2);
+    leave(leader);
+    await world.until(() => world.live.length);
+    await world.pass(1000);
+    assert.deepEqual([world.live.length, world.live[0].query.cursor], [1, cursor(2)]);
+    world.live[0].works(cursor(2));
+    await tell(world, 3);
+    assert.deepEqual(data(all.filter((tab) => tab !== leader)), [[2, 3], [2, 3]]);
+  });
+}
+
+scenario("without Web Locks a leader that was frozen and robbed follows when it thaws", async (world) => {
+  const all = await leasing(world, 2), leader = world.live[0].tab;
+  leader.freeze();
+  await world.pass(38000);
+  const next = world.live.find(({tab}) => tab !== leader);
+  next.works(cursor(1)).tell(envelope(2));
+  leader.thaw();
+  await world.pass(3000);
+  assert.deepEqual([data(all), world.live], [[[2], [2]], [next]]);
+});
+
+scenario("what a browser that crashed has left behind is taken over by the next tab", async (world) => {
+  const [tab] = await leasing(world, 1);
+  tab.crash();
+  assert.equal(leases(world).length, 1);
+  const fresh = world.open({env: {locks: null}});
+  await world.pass(2600);
+  assert.deepEqual(world.live.map((each) => each.tab), [fresh]);
+});
+
+scenario("where localStorage is full or denied a tab has a connection of its own", async (world) => {
+  const full = {...world.storage, setItem: throwing("QuotaExceededError")};
+  for (const storage of [full, null]) world.open({env: {locks: null, storage}});
+  await world.pass(100);
+  assert.equal(world.live.length, 2);
+});
+
 for (const [what, env] of [
-  ["without Web Locks", {locks: null}],
   ["without BroadcastChannel", {BroadcastChannel: null}],
   ["where BroadcastChannel throws", {BroadcastChannel: throwing("opaque origin")}],
   ["where locks are refused", {locks: {request: async () => throwing("SecurityError")()}}]

@@ -132,6 +132,18 @@ def test_many_subscriptions_of_a_page_leave_connections_for_its_own_requests(ser
     has_seen(page, *(f"{number}x" for number in range(8)))
 
 
+def test_tabs_without_web_locks_share_one_connection_too(server: Server, chromium: Profile) -> None:
+    before = server.metric(CONNECTIONS)
+    no_locks = "env: {locks: null},"
+    tabs = [tab(server, chromium, "plain-http", no_locks) for _ in range(3)]
+    server.wait_for_metric(CONNECTIONS, before + 1, before + 1)
+    tabs.pop(0).call("Page.close")
+    server.publish("plain-http", "while nobody leads")
+    for page in tabs:
+        has_seen(page, "while nobody leads")
+    server.wait_for_metric(CONNECTIONS, before + 1, before + 1)
+
+
 def test_tabs_that_follow_different_channels_share_one_connection(server: Server, chromium: Profile) -> None:
     before = server.metric(CONNECTIONS)
     tabs = [tab(server, chromium, channel) for channel in ("left", "right")]

@@ -39,6 +39,7 @@ class World {
     this.storage = storage();
     this.locks = new Locks(this);
     this.channels = new Set();
+    this.pages = [];
     this._timers = [];
     this._count = 0;
   }
@@ -135,7 +136,32 @@ function rest() {
 }
 
 function storage(kept = {}) {
-  return {kept, getItem: (name) => kept[name] ?? null, setItem: (name, value) => void (kept[name] = value)};
+  return {
+    kept,
+    getItem: (name) => kept[name] ?? null,
+    setItem: (name, value) => void (kept[name] = value),
+    removeItem: (name) => void delete kept[name]
+  };
+}
+
+/** The origin's localStorage, as a tab sees it: other tabs hear of its changes. */
+function storageOf(tab) {
+  const {world} = tab;
+  const tell = (key) => world.pages.filter((other) => other !== tab).forEach((other) => {
+    const event = Object.assign(new Event("storage"), {key});
+    world.later(1, () => other.run(() => other.page.dispatchEvent(event)));
+  });
+  return {
+    getItem: (name) => world.storage.getItem(name),
+    setItem: (name, value) => {
+      world.storage.setItem(name, value);
+      tell(name);
+    },
+    removeItem: (name) => {
+      world.storage.removeItem(name);
+      tell(name);
+    }
+  };
 }
 
 function throwing(message) {
@@ -281,6 +307,7 @@ class Tab {
     this.document = new EventTarget();
     this.alive = true;
     this.host = this;
+    world.pages.push(this);
     this.isHeardBy = () => true; // what it posted before it was gone
     this.data = []; // of the messages that its page was called with
     this.resets = [];
@@ -291,7 +318,7 @@ class Tab {
       ...transportsOf(this),
       BroadcastChannel: channelOf(this),
       locks: world.locks.of(this),
-      storage: world.storage,
+      storage: storageOf(this),
       page: this.page,
       document: this.document,
       location: {protocol: "https:", href: "https://app.example/shop/page.html"},
