@@ -18,7 +18,7 @@ from typing import Any
 
 from celery.signals import worker_process_shutdown
 
-from ..client.failures import PublishError
+from ..client.failures import PublishRefused, PublishUnavailable
 from ..client.publisher import Publisher, default_publisher
 from .messages import Message, messages
 from .recorder import Recorder, is_test, pytest_test
@@ -69,17 +69,26 @@ class Progress:
 
     def end(self, data: object = None) -> None:
         """Publishes ``data`` of type ``end``: once, also if the broker delivers the task again, because the idempotency
-        key is the task's id and the number of its retry. It waits for up to ten seconds, and logs a failure.
+        key is the task's id and the number of its retry. It waits for up to ten seconds; then the thread goes on.
         """
         (message,) = self._messages("end", data)
         if is_test():
             outbox.record([message])
             return
-        self._publisher.flush(END_S)  # the last progress must not arrive after the end
+        deadline = time.monotonic() + END_S
+        is_done = self._publisher.flush(END_S)  # the last progress must not arrive after the end
+        if not (is_done and self._publish_end(message, deadline - time.monotonic())):
+            self._publisher.later(**message._asdict())  # it has the key of the progress that waits, and replaces it
+
+    def _publish_end(self, message: Message, timeout_s: float) -> bool:
+        """Whether nothing more can be done."""
         try:
-            self._publisher.publish(**message._asdict(), idempotency_key=f"{self._attempt}-end", timeout=END_S)
-        except PublishError as error:
-            log.error("the end of task %s was not published: %s", self._id, error)
+            self._publisher.publish(**message._asdict(), idempotency_key=f"{self._attempt}-end", timeout=timeout_s)
+        except PublishUnavailable:
+            return False
+        except PublishRefused as error:
+            log.error("the end of task %s was refused: %s", self._id, error)
+        return True
 
     def _messages(self, type: str, data: object) -> list[Message]:
         return messages(self.channel, data, message_key=self._id, type=type, ttl=self._ttl)

@@ -15,7 +15,8 @@ from pushcompat.contrib import celery as contrib
 from pushcompat.contrib.celery import Progress, outbox
 from pushcompat.contrib.messages import Message
 
-from ..harness import KEY, PATIENCE_S, Server, sequence
+from ..harness import KEY, PATIENCE_S, Server, running, sequence
+from ..test_examples import free_port
 
 
 def task(id: str = "t1", retries: int = 0) -> Any:
@@ -62,12 +63,28 @@ def test_a_task_that_the_broker_delivers_again_ends_once(server: Server) -> None
 
 
 @pytest.mark.usefixtures("outside_of_tests")
-def test_a_push_server_that_is_away_fails_no_task(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_the_end_is_published_when_a_server_that_was_away_is_back(
+    has_begun: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(contrib, "END_S", 0.1)
-    Progress(task(), publisher=Publisher("http://127.0.0.1:9", KEY)).end()
-    assert "the end of task t1 was not published: cannot reach" in caplog.text
+    port = free_port()
+    progress = Progress(task(), "export", publisher=Publisher(f"http://127.0.0.1:{port}", KEY))
+    if has_begun:
+        progress(1, 1)
+    progress.end("done")
+    for server in running(tmp_path / "state", "--port", str(port)):
+        with server.connect() as subscriber:
+            subscriber.request("GET", "/channels/export?cursor=earliest", Accept="text/event-stream")
+            assert subscriber.head()[0] == 200
+            while subscriber.event().get("data") != "done":
+                pass
+
+
+@pytest.mark.usefixtures("outside_of_tests")
+def test_an_end_that_is_refused_fails_no_task(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    Progress(task(), publisher=Publisher(server.url, "k" * 32)).end()
+    assert "the end of task t1 was refused" in caplog.text
 
 
 @pytest.fixture

@@ -47,8 +47,8 @@ def test_messages_are_stored_in_the_transaction_that_they_tell_of(server: Server
     assert retained(client, "news") == ["UPDATED"]
 
 
-def cut(talk: Talk) -> None:
-    talk.request()
+def test_the_migrations_make_the_tables_that_the_models_need() -> None:
+    call_command("makemigrations", "pushcompat", check=True, dry_run=True, verbosity=0)
 
 
 def forwarding_and_cut(server: Server) -> Any:
