@@ -54,6 +54,8 @@ def test_the_health_check_of_the_image_finds_the_server_as_its_variables_say(
     for server in running(tmp_path, "--prefix", "/push", env=tls):
         said = {**os.environ, **tls, "PUSHCOMPAT_PORT": str(server.port), "PUSHCOMPAT_PREFIX": "/push"}
         subprocess.run([sys.executable, *arguments], env=said, check=True, timeout=PATIENCE_S)
+        said |= {"PUSHCOMPAT_PORT": "", "PUSHCOMPAT_PLATFORM": "cloud-run", "PORT": str(server.port)}
+        subprocess.run([sys.executable, *arguments], env=said, check=True, timeout=PATIENCE_S)
 
 
 def may_make_namespaces() -> bool:
