@@ -93,8 +93,11 @@ def test_a_message_that_is_refused_keeps_its_reason_and_holds_up_no_other(server
     with with_server(server):
         call_command("push_outbox", once=True)
         call_command("push_outbox", once=True)
-    assert retained(client) == ["a", "b"]
-    (left,) = OutboxMessage.objects.all()
+        assert retained(client) == ["a", "b"]
+        (left,) = OutboxMessage.objects.all()
+        OutboxMessage.objects.update(data='"shorter"')
+        call_command("push_outbox", once=True, retry_refused=True)
+    assert retained(client) == ["a", "b", "shorter"]
     assert "limit" in left.refused or "large" in left.refused or "most" in left.refused, left.refused
 
 

@@ -11,6 +11,7 @@ from django.db import DEFAULT_DB_ALIAS, close_old_connections
 
 from pushcompat.client.failures import PublishError
 
+from ...models import OutboxMessage
 from ...outbox import deliver
 
 
@@ -19,10 +20,13 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--once", action="store_true", help="end when the outbox is empty")
+        parser.add_argument("--retry-refused", action="store_true", help="try again what the push server has refused")
         parser.add_argument("--interval", type=float, default=1.0, help="seconds between looks at an empty outbox")
         parser.add_argument("--database", default=DEFAULT_DB_ALIAS)
 
-    def handle(self, *, once: bool, interval: float, database: str, **_: Any) -> None:
+    def handle(self, *, once: bool, retry_refused: bool, interval: float, database: str, **_: Any) -> None:
+        if retry_refused:
+            OutboxMessage.objects.using(database).exclude(refused="").update(refused="")
         ended = threading.Event()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: ended.set())
