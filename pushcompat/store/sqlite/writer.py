@@ -226,6 +226,7 @@ def _repeated(
 
 
 def _receipt_row(idempotency: Idempotency, receipt: Receipt, time_ms: int) -> tuple[object, ...]:
-    subscribers, again = (msgspec.json.encode(value).decode() for value in (receipt.subscribers, receipt.again))
+    subscribers = msgspec.json.encode(receipt.subscribers).decode()
+    again = msgspec.json.encode(receipt.again).decode() if receipt.again else "[]"
     who = idempotency.publisher, idempotency.key, idempotency.digest
     return receipt.sequence, *who, receipt.epoch, subscribers, again, time_ms, idempotency.lifetime_s
