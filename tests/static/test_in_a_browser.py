@@ -144,6 +144,45 @@ def test_tabs_without_web_locks_share_one_connection_too(server: Server, chromiu
     server.wait_for_metric(CONNECTIONS, before + 1, before + 1)
 
 
+def test_eight_tabs_on_plain_http_without_websocket_all_load(server: Server, chromium: Profile) -> None:
+    connections = CONNECTIONS.replace("websocket", "eventsource")
+    before = server.metric(connections)
+    url = f"http://plain.test:{server.port}/healthz"  # not localhost: no secure context
+    pages = []
+    for _ in range(8):
+        page = chromium.open(url, before="delete window.WebSocket;", policy=False)
+        assert page.evaluate("!isSecureContext && !navigator.locks")
+        page.evaluate(
+            f"""{CLIENT}
+            var seen = [], subscription = PushCompat.subscribe("/channels/eight", {{
+              onMessage: function (message) {{ seen.push(message.data); }}
+            }}); 0"""
+        )
+        page.wait_for("subscription.state == 'open' && subscription.cursor")
+        pages.append(page)
+    server.wait_for_metric(connections, before + 1, before + 1)
+    server.publish("eight", "one")
+    for page in pages:
+        has_seen(page, "one")
+
+
+def test_addresses_are_those_of_the_base_in_frames_and_workers(server: Server, chromium: Profile) -> None:
+    page = page_of(
+        server,
+        chromium,
+        f"""var source = {json.dumps(CLIENT)}, states = {{}};
+        onmessage = function (event) {{ states[event.data.where] = event.data.state; }};
+        var follow = "PushCompat.subscribe('/channels/base', {{onState: function (change) {{" +
+          "(self.parent || self).postMessage({{where: WHERE, state: change.state}}); }}}});";
+        var worker = new Worker(URL.createObjectURL(new Blob(["var WHERE = 'worker';" + source + follow])));
+        worker.onmessage = onmessage;
+        var frame = document.createElement("iframe");
+        frame.srcdoc = "<script>var WHERE = 'frame';" + source + follow + "</" + "script>";
+        document.body.appendChild(frame); 0""",
+    )
+    page.wait_for("states.worker == 'open' && states.frame == 'open'")
+
+
 def test_tabs_that_follow_different_channels_share_one_connection(server: Server, chromium: Profile) -> None:
     before = server.metric(CONNECTIONS)
     tabs = [tab(server, chromium, channel) for channel in ("left", "right")]

@@ -12,6 +12,7 @@
 "use strict";
 
 const assert = require("node:assert/strict");
+const {setMaxListeners} = require("node:events");
 const test = require("node:test");
 
 const PushCompat = require("../../static/pushcompat.js");
@@ -308,6 +309,7 @@ class Tab {
     this.alive = true;
     this.host = this;
     world.pages.push(this);
+    setMaxListeners(0, this.page, this.document);
     this.isHeardBy = () => true; // what it posted before it was gone
     this.data = []; // of the messages that its page was called with
     this.resets = [];
