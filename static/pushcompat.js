@@ -1146,7 +1146,7 @@
   function lineFor(subscription) {
     var alike = linesLike(subscription);
     var open = alike.filter(function (line) { return line._takes(subscription); })[0];
-    var isAlone = subscription.cursor === EARLIEST || subscription.isSplit ||
+    var isAlone = subscription.cursor === EARLIEST || subscription._isSplit ||
       alike.some(function (line) { return !line._hasEpoch(subscription); });
     return !isAlone && open || new Line(subscription, !isAlone);
   }
@@ -1154,9 +1154,9 @@
   Line.prototype = {
     join: function (subscription) {
       this._subscriptions.push(subscription);
-      subscription.line = this;
-      if (!subscription.seen && this._tip && subscription.cursor !== EARLIEST) {
-        subscription.cursor = subscription.seen = this._tip;
+      subscription._line = this;
+      if (!subscription._seen && this._tip && subscription.cursor !== EARLIEST) {
+        subscription.cursor = subscription._seen = this._tip;
       }
       if (this._subscriptions.length === 1) {
         listen(this._env, this, WAKERS, "addEventListener");
@@ -1164,12 +1164,12 @@
         return;
       }
       this.changed(subscription);
-      if (this._status) subscription.hear(this._status);
+      if (this._status) subscription._hear(this._status);
     },
 
     leave: function (subscription) {
       this._subscriptions.splice(this._subscriptions.indexOf(subscription), 1);
-      subscription.line = null;
+      subscription._line = null;
       this._timers.set("change", 0, this._update);
       if (this._subscriptions.length) return;
       this._stop();
@@ -1179,7 +1179,7 @@
 
     /** Its channels or its cursor are other ones. */
     changed: function (subscription) {
-      if (this._subscriptions.length > 1 && this.channels().length > MOST_CHANNELS) subscription.move();
+      if (this._subscriptions.length > 1 && this.channels().length > MOST_CHANNELS) subscription._move();
       else if (!this._timers.has("change")) this._timers.set("change", 0, this._update);
     },
 
@@ -1191,8 +1191,8 @@
     position: function () {
       var tip = this._tip;
       return this._subscriptions.reduce(function (lowest, each) {
-        if (!lowest || !isBehind(each.seen, lowest)) return lowest || each.seen;
-        return sameEpoch(each.seen, lowest) || !sameEpoch(each.seen, tip) ? each.seen : lowest;
+        if (!lowest || !isBehind(each._seen, lowest)) return lowest || each._seen;
+        return sameEpoch(each._seen, lowest) || !sameEpoch(each._seen, tip) ? each._seen : lowest;
       }, "");
     },
 
@@ -1223,7 +1223,7 @@
 
     _hasEpoch: function (subscription) {
       var position = this.position();
-      return !position || !subscription.seen || sameEpoch(position, subscription.seen);
+      return !position || !subscription._seen || sameEpoch(position, subscription._seen);
     },
 
     _isForTabs: function () {
@@ -1272,7 +1272,7 @@
       }
       if (event.kind === "state") this._setStatus(event);
       else this._tip = event.kind === "cursor" ? event.cursor || this._tip : event.message.id || event.message.cursor;
-      this._each(function (each) { isServed = each.hear(event) && isServed; });
+      this._each(function (each) { isServed = each._hear(event) && isServed; });
       if (this._source && !isServed) this.changed(this._subscriptions[0]);
       if (event.kind !== "state" && !this._isOpen) this._each(this._settle);
     },
@@ -1280,7 +1280,7 @@
     /** Callbacks may close some, and add others, which begin after this event. */
     _each: function (action) {
       this._subscriptions.slice().forEach(function (each) {
-        if (each.line === this) action.call(this, each);
+        if (each._line === this) action.call(this, each);
       }, this);
     },
 
@@ -1292,7 +1292,7 @@
 
     _lasted: function () {
       this._refusals = 0;
-      if (this._subscriptions.length > 1) this._each(function (each) { each.splits = 0; });
+      if (this._subscriptions.length > 1) this._each(function (each) { each._splits = 0; });
     },
 
     _setState: function (state, reason) {
@@ -1301,13 +1301,13 @@
 
     /** It has begun on a line of its own, and can share one now. */
     _settle: function (subscription) {
-      if (subscription.cursor === EARLIEST || subscription.splits > 1) return;
+      if (subscription.cursor === EARLIEST || subscription._splits > 1) return;
       var alike = linesLike(subscription);
       var other = alike.filter(function (line) { return line._takes(subscription); })[0];
       // They would have to go back, or are of a log that is gone.
-      if (alike.some(function (line) { return isBehind(subscription.seen, line.position()); })) return;
-      subscription.isSplit = false;
-      if (other || this._isForTabs()) subscription.move();
+      if (alike.some(function (line) { return isBehind(subscription._seen, line.position()); })) return;
+      subscription._isSplit = false;
+      if (other || this._isForTabs()) subscription._move();
       else this._list();
     },
 
@@ -1321,8 +1321,8 @@
       }
       this._stop();
       this._each(function (each) {
-        if (isMeant(each)) each.refuse(event.reason);
-        else each.split();
+        if (isMeant(each)) each._refuse(event.reason);
+        else each._split();
       });
     },
 
@@ -1383,7 +1383,7 @@
     this.state = "connecting";
     this.transport = null;
     this.cursor = options.cursor || ""; // to resume from
-    this.seen = this.cursor === EARLIEST ? "" : this.cursor; // what is not after it is dropped
+    this._seen = this.cursor === EARLIEST ? "" : this.cursor; // what is not after it is dropped
     this.channels = named(decodeURIComponent(parts[2]).split(","));
     this._prefix = parts[1];
     this._query = parts[3] ? parts[3] + "&" : "?";
@@ -1391,9 +1391,9 @@
     this._env = options.env;
     this._timers = new Timers(options.env, this);
     this._pending = []; // calls that wait for their turn
-    this.line = null;
-    this.isSplit = false; // it asks for its own channels only
-    this.splits = 0;
+    this._line = null;
+    this._isSplit = false; // it asks for its own channels only
+    this._splits = 0;
     this._over = false;
     this._paused = !!page && page.prerendering; // its WebSockets and locks would wait, its event streams would not
     this._early = []; // calls before subscribe() has returned
@@ -1428,7 +1428,7 @@
     },
 
     /** A page that does not listen for it sees it on the console. */
-    refuse: function (reason) {
+    _refuse: function (reason) {
       var log = this._env.console;
       if (!this._options.onState && log) log.error("PushCompat: " + this._prefix + this.channels + ": " + reason);
       this._finish(reason);
@@ -1439,40 +1439,40 @@
       this.channels = channels;
       if (this._over || this._paused || !changed) return;
       if (!channels.length) this._end("closed", "no channels are left");
-      else if (this.line) this.line.changed(this);
+      else if (this._line) this._line.changed(this);
       else this._start();
     },
 
     _end: function (state, reason) {
-      if (this.line) this.line.leave(this);
+      if (this._line) this._line.leave(this);
       this._changeState(state, null, reason);
     },
 
     _start: function () {
       if (this.state !== "open") this._changeState("connecting", null, null);
-      if (!this._over && !this.line && this.channels.length) lineFor(this).join(this); // a callback may have done it
+      if (!this._over && !this._line && this.channels.length) lineFor(this).join(this); // a callback may have done it
     },
 
     // Its line
 
     /** To another line. */
-    move: function () {
-      this.line.leave(this);
+    _move: function () {
+      this._line.leave(this);
       lineFor(this).join(this);
     },
 
-    split: function () {
-      this.isSplit = true;
-      this.splits++;
-      this.move();
+    _split: function () {
+      this._isSplit = true;
+      this._splits++;
+      this._move();
     },
 
     /** Returns whether the connection that an event is from serves this subscription. */
-    hear: function (event) {
+    _hear: function (event) {
       var isCovered = covers(event.channels, this.channels), isState = event.kind === "state";
       var from = event.before === "" ? event.cursor : event.before; // "": the previous cursor is not known
       if (isState && event.state !== "open") isCovered = true;
-      if (!isCovered || isBehind(this.seen, from)) return false;
+      if (!isCovered || isBehind(this._seen, from)) return false;
       if (isState) this._changeState(event.state, event.transport, event.reason);
       else EVENTS[event.kind].call(this, event);
       return true;
@@ -1561,15 +1561,15 @@
 
   var EVENTS = {
     message: function (event) {
-      if (!isNewer(event.message.id, this.seen)) return;
-      this.seen = event.message.id;
-      this.cursor = event.isEarliest ? EARLIEST : this.seen;
+      if (!isNewer(event.message.id, this._seen)) return;
+      this._seen = event.message.id;
+      this.cursor = event.isEarliest ? EARLIEST : this._seen;
       if (this._isWhole(event) || covers(this.channels, [event.message.channel])) this._call("onMessage", event.message);
     },
 
     cursor: function (event) {
-      this.seen = advance(this.seen, event.cursor);
-      if (this.seen) this.cursor = this.seen;
+      this._seen = advance(this._seen, event.cursor);
+      if (this._seen) this.cursor = this._seen;
     },
 
     /**
@@ -1578,8 +1578,8 @@
      */
     reset: function (event) {
       var message = event.message, cursor = message.cursor, own = this.channels, lost = message.channels;
-      if (!isNewer(cursor, this.seen) && isNewer(this.seen, event.origin)) return;
-      this.cursor = this.seen = cursor;
+      if (!isNewer(cursor, this._seen) && isNewer(this._seen, event.origin)) return;
+      this.cursor = this._seen = cursor;
       if (Array.isArray(lost) && !this._isWhole(event)) {
         lost = lost.filter(function (name) { return own.indexOf(name) >= 0; });
         if (!lost.length) return;
