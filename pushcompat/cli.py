@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import signal
 import stat
 import sys
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from . import logs, place
 from .build import VERSION
@@ -92,12 +94,18 @@ class Commands(click.Group):
     """A command group that runs ``serve`` if no command is named, and shows its options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing and not args:
+            return super().parse_args(ctx, args)  # of a shell, which completes a command
         if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help", "--version")):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return ["[OPTIONS]", "|", "COMMAND …"]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        options = serve.shell_complete(click.Context(serve, parent=ctx), incomplete)
+        return list({item.value: item for item in [*super().shell_complete(ctx, incomplete), *options]}.values())
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_commands(ctx, formatter)
@@ -259,7 +267,7 @@ def publish(ctx: click.Context, /, channel: str, data: str | None, is_json: bool
     from .client import publisher
     from .client.credentials import find_endpoint
 
-    body = _standard_input(asked=data == "-") if data in (None, "-") else os.fsencode(data)
+    body = _body(data, values["timeout"])
     try:
         published = publisher.publish(
             channel.split(","),
@@ -471,14 +479,35 @@ def _ignore(text: str) -> None:
     pass
 
 
-def _standard_input(asked: bool) -> bytes:
-    """Reads stdin only if asked to, or if it is a pipe or a file: a terminal would block."""
+def _body(data: str | None, timeout_s: float) -> bytes:
+    """Of a publish, by its argument. Raises ConfigError."""
+    if data is None:
+        return _piped(timeout_s)
+    if data == "-":
+        return b"" if sys.stdin is None else sys.stdin.buffer.read()
+    return os.fsencode(data)
+
+
+def _piped(timeout_s: float) -> bytes:
+    """Standard input, if it is a pipe or a file: a terminal would block. Raises ConfigError: a pipe is open for longer
+    than that, as CI runners and supervisors leave it.
+    """
     if sys.stdin is None:
         return b""
-    mode = os.fstat(sys.stdin.fileno()).st_mode
-    if not (asked or stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
+    descriptor = sys.stdin.fileno()
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
         return b""
-    return sys.stdin.buffer.read()
+    deadline, read = time.monotonic() + timeout_s, bytearray()
+    while select.select([descriptor], [], [], max(0, deadline - time.monotonic()))[0]:
+        part = os.read(descriptor, 65536)
+        if not part:
+            return bytes(read)
+        read += part
+    raise ConfigError(
+        f"standard input has not ended within {timeout_s:g} s; give the data as an argument, '' for the signal, or - to"
+        " wait for it"
+    )
 
 
 def _publisher_key(ctx: click.Context, endpoint: Endpoint) -> str | None:

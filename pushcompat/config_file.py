@@ -50,7 +50,7 @@ def read_config(
     several values. Raises ConfigError.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # editors of Windows begin a file with a byte order mark
         document = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"cannot read --config {path}: {error.strerror}") from error

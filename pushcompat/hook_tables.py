@@ -121,7 +121,7 @@ def _lines(table: Table, source: str, name: str, environ: Mapping[str, str]) -> 
         raise table.error(f"the environment has no variable {name}", source)
     path = table.path.parent / name
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise table.error(f"cannot read {source} {path}: {reason}", source) from None

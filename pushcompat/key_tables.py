@@ -11,6 +11,7 @@ publish-rate = 50                                    # messages a second, instea
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from pathlib import Path
@@ -87,7 +88,7 @@ def _lines(table: Table, source: str, environ: Mapping[str, str]) -> str:
         raise table.error(f"the environment has no variable {name}", source)
     path = table.path.parent / Path(name)
     try:
-        return path.read_text("ascii")
+        return path.read_bytes().removeprefix(BOM_UTF8).decode("ascii")
     except OSError as error:
         raise table.error(f"cannot read {path}: {error.strerror}", source) from None
     except UnicodeDecodeError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
 def read_key(path: Path) -> str:
     """The key in that file. Raises ConfigError if there is none, or if it cannot be sent in a header."""
     try:
-        key = path.read_text("ascii").strip()
+        key = _text(path).strip()
     except OSError as error:
         raise ConfigError(f"cannot read the publish key in {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -42,10 +43,15 @@ def read_key(path: Path) -> str:
     return checked_key(key, str(path))
 
 
+def _text(path: Path) -> str:
+    """Without the byte order mark that editors of Windows write. Raises OSError, UnicodeDecodeError."""
+    return path.read_bytes().removeprefix(BOM_UTF8).decode("ascii")
+
+
 def read_token(path: Path) -> str:
     """The subscriber token in that file. Raises ConfigError if there is none, or if it cannot be sent in a header."""
     try:
-        token = path.read_text("ascii").strip()
+        token = _text(path).strip()
     except OSError as error:
         raise ConfigError(f"cannot read the token in {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -610,6 +610,35 @@ def test_data_comes_from_the_argument_or_a_pipe_and_nothing_is_the_signal(
     assert kept(served, channel) == [expected]
 
 
+def test_a_pipe_that_stays_open_does_not_hold_a_publish_for_ever(served: Server) -> None:
+    reading, writing = os.pipe()
+    try:
+        with open(reading, "rb") as pipe:
+            done = publish(served, "open", "--timeout", "0.2s", stdin=pipe)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "standard input has not ended within 0.2 s; give the data as an argument, '' for the signal" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["pushcompat", "pub"], "publish"),
+        (["pushcompat", "--print"], "--print-config"),
+        (["pushcompat", "keys", "re"], "revoke"),
+    ],
+)
+def test_a_shell_completes_commands_and_options(words: list[str], completed: str) -> None:
+    completing = {
+        "_PUSHCOMPAT_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": f"{len(words) - 1}",
+    }
+    done = process(env={**os.environ, **completing})
+    assert completed in re.findall(r"^plain,(.*)$", done.stdout, re.MULTILINE)
+
+
 def test_data_comes_from_a_file(served: Server, tmp_path: Path) -> None:
     file = tmp_path / "data"
     file.write_text("from a file")

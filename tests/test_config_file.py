@@ -23,6 +23,12 @@ def test_a_file_names_options_with_hyphens_or_underscores(tmp_path: Path) -> Non
     assert not tables
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    settings, tables = read_config(toml(tmp_path, '\ufeffport = 1\n[[channel]]\npattern = "x"\n'), {"port"})
+    assert settings == {"port": "1"}
+    assert [table.line for table in tables] == [2]
+
+
 @pytest.mark.parametrize(
     ("text", "advice"),
     [

@@ -83,6 +83,11 @@ def test_a_key_file_may_end_with_a_line_end(tmp_path: Path) -> None:
     assert read_key(path) == "abc"
 
 
+def test_a_key_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xef\xbb\xbfabc\r\n")
+    assert read_key(tmp_path / "key") == read_token(tmp_path / "key") == "abc"
+
+
 def test_a_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the publish key in .*/gone: No such file"):
         read_key(tmp_path / "gone")

@@ -44,7 +44,7 @@ def _signing_key(key: str | Path) -> tuple[str, str]:
     if isinstance(key, str):
         return usable_secret(key, "$PUSHCOMPAT_TOKEN_KEY"), "HS256"
     try:
-        text = key.read_text("utf-8").strip()
+        text = key.read_text("utf-8-sig").strip()
     except OSError as error:
         raise ConfigError(f"cannot read --token-key-file {key}: {error.strerror}") from error
     except UnicodeDecodeError:

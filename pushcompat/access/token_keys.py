@@ -82,7 +82,7 @@ def load_token_keys(files: Iterable[Path], secret: str | None = None) -> TokenKe
         keys.append(_secret(secret.strip(), "$PUSHCOMPAT_TOKEN_KEY"))
     for path in files:
         try:
-            text = path.read_text("utf-8").strip()
+            text = path.read_text("utf-8-sig").strip()
         except OSError as error:
             raise ConfigError(f"cannot read --token-key-file {path}: {error.strerror}") from error
         except UnicodeDecodeError:

@@ -30,11 +30,14 @@ def find_key(endpoint: Endpoint) -> str | None:
 
 
 def no_key() -> str:
+    """Why there is none, and what to do: the server's own file is readable by its user only."""
     try:
-        place = str(default_state_dir() / KEY_FILE)
-    except ConfigError:
-        place = "a state directory"
-    return f" (no publish key given, and none found in {place})"
+        file = os.environ.get("PUSHCOMPAT_PUBLISH_KEY_FILE") or default_state_dir() / KEY_FILE
+        read_key(Path(file))
+        why = f"that in {file} is for a server of this machine only"
+    except ConfigError as error:
+        why = str(error)
+    return f" (no publish key given, and {why}; set PUSHCOMPAT_PUBLISH_KEY or PUSHCOMPAT_PUBLISH_KEY_FILE)"
 
 
 def sendable(key: str) -> str:

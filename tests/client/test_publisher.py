@@ -184,8 +184,19 @@ def test_without_a_key_the_refusal_says_where_one_was_looked_for(tmp_path: Path)
     with stub(refuses(401, "publishing needs the publish key")) as server, pytest.raises(PublishRefused) as refusal:
         publish("a", url=server.url)
     assert "authorization" not in server.talks[0].headers
-    assert str(refusal.value).startswith("publishing needs the publish key (no publish key given, and none found in")
+    assert str(refusal.value).startswith("publishing needs the publish key (no publish key given, and cannot read")
     assert str(tmp_path) in str(refusal.value)
+
+
+def test_a_key_file_that_may_not_be_read_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for an application under another user than the server's. (Root may read everything, but no directory.)"""
+    monkeypatch.setenv("PUSHCOMPAT_PUBLISH_KEY_FILE", str(tmp_path))
+    with stub(refuses(401, "publishing needs the publish key")) as server, pytest.raises(PublishRefused) as refusal:
+        publish("a", url=server.url)
+    assert f"cannot read the publish key in {tmp_path}: Is a directory" in str(refusal.value)
+    assert "set PUSHCOMPAT_PUBLISH_KEY or PUSHCOMPAT_PUBLISH_KEY_FILE" in str(refusal.value)
 
 
 def test_a_refused_key_points_to_the_parameter_of_the_messages_key() -> None:
