@@ -77,7 +77,7 @@ def test_a_page_that_connects_anew_ends_the_stream_that_the_proxy_kept(server: S
     page.evaluate(f"{CLIENT}; 0")
     with KeepingProxy(server.port) as proxy:
         follow(page, proxy.url, "page", 'transports: ["eventsource"],')
-        page.evaluate("page._source._current._socket.close(); page._source.wake(true); 0")  # a change of network
+        page.evaluate("page._line._source._current._socket.close(); page._line._source.wake(true); 0")  # a change of network
         server.wait_for_metric('pushcompat_subscriptions{transport="eventsource"}', 2, 2)
         assert server.publish("ghosts", "one")["channels"]["ghosts"]["subscribers"] == 1
         server.wait_for_metric('pushcompat_subscriptions{transport="eventsource"}', 1, 1)
@@ -94,7 +94,7 @@ def test_a_websocket_that_lives_is_never_ended_for_a_stream_that_came_later(serv
     page.evaluate(f"{CLIENT}; 0")
     follow(page, server.url, "page", 'transports: ["websocket"],')
     with server.connect() as loser:
-        name = page.evaluate("page._source._client")
+        name = page.evaluate("page._line._source.client")
         loser.request("GET", f"/channels/ghosts?client={name}", Accept="text/event-stream")
         loser.head()
         assert server.publish("ghosts", "one")["channels"]["ghosts"]["subscribers"] == 1
