@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 import click
 import pytest
 
-from pushcompat import cli
+from pushcompat import cli, logs
 from pushcompat.access.rules import ANYONE, Subscribe
 from pushcompat.config import Config
 from pushcompat.limits import Limits, Retention
@@ -70,8 +71,15 @@ class Command:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """What the command line sets for its process ends with the test."""
+    root, ours = logging.getLogger(), logs.log
+    before = list(root.handlers), root.level, ours.level
+    for module, name in [(logs, "_write"), (logs, "_level"), (logging, "raiseExceptions")]:
+        monkeypatch.setattr(module, name, getattr(module, name))
+    yield Command(monkeypatch, capsys)
+    root.handlers[:], root.level, ours.level = before
+    logging.Logger.manager._clear_cache()  # type: ignore[attr-defined]
 
 
 def process(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
