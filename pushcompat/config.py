@@ -114,11 +114,20 @@ def normal_origin(text: str) -> str:
         raise refusal from error
     if not (url.scheme and url.hostname) or url.path.strip("/") or url.query or url.fragment or "@" in url.netloc:
         raise refusal
+    if not url.hostname.isascii():
+        raise ConfigError(f"--cors-origin {text!r}: browsers send this host as {_in_ascii(url.hostname)}; write it so")
     if not (text.isascii() and text.isprintable()) or re.search(r"[\s\\,;*]", url.netloc):
         raise refusal
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     own_port = port is None or port == _DEFAULT_PORTS.get(url.scheme)
     return f"{url.scheme}://{host}" if own_port else f"{url.scheme}://{host}:{port}"
+
+
+def _in_ascii(host: str) -> str:
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return "ASCII (xn--…)"
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

@@ -53,6 +53,11 @@ def test_invalid_origins_are_refused(given: str) -> None:
         normal_origin(given)
 
 
+def test_an_origin_with_other_letters_is_told_how_browsers_send_it() -> None:
+    with pytest.raises(ConfigError, match=r"browsers send this host as xn--bcher-kva\.example; write it so"):
+        normal_origin("https://bücher.example")
+
+
 def test_the_same_origin_twice_is_kept_once() -> None:
     config = Config(publish_key="k", cors_origins=("https://a", "https://A:443"))
     assert config.cors_origins == ("https://a",)
