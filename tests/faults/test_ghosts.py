@@ -77,7 +77,9 @@ def test_a_page_that_connects_anew_ends_the_stream_that_the_proxy_kept(server: S
     page.evaluate(f"{CLIENT}; 0")
     with KeepingProxy(server.port) as proxy:
         follow(page, proxy.url, "page", 'transports: ["eventsource"],')
-        page.evaluate("page._line._source._current._socket.close(); page._line._source.wake(true); 0")  # a change of network
+        page.evaluate(
+            "page._line._source._current._socket.close(); page._line._source.wake(true); 0"
+        )  # a change of network
         server.wait_for_metric('pushcompat_subscriptions{transport="eventsource"}', 2, 2)
         assert server.publish("ghosts", "one")["channels"]["ghosts"]["subscribers"] == 1
         server.wait_for_metric('pushcompat_subscriptions{transport="eventsource"}', 1, 1)
