@@ -37,9 +37,10 @@ class Responses:
     def send_empty(self, connection: Connection, request: Request, status: int, headers: Headers) -> None:
         """A response that has no body because of its status or method."""
         cors = b"" if connection.grant is None else connection.grant.cors
-        line = ("Connection", "keep-alive" if request.reusable else "close")
+        keep_alive = self._stays_open(connection, request)
+        line = ("Connection", "keep-alive" if keep_alive else "close")
         self._sockets.write(connection, http.head(status, [*headers, line], cors))
-        self.sent(connection, request.reusable)
+        self.sent(connection, keep_alive)
 
     def refuse(self, connection: Connection, request: Request | None, refused: RequestError) -> None:
         """Sends a problem document. ``request`` is None for unparsable input: the connection is then closed."""
@@ -79,6 +80,17 @@ class Responses:
             if connection.unsent is None:
                 self._pipeline(connection)
 
+    def _stays_open(self, connection: Connection, request: Request) -> bool:
+        """Whether ``sent``, which is on the hot path and decides for itself, will keep the connection open.
+
+        A proxy that is promised so sends its next request, of any client, into a connection that is being closed.
+        """
+        if not request.reusable:
+            return False
+        grant = connection.grant
+        publishes = grant is not None and bool(grant.publisher)
+        return bool(connection.channels) or publishes or not self._has_no_room(connection)
+
     def _has_no_room(self, connection: Connection) -> bool:
         return self._sockets.full or self._context.peers.has_too_many(connection.peer)
 
@@ -110,7 +122,7 @@ class Responses:
     def _send_problem(
         self, connection: Connection, request: Request | None, refused: RequestError, cors: bytes
     ) -> None:
-        keep_alive = request is not None and request.reusable
+        keep_alive = request is not None and self._stays_open(connection, request)
         document = http.problem(refused, keep_alive=keep_alive, extra=cors)
         if request is not None and request.method == "HEAD":
             document = document[: document.index(http.HEAD_END) + len(http.HEAD_END)]

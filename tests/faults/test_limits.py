@@ -52,7 +52,7 @@ def test_an_address_with_too_many_connections_gets_429_and_others_do_not_notice(
         client = clients.enter_context(server.connect(source=NOISY))
         client.request("GET", f"/channels/a?{query}")
         status, headers, detail = client.problem()
-        assert (status, headers["retry-after"], headers["connection"], detail) == (429, "5", "keep-alive", TOO_MANY)
+        assert (status, headers["retry-after"], headers["connection"], detail) == (429, "5", "close", TOO_MANY)
         assert client.to_end() == b""
     client = clients.enter_context(server.connect(source=NOISY))
     client.request("GET", "/channels/a", **HANDSHAKE)
@@ -144,6 +144,22 @@ def test_behind_a_trusted_proxy_each_client_has_the_limit_and_nobody_else(server
     for number in range(10, 14):
         client.request("GET", "/channels/a?wait=0&cursor=earliest", X_Forwarded_For=f"192.0.2.{number}")
         assert client.response()[0] == 200
+
+
+@pytest.mark.options("--max-connections-per-address", "1")
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_a_proxy_is_not_promised_a_connection_that_is_being_closed(
+    server: Server, clients: ExitStack, method: str
+) -> None:
+    """Its next request on it, of any client, would be lost."""
+    for _ in range(2):
+        client = clients.enter_context(server.connect())
+        client.request("GET", "/channels/a?transport=eventsource", X_Forwarded_For="192.0.2.1")
+        client.head()
+    client = clients.enter_context(server.connect())
+    client.request(method, "/channels/a?transport=eventsource", X_Forwarded_For="192.0.2.1")
+    assert client.response()[1]["connection"] == "close"
+    assert client.to_end() == b""
 
 
 @pytest.mark.options("--max-connections-per-address", "1", "--trusted-proxies", "127.0.0.9")
