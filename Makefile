@@ -53,7 +53,8 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-reach: $(VENV)/installed-test
+reach: $(VENV)/installed-proxies
+	cd tests/reach && npm install --silent --no-audit --no-fund --no-package-lock
 	$(BIN)/python -m tests.reach.matrix $(ARGS)
 
 bench: $(VENV)/installed $(COMPILED)/built
@@ -80,6 +81,12 @@ $(VENV)/installed: setup.cfg pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+## The proxies of tests/reach that Debian lacks. Next.js is for "make reach" only, because it is large.
+$(VENV)/installed-proxies: setup.cfg tests/reach/package.json $(VENV)/installed-test
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,proxies]'
+	cd tests/reach && npm install --silent --no-audit --no-fund --no-package-lock --omit=dev
 	@touch $@
 
 $(FUZZ)/installed: setup.cfg pyproject.toml

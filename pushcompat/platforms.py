@@ -56,6 +56,8 @@ PLATFORMS = {
     "cloudflare": Platform(idle_s=100),
     # CloudFront, origin response timeout: 30 s to the first byte and between packets. WebSockets: 10 min idle
     "cloudfront": Platform(idle_s=30),
+    # Envoy, config.route.v3.RouteAction "timeout": 15 s for the whole request, unless the route says 0s
+    "envoy": Platform(request_cap_s=15),
     # Firebase Hosting, rewrites to Cloud Functions and Cloud Run: 60 s
     "firebase": Platform(request_cap_s=60),
     # Fly.io, fly-proxy: idle connections end after about 60 s
@@ -64,16 +66,25 @@ PLATFORMS = {
     "google-lb": Platform(request_cap_s=30),
     # Gunicorn settings, "timeout": the sync worker is killed 30 s into a request
     "gunicorn": Platform(request_cap_s=30),
+    # h2o 2.2, "proxy.timeout.io": 30 s between two reads
+    "h2o": Platform(idle_s=30),
     # Heroku, "Request timeout": H12 after 30 s to the first byte, then H15 after 55 s of silence
     "heroku": Platform(idle_s=55, sets_port=True),
+    # lighttpd 1.4, "server.max-read-idle": 60 s, also of a WebSocket's client
+    "lighttpd": Platform(idle_s=60),
     # Netlify, "Functions overview" and proxied rewrites: 60 s at most
     "netlify": Platform(request_cap_s=60),
+    # nghttpx 1.52, "--backend-read-timeout": 1 min
+    "nghttpx": Platform(idle_s=60),
     # nginx, ngx_http_proxy_module: proxy_read_timeout, 60 s between two reads
     "nginx": Platform(idle_s=60),
     # Railway, "Public networking specs & limits": 15 min for a request, 5 min of silence
     "railway": Platform(request_cap_s=900, idle_s=300, sets_port=True),
     # Render, "Web services": 100 min for a request
     "render": Platform(request_cap_s=6000, sets_port=True),
+    # Apache Traffic Server 9, records.config as shipped: transaction_active_timeout_in 900 s,
+    # transaction_no_activity_timeout_in and _out 30 s
+    "trafficserver": Platform(request_cap_s=900, idle_s=30),
     # Varnish 7 parameters: between_bytes_timeout and pipe_timeout, 60 s each
     "varnish": Platform(idle_s=60),
     # Vercel, "Functions: max duration": 300 s by default, 800 s at most

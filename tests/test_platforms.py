@@ -29,7 +29,15 @@ def test_a_poll_ends_before_silence_would_end_it(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "request_cap_s"),
-    [("google-lb", 30), ("api-gateway", 29), ("cloud-run", 300), ("heroku", None), ("nginx", None)],
+    [
+        ("google-lb", 30),
+        ("api-gateway", 29),
+        ("cloud-run", 300),
+        ("heroku", None),
+        ("nginx", None),
+        ("envoy", 15),
+        ("trafficserver", 900),
+    ],
 )
 def test_only_what_cuts_a_talking_connection_is_a_request_cap(name: str, request_cap_s: float | None) -> None:
     assert PLATFORMS[name].request_cap_s == request_cap_s

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .browsers import BROWSERS, Browser
-from .intermediaries import INTERMEDIARIES, Intermediary
+from .intermediaries import INTERMEDIARIES
+from .intermediary import Intermediary
 from .networks import NETWORKS, Network
 
 
@@ -42,12 +44,21 @@ CELLS = tuple(
 
 
 def representative() -> tuple[Cell, ...]:
-    """Each network once, with the browser and the proxy that had the fewest so far."""
+    """Each network once, with the browser and the proxy that had the fewest so far, then the proxies that had none.
+
+    Without those that are large to install.
+    """
     chosen: list[Cell] = []
     had: Counter[Browser | Intermediary] = Counter()
-    for network in NETWORKS:
-        cells = (cell for cell in CELLS if cell.network is network)
+
+    def take(cells: Iterable[Cell]) -> None:
         cell = min(cells, key=lambda cell: had[cell.browser] + had[cell.between])
         had.update((cell.browser, cell.between))
         chosen.append(cell)
+
+    for network in NETWORKS:
+        take(cell for cell in CELLS if cell.network is network and not cell.between.large)
+    for between in INTERMEDIARIES:
+        if not had[between] and not between.large:
+            take(cell for cell in CELLS if cell.between is between and cell.network is NETWORKS[0])
     return tuple(chosen)

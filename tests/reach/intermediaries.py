@@ -1,58 +1,21 @@
-"""What stands between browsers and servers: Debian's proxies, each in the foreground with a configuration of its own.
+"""What stands between browsers and servers: proxies, each in the foreground with a configuration of its own.
 
-Where it is configured at all, it is as the README says: the snippets are read from there. Three know one server only
-(or any, as a forward proxy): there the test's page is of another origin than the channels.
+Where it is configured at all, it is as documented: the snippets are read from README.md and docs/proxies.md. Three know
+one server only (or any, as a forward proxy): there the test's page is of another origin than the channels.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from .processes import PATH
+from .dev_servers import DEV_SERVERS
+from .intermediary import Intermediary, Ports, snippet, write
 from .relay import EVENTSOURCE, LONGPOLL, TRANSPORTS
+from .reverse_proxies import REVERSE_PROXIES
 
-README = Path(__file__).parents[2] / "README.md"
 SQUID = Path("/etc/squid/squid.conf")
 BEHIND = "push.test"  # the server's name where only the forward proxy can reach it
-
-
-@dataclass(frozen=True)
-class Ports:
-    own: int
-    push: int  # the server, with everything under /push
-    app: int  # the page
-
-
-@dataclass(frozen=True)
-class Intermediary:
-    name: str
-    how: str  # it is set up
-    package: str | None  # of Debian
-    program: str | None
-    passes: tuple[str, ...]  # transports, the best first
-    command: Callable[[Path, Ports], list[str]] = lambda folder, ports: []
-    routes: bool = False  # the page comes through it too
-    forward: bool = False  # the browser knows of it, as its proxy
-
-    def missing(self) -> str | None:
-        return self.package if self.program and shutil.which(self.program, path=PATH) is None else None
-
-
-def _readme(language: str) -> str:
-    """The README's snippet for this proxy."""
-    found = re.search(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
-    assert found, f"the README has no snippet for {language}"
-    return found[1]
-
-
-def _write(folder: Path, text: str) -> str:
-    path = folder / "configuration"
-    path.write_text(text)
-    return str(path)
 
 
 # nginx
@@ -74,7 +37,7 @@ http {{
 
 
 def _nginx(folder: Path, servers: str) -> list[str]:
-    return ["nginx", "-p", str(folder), "-e", "stderr", "-c", _write(folder, _NGINX.format(servers))]
+    return ["nginx", "-p", str(folder), "-e", "stderr", "-c", write(folder, _NGINX.format(servers))]
 
 
 def _nginx_plain(folder: Path, ports: Ports, more: str = "") -> list[str]:
@@ -94,7 +57,7 @@ def _nginx_deaf(folder: Path, ports: Ports) -> list[str]:
 
 def _nginx_tuned(folder: Path, ports: Ports) -> list[str]:
     app = f"location / {{ proxy_pass http://127.0.0.1:{ports.app}; }}"
-    servers = _readme("nginx").replace("8888", str(ports.push))
+    servers = snippet("nginx", ports)
     return _nginx(folder, servers.replace("listen 80;", f"listen 127.0.0.1:{ports.own}; {app}"))
 
 
@@ -112,7 +75,7 @@ backend push
 backend app
     server app 127.0.0.1:{ports.app}
 """
-    return ["haproxy", "-db", "-f", _write(folder, _readme("haproxy") + routes)]
+    return ["haproxy", "-db", "-f", write(folder, snippet("haproxy", ports) + routes)]
 
 
 def _apache(folder: Path, ports: Ports) -> list[str]:
@@ -129,8 +92,8 @@ ErrorLog /dev/stderr
 Listen 127.0.0.1:{ports.own}
 """
     app = f"ProxyPass / http://127.0.0.1:{ports.app}/\n"
-    configuration = modules + server + _readme("apache").replace("8888", str(ports.push)) + app
-    return ["apache2", "-DFOREGROUND", "-f", _write(folder, configuration)]
+    configuration = modules + server + snippet("apache", ports) + app
+    return ["apache2", "-DFOREGROUND", "-f", write(folder, configuration)]
 
 
 def _varnish(folder: Path, ports: Ports, *backend: str) -> list[str]:
@@ -144,7 +107,7 @@ def _varnish_plain(folder: Path, ports: Ports) -> list[str]:
 
 def _varnish_tuned(folder: Path, ports: Ports) -> list[str]:
     backend = f'vcl 4.1;\nbackend push {{ .host = "127.0.0.1"; .port = "{ports.push}"; }}\n'
-    return _varnish(folder, ports, "-f", _write(folder, backend + _readme("vcl")))
+    return _varnish(folder, ports, "-f", write(folder, backend + snippet("vcl", ports)))
 
 
 def _squid(folder: Path, ports: Ports) -> list[str]:
@@ -160,7 +123,7 @@ cache_log {folder}/cache.log
 shutdown_lifetime 0 seconds
 """
     stock = re.sub(r"^(http_port|coredump_dir|include) .*", "", SQUID.read_text(), flags=re.MULTILINE)
-    return ["squid", "-N", "-n", f"reach{ports.own}", "-f", _write(folder, stock + own)]
+    return ["squid", "-N", "-n", f"reach{ports.own}", "-f", write(folder, stock + own)]
 
 
 INTERMEDIARIES = (
@@ -173,19 +136,21 @@ INTERMEDIARIES = (
         "nginx, buffering", "also ignores `X-Accel-Buffering`",
         "nginx", "nginx", (LONGPOLL,), _nginx_deaf, routes=True,
     ),
-    Intermediary("nginx, tuned", "as in the README", "nginx", "nginx", TRANSPORTS, _nginx_tuned, routes=True),
-    Intermediary("HAProxy", "as in the README", "haproxy", "haproxy", TRANSPORTS, _haproxy, routes=True),
-    Intermediary("Apache", "as in the README", "apache2", "apache2", TRANSPORTS, _apache, routes=True),
+    Intermediary("nginx, tuned", "as documented", "nginx", "nginx", TRANSPORTS, _nginx_tuned, routes=True),
+    Intermediary("HAProxy", "as documented", "haproxy", "haproxy", TRANSPORTS, _haproxy, routes=True),
+    Intermediary("Apache", "as documented", "apache2", "apache2", TRANSPORTS, _apache, routes=True),
     Intermediary(
         "Varnish, defaults", "the default VCL, which blocks WebSocket; pages of another origin",
         "varnish", "varnishd", (EVENTSOURCE, LONGPOLL), _varnish_plain,
     ),
     Intermediary(
-        "Varnish, tuned", "as in the README; pages of another origin",
+        "Varnish, tuned", "as documented; pages of another origin",
         "varnish", "varnishd", TRANSPORTS, _varnish_tuned,
     ),
     Intermediary(
         "Squid", "forward proxy with Debian's rules, which block WebSocket; pages of another origin",
         "squid", "squid", (EVENTSOURCE, LONGPOLL), _squid, forward=True,
     ),
+    *REVERSE_PROXIES,
+    *DEV_SERVERS,
 )  # fmt: skip

@@ -18,12 +18,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 
 from .browsers import BROWSERS, Browser
 from .cells import CELLS, Cell
+from .dev_servers import MODULES
 from .intermediaries import INTERMEDIARIES
 from .networks import NETWORKS
 from .trial import Result, run_all
@@ -41,7 +44,7 @@ def main() -> int:
     cells = [cell for cell in CELLS if re.search(pattern, str(cell))]
     cells.sort(key=lambda cell: (NETWORKS.index(cell.network), INTERMEDIARIES.index(cell.between)))  # browsers by turns
     if missing := {cell.missing() for cell in cells} - {None}:
-        print(f"reach: needs Debian's {', '.join(sorted(map(str, missing)))}", file=sys.stderr)
+        print(f"reach: needs {', '.join(sorted(map(str, missing)))}", file=sys.stderr)
         return 2
     results = _load() if pattern else {}
     started = time.monotonic()
@@ -107,12 +110,22 @@ def _table(browser: Browser, results: dict[str, Result]) -> list[str]:
 
 def _machine() -> str:
     packages = dict.fromkeys(part.package for part in (*BROWSERS, *INTERMEDIARIES) if part.package)
-    command = ["dpkg-query", "-W", "-f", "${Package} ${Version}, ", *packages]
-    versions = subprocess.run(command, capture_output=True, text=True, check=False).stdout.rstrip(", ")
+    versions = ", ".join(f"{package} {_version(package)}" for package in packages)
     return (
         f"{datetime.now(UTC).date()} · {os.cpu_count()} cores · {platform.freedesktop_os_release()['PRETTY_NAME']}, "
         f"Linux {platform.release()} · Python {platform.python_version()} · {versions}"
     )
+
+
+def _version(package: str) -> str:
+    """Of npm, of PyPI, or of Debian."""
+    npm = MODULES / package / "package.json"
+    if npm.exists():
+        return str(json.loads(npm.read_text())["version"])
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    command = ["dpkg-query", "-W", "-f", "${Version}", package]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 _INTRODUCTION = """\

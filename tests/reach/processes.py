@@ -6,13 +6,15 @@ import asyncio
 import os
 import signal
 import socket
+import sysconfig
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from ..harness import PATIENCE_S
 
-PATH = f"{os.environ['PATH']}:/usr/sbin"  # where Debian has its proxies, and users do not look
+# Where Debian has its proxies, and users do not look; and where those of PyPI are
+PATH = f"{os.environ['PATH']}:/usr/sbin:{sysconfig.get_path('scripts')}"
 
 
 class Guard:

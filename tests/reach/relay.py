@@ -32,8 +32,8 @@ def transport_of(head: bytes) -> str | None:
 
 
 class Relay:
-    def __init__(self, target: int) -> None:
-        self.port = 0
+    def __init__(self, target: int, port: int) -> None:
+        self.port = port
         self.held: frozenset[str] = frozenset()
         self.cap_s: float | None = None
         self.cuts = 0  # that the cap has made

@@ -17,7 +17,8 @@ from typing import Any
 
 from ..harness import Server
 from .cells import Cell
-from .intermediaries import BEHIND, Ports
+from .intermediaries import BEHIND
+from .intermediary import Ports
 from .lab import Lab
 from .processes import Group, Guard, free_port
 from .relay import Relay
@@ -42,6 +43,7 @@ class Stage:
 
     def __init__(self, cell: Cell, home: Path, stack: AsyncExitStack) -> None:
         self.lab = Lab()
+        self._seen = free_port()  # the relay's
         self.number = 0  # of the last update
         self.published: dict[int, float] = {}  # when each was sent off, of those that the server has acknowledged
         self._cell = cell
@@ -104,14 +106,14 @@ class Stage:
         between = self._cell.between
         if not between.program:
             return self.server.port
-        ports = Ports(free_port(), self.server.port, self.lab.port)
+        ports = Ports(free_port(), self.server.port, self.lab.port, self._seen)
         proxy = await self._start("between", between.command, ports)
         await proxy.listening(ports.own)
         return ports.own
 
     async def _open_relay(self, target: int) -> None:
         network = self._cell.network
-        self.relay = Relay(target)
+        self.relay = Relay(target, self._seen)
         self.relay.refuse(network.refused)
         self.relay.held, self.relay.cap_s = frozenset(network.held), network.cap_s
         await self.relay.listen()
@@ -128,13 +130,13 @@ class Stage:
         self.browser = await self._start("browser", browser.command, page, proxy)
 
     async def _start(self, name: str, command: Callable[..., list[str]], *arguments: Any) -> Group:
-        folder = _folder(self._home, name)
+        folder = own_folder(self._home, name)
         group = await Group.start(command(folder, *arguments), folder)
         self._stack.push_async_callback(group.stop)
         return group
 
 
-def _folder(home: Path, name: str) -> Path:
+def own_folder(home: Path, name: str) -> Path:
     """A proxy that root starts goes on as somebody else, and must still get at its files."""
     home.chmod(0o755)
     folder = home / name
