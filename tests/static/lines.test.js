@@ -281,3 +281,26 @@ scenario("pages with several subscriptions share one connection, too", async (wo
   await world.pass(10);
   assert.deepEqual([channels(world), world.live[0].query.cursor], [["b,c"], cursor(4)]);
 });
+
+scenario("what is closed leaves nothing behind, however often a page subscribes", async (world) => {
+  const tab = world.tab(), counts = {};
+  for (const target of [tab.page, tab.document]) {
+    const {addEventListener, removeEventListener} = target;
+    target.addEventListener = (name, ...rest) => {
+      counts[name] = (counts[name] || 0) + 1;
+      addEventListener.call(target, name, ...rest);
+    };
+    target.removeEventListener = (name, ...rest) => {
+      counts[name]--;
+      removeEventListener.call(target, name, ...rest);
+    };
+  }
+  for (let cycle = 0; cycle < 50; cycle++) {
+    const all = ["a", "b"].map((name) => tab.beside({shareTabs: cycle % 2 > 0}, `/channels/${name}`));
+    await world.pass(cycle % 3 && 40);
+    all.forEach((each) => each.subscription.close());
+  }
+  await world.pass(1000);
+  assert.deepEqual([world.live, world.isQuiet, world.channels.size, world.locks.holder()], [[], true, 0, undefined]);
+  assert(Object.values(counts).every((count) => count === 0), JSON.stringify(counts));
+});
