@@ -4,7 +4,7 @@
 # make compiled            a build with its hot modules compiled, in build/compiled; needs a C compiler and python3-dev
 # make test-compiled       the tests of these modules, with that build
 # make lint                ruff and mypy alone
-# make reach               every browser behind every proxy on every network; writes docs/reach.md (about 20 minutes)
+# make reach               every browser behind every proxy on every network; writes docs/reach.md (about 50 minutes)
 # make bench               the figures, against Nchan and others, with BEFORE=PATH against another checkout too (about 30 minutes)
 # make fuzz                what reads the input of strangers, each for a minute under atheris (ARGS="head token --seconds 600")
 # make soak                all stores for ten minutes, while processes are killed; writes docs/soak.md

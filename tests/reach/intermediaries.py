@@ -40,7 +40,7 @@ def _nginx(folder: Path, servers: str) -> list[str]:
     return ["nginx", "-p", str(folder), "-e", "stderr", "-c", write(folder, _NGINX.format(servers))]
 
 
-def _nginx_plain(folder: Path, ports: Ports, more: str = "") -> list[str]:
+def nginx_plain(folder: Path, ports: Ports, more: str = "") -> list[str]:
     return _nginx(
         folder,
         f"""server {{
@@ -52,7 +52,7 @@ def _nginx_plain(folder: Path, ports: Ports, more: str = "") -> list[str]:
 
 
 def _nginx_deaf(folder: Path, ports: Ports) -> list[str]:
-    return _nginx_plain(folder, ports, "proxy_ignore_headers X-Accel-Buffering;")
+    return nginx_plain(folder, ports, "proxy_ignore_headers X-Accel-Buffering;")
 
 
 def _nginx_tuned(folder: Path, ports: Ports) -> list[str]:
@@ -130,7 +130,7 @@ INTERMEDIARIES = (
     Intermediary("none", "pages of another origin, allowed with `--cors-origin`", None, None, TRANSPORTS),
     Intermediary(
         "nginx, defaults", "nothing but `proxy_pass`",
-        "nginx", "nginx", (EVENTSOURCE, LONGPOLL), _nginx_plain, routes=True,
+        "nginx", "nginx", (EVENTSOURCE, LONGPOLL), nginx_plain, routes=True,
     ),
     Intermediary(
         "nginx, buffering", "also ignores `X-Accel-Buffering`",
