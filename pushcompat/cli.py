@@ -26,12 +26,7 @@ from . import logs, place
 from .build import VERSION
 from .channel_tables import rules_from
 from .client.dial import Endpoint
-from .config import Config
-from .errors import ConfigError
-from .hook_tables import hooks_from
-from .key_tables import keys_from
-from .options import (
-    CHECK,
+from .command_options import (
     HOOK_ADD,
     HOOK_LIST,
     KEY_ADD,
@@ -39,20 +34,16 @@ from .options import (
     LISTEN,
     PUBLISH,
     REVOKE,
-    SERVE,
-    SERVER,
     TOKEN,
-    Groups,
-    Setting,
-    environment_name,
     ignored_variables,
-    limits_from,
-    platform_of,
     read_server_config,
-    tables,
-    tokens_from,
-    visible_secrets,
 )
+from .config import Config
+from .errors import ConfigError
+from .hook_tables import hooks_from
+from .key_tables import keys_from
+from .options import CHECK, SERVE, SERVER
+from .settings import Groups, Setting, environment_name, limits_from, platform_of, tables, tokens_from, visible_secrets
 from .state import KEY_FILE, default_state_dir, load_or_create_key, read_key, read_token, stored_key
 from .wire.names import NAME
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from .options import NOT_IN_FILES, Groups, Setting, has_password
+from .settings import NOT_IN_FILES, Groups, Setting, has_password
 
 
 def lines(ctx: click.Context, groups: Groups, values: Mapping[str, Any]) -> Iterator[str]:

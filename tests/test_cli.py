@@ -21,9 +21,10 @@ import pytest
 
 from pushcompat import cli, logs
 from pushcompat.access.rules import ANYONE, Subscribe
+from pushcompat.command_options import LISTEN, PUBLISH
 from pushcompat.config import Config
 from pushcompat.limits import Limits, Retention
-from pushcompat.options import LISTEN, PUBLISH, SERVE, SERVER
+from pushcompat.options import SERVE, SERVER
 from pushcompat.platforms import PLATFORMS
 
 from .harness import KEY, PATIENCE_S, Server

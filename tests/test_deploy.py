@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pushcompat.options import SERVER, environment_name
+from pushcompat.options import SERVER
+from pushcompat.settings import environment_name
 
 from .harness import CERTIFICATE, MS, PATIENCE_S, running
 
