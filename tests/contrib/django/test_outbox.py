@@ -73,6 +73,7 @@ def test_a_batch_whose_answer_was_lost_is_published_once(
         monkeypatch.setattr(outbox, "TIMEOUT_S", 0.1)
         with pytest.raises(PublishUnavailable):
             outbox.deliver()
+    monkeypatch.undo()
     store(3)  # does not join the batch that may have been published
     with with_server(server):
         assert [outbox.deliver(), outbox.deliver(), outbox.deliver()] == [2, 1, None]
