@@ -18,7 +18,7 @@ from pushcompat.hub.connection import State
 from pushcompat.hub.peers import UNLIMITED
 from pushcompat.limits import Limits, Retention
 from pushcompat.message import Message, format_cursor, new_epoch
-from pushcompat.metrics import FAMILIES
+from pushcompat.metrics import FAMILIES, OF_THE_PROCESS
 from pushcompat.store.base import Health, Lost, News, Publish, Retained
 from pushcompat.store.memory import MemoryStore
 from pushcompat.wire import http
@@ -164,8 +164,9 @@ def test_the_gauges_have_the_current_values() -> None:
             "log_writable": 1.0,
             "draining": 0,
         }
-        of_workers = {"workers", "workers_silent", "workers_replaced"}
-        assert gauges.keys() == {name for name in FAMILIES if not hasattr(stage.hub.metrics, name)} - of_workers
+        of_processes = {"workers", "workers_silent", "workers_replaced", "build_info"}
+        of_processes |= {name for name in FAMILIES if name.startswith(OF_THE_PROCESS)}
+        assert gauges.keys() == {name for name in FAMILIES if not hasattr(stage.hub.metrics, name)} - of_processes
 
     play(scenario, Limits(max_connections=7))
 

@@ -233,7 +233,7 @@ def test_an_end_is_logged_and_counted_with_its_reason(
         assert stage.hub.metrics.unsubscribes == {reason: 1}
         transport = wire.partition("-")[0]
         began, ended = [fields for name, fields in logged if name in ("subscribe", "unsubscribe")][:2]
-        about = {"channels": ["a", "a2"], "transport": transport, "client": "tab"}
+        about = {"channels": ["a", "a2"], "transport": transport, "client": "tab", "address": "127.0.0.1"}
         assert {**began, "channels": list(began["channels"])} == about  # type: ignore[call-overload]
         seconds = 13 if act is stays_away else 3
         assert ended == {**about, "reason": reason, "code": code or ended["code"], "duration_s": seconds}

@@ -246,7 +246,8 @@ def test_metrics_are_what_prometheus_reads(shared_client: Client) -> None:
     assert status == 200
     assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     families = {family.name: family for family in text_string_to_metric_families(body.decode())}
-    assert all(name.startswith("pushcompat_") and family.documentation for name, family in families.items())
+    ours = "pushcompat_", "process_"
+    assert all(name.startswith(ours) and family.documentation for name, family in families.items())
     assert families["pushcompat_connections"].type == "gauge"
     assert families["pushcompat_publishes"].type == "counter"
     assert families["pushcompat_delivery_pass_duration_seconds"].type == "histogram"
