@@ -16,6 +16,8 @@ from .failures import Outcome, Response, may_pass
 from .responses import retry_after_s
 
 _PAUSES_S = (0.05, 1.0)  # the shortest, and the longest
+# Not the application's generator, which it may have seeded, and which forked processes share the state of.
+_uniform = random.SystemRandom().uniform
 
 
 class Attempt(NamedTuple):
@@ -45,6 +47,6 @@ def attempts(timeout_s: float) -> Attempts:
 def _pause_s(outcome: Outcome, retry: int) -> float:
     """Retry-After, and jitter: clients that failed together must not retry together."""
     shortest, longest = _PAUSES_S
-    jitter_s = random.uniform(shortest, min(longest, 2 * shortest * 2 ** min(retry, 10)))
+    jitter_s = _uniform(shortest, min(longest, 2 * shortest * 2 ** min(retry, 10)))
     asked_s = retry_after_s(outcome.headers.get("retry-after", "")) if isinstance(outcome, Response) else None
     return jitter_s + (asked_s or 0.0)
