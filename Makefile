@@ -5,6 +5,7 @@
 # make test-compiled       the tests of these modules, with that build
 # make lint                ruff and mypy alone
 # make reach               every browser behind every proxy on every network; writes docs/reach.md (about 50 minutes)
+# make clients             the programs of docs/clients.md through rotation, restart, 502, idle; writes its table (about 6 minutes)
 # make bench               the figures, against Nchan and others, with BEFORE=PATH against another checkout too (about 30 minutes)
 # make fuzz                what reads the input of strangers, each for a minute under atheris (ARGS="head token --seconds 600")
 # make soak                all stores for ten minutes, while processes are killed; writes docs/soak.md
@@ -23,7 +24,7 @@ COMPILED := build/compiled
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-lower-bounds compiled test-compiled lint reach bench soak siege fuzz clean
+.PHONY: help run test test-lower-bounds compiled test-compiled lint reach clients bench soak siege fuzz clean
 
 help:
 	@sed -n 's/^#\( \|$$\)//p' Makefile
@@ -56,6 +57,9 @@ lint: $(VENV)/installed-test
 reach: $(VENV)/installed-proxies
 	cd tests/reach && npm install --silent --no-audit --no-fund --no-package-lock
 	$(BIN)/python -m tests.reach.matrix $(ARGS)
+
+clients: $(VENV)/installed-test
+	$(BIN)/python -m tests.languages.matrix $(ARGS)
 
 bench: $(VENV)/installed $(COMPILED)/built
 	$(BIN)/python bench/run.py --compiled $(COMPILED) $(if $(BEFORE),--before $(BEFORE)) $(ARGS)

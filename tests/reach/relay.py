@@ -37,6 +37,7 @@ class Relay:
         self.held: frozenset[str] = frozenset()
         self.cap_s: float | None = None
         self.cuts = 0  # that the cap has made
+        self.requests = 0  # for channels
         self._target = target
         self._refused: dict[str | None, int] = {}
         self._whole = asyncio.Event()
@@ -147,6 +148,7 @@ class _Link:
         self._over()
         self._transport, self._opened, self._held = transport, False, b""
         self._answered.clear()
+        self._relay.requests += transport is not None
         if transport and self._relay.cap_s:
             self._cap = asyncio.get_running_loop().call_later(self._relay.cap_s, self._cut)
 
