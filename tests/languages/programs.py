@@ -94,7 +94,7 @@ class Program:
         done = subprocess.run(
             self.version, cwd=self.folder, env=environment(), capture_output=True, text=True, check=False
         )
-        return (done.stdout or done.stderr).strip().splitlines()[0]
+        return (done.stdout or done.stderr).strip().partition("\n")[0].partition(" (")[0]
 
 
 def environment() -> dict[str, str]:

@@ -26,13 +26,15 @@ _SECRET = "a-secret-of-32-characters-or-more"
 
 
 class Stage:
-    """``received``: the messages that the program has printed, and REFETCH. ``published``: the numbers, and when."""
+    """``received``: the messages that the program has printed, and REFETCH; ``last`` is the highest number of them.
+    ``number``: the last one that was published.
+    """
 
     def __init__(self, program: Program, folder: Path, options: tuple[str, ...], token_s: float) -> None:
         self.program = program
         self.received: list[object] = []
-        self.published: dict[int, float] = {}
-        self.arrived: dict[int, float] = {}
+        self.number = 0
+        self.last = 0
         self._paused = False
         self._publishing = asyncio.Lock()
         self._folder, self._options = folder, options
@@ -110,7 +112,7 @@ class Stage:
                 break
             self.received.append(document["data"])
             if isinstance(document["data"], int):
-                self.arrived.setdefault(document["data"], time.monotonic())
+                self.last = max(self.last, document["data"])
             text = decoded[end:].encode()
         return text
 
@@ -141,16 +143,8 @@ class Stage:
             except (OSError, HTTPException):
                 await asyncio.sleep(0.1)
                 continue
-            self.published.setdefault(number, time.monotonic())
+            self.number = max(self.number, number)
             return
-
-    @property
-    def number(self) -> int:
-        return max(self.published, default=0)
-
-    @property
-    def last(self) -> int:
-        return max(self.arrived, default=0)
 
     async def until_received(self, goal: object, patience_s: float) -> None:
         """Waits for a number, or a later one, or for anything else that is received."""
