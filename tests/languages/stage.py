@@ -61,7 +61,7 @@ class Stage:
         return self.server.port
 
     async def connect(self) -> None:
-        self.relay = Relay(self.server.port)
+        self.relay = Relay(self.server.port, 0)
         await self.relay.listen()
 
     def refuse(self, status: int | None) -> None:
