@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pushcompat import Publisher, PublishError
+from pushcompat import Publisher, PublishError, logs
 from pushcompat.errors import ConfigError
 from pushcompat.tls import BLOCKED, Certificate, TLSSocket
 
@@ -182,8 +182,10 @@ def test_a_renewed_certificate_is_what_new_connections_get(tmp_path: Path, kind:
 
 @pytest.mark.parametrize("breakage", ["garbage", "another key", "missing", "half"])
 def test_a_certificate_stays_in_use_while_the_files_are_broken(
-    tmp_path: Path, breakage: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, breakage: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logs, "_write", None)  # as it is before another test configures the process
+    monkeypatch.setattr(logs, "_level", logging.INFO)
     chain, key = write_pair(tmp_path, "old")
     certificate = Certificate(chain, key)
     if breakage == "garbage":

@@ -169,7 +169,8 @@ class BatchRequest(Request):
 
 
 def request_of(part: Sequence[Publish], time_ms: int) -> Request:
-    return Request(part, time_ms) if part[0].ids is None else BatchRequest(part, time_ms)
+    has_ids = part[0].ids is not None and any(part[0].ids)
+    return BatchRequest(part, time_ms) if has_ids else Request(part, time_ms)
 
 
 def parts(group: Sequence[Publish]) -> Iterator[Sequence[Publish]]:
