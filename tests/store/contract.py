@@ -315,6 +315,14 @@ class Contract:
 
         run(scenario)
 
+    def test_a_batch_without_any_id_is_answered_like_the_first_by_its_key(self, run: Callable[..., None]) -> None:
+        async def scenario(store: Store) -> None:
+            (first,) = await append_group(store, [batch("- -", key="k")])
+            assert first == Receipt(store.epoch, 2, {"a": 7})
+            assert await append_group(store, [batch("- -", key="k")]) == [replace(first, repeated=True)]
+
+        run(scenario)
+
     def test_batches_of_one_group_know_each_others_ids(self, run: Callable[..., None]) -> None:
         async def scenario(store: Store) -> None:
             group = [batch("1 2"), Publish([draft("b")]), batch("2 3"), batch("3=other 4"), batch("4 1")]
