@@ -120,6 +120,7 @@ class Server:
         stopped = [asyncio.create_task(event.wait()) for event in (self._stop, hub.failed)]
         await asyncio.wait(stopped, return_when=asyncio.FIRST_COMPLETED)
         stopped[1].cancel()
+        self._ignore_reloads()
         logs.event(Event.STOPPING, subscribers=hub.subscribers)
         await self._drain()
         hub.listener.close()
@@ -153,6 +154,8 @@ class Server:
 
     async def _apply_configuration(self) -> None:
         """Reads the configuration again, and applies what can change. If it is invalid, nothing changes."""
+        if self._stop.is_set() or self._hub.failed.is_set():
+            return  # it has closed its sockets, or will
         try:
             config, changed = self._configure()
             exposure.check(config, self._sockets, self._admin)
@@ -220,6 +223,10 @@ class Server:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
 
+    def _ignore_reloads(self) -> None:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # removed alone, it would end the process
+
     def _bind(self) -> tuple[listening.Sockets, listening.Sockets]:
         """The sockets that it listens on, and those of --admin-listen."""
         descriptors = systemd.take_sockets()
@@ -286,6 +293,10 @@ class Worker(Server):
 
     def _handle_reloads(self) -> None:
         """Its parent does, and starts a successor."""
+
+    def _ignore_reloads(self) -> None:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # removed alone, it would end the process
 
     def _bind(self) -> tuple[listening.Sockets, listening.Sockets]:
         worker.check(self._config, self._place.settled)

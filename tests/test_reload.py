@@ -201,3 +201,12 @@ def test_many_signals_at_once_end_with_the_last_configuration(reloading: Reloadi
     while status(reloading.server, "https://page-19.example") != 200:
         assert time.monotonic() < deadline
     assert status(reloading.server, "https://page-18.example") == 403
+
+
+def test_a_signal_that_comes_when_the_server_stops_is_ignored(reloading: Reloading) -> None:
+    process, log = reloading.server.process, reloading.server.log
+    process.send_signal(signal.SIGTERM)
+    reloading.server.wait_for_log(" INFO stopping ")
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(PATIENCE_S) == 0
+    assert not [line for line in log if " reload " in line]

@@ -64,6 +64,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._published: list[Message] = []
         self._receipts: dict[str, tuple[Receipt, float]] = {}
         self._items: dict[str, tuple[str, Receipt, float]] = {}  # by id: content, receipt, time
+        self._batch: list[tuple[str, str]] = []  # the last one with a key
         self._followers: list[tuple[Follower, int]] = []  # with its place
 
     @initialize()
@@ -104,24 +105,29 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         items=st.lists(st.tuples(st.sampled_from("-123"), st.sampled_from("aaab")), min_size=1, max_size=4),
-        key=st.sampled_from(["", "", "X"]),
+        key=st.sampled_from(["", "", "X", "again"]),
     )
     def publish_items(self, items: list[tuple[str, str]], key: str) -> None:
-        """``items``: id and channel, which is the content."""
+        """``items``: id and channel, which is the content. ``key`` "again": the last batch with a key, as it was."""
         content = dict(reversed(items))
         items = [(name, channel if name == "-" else content[name]) for name, channel in items]
+        if key == "again":
+            items, key = self._batch or items, "X"
         now, window_s = self._clock.now, RETENTION.idempotency_s
         known = {name: item for name, item in self._items.items() if now < item[2] + window_s}
         publish = Publish(
             [draft(channel) for _, channel in items],
             {"a": 1},
-            Idempotency("me", key, b"digest") if key else None,
+            Idempotency("me", key, repr(items).encode()) if key else None,
             [None if n == "-" else Idempotency("me items", n, c.encode()) for n, c in items],
         )
         (outcome,) = self._run(append_group(self._store, [publish]))
         first, at = self._receipts.get(key, (None, 0.0))
         if first is not None and now < at + window_s:
-            assert outcome == replace(first, repeated=True)
+            if items == self._batch:
+                assert outcome == replace(first, repeated=True)
+            else:
+                assert isinstance(outcome, KeyReused)
             return
         if any(name in known and known[name][0] != channel for name, channel in items):
             assert isinstance(outcome, KeyReused)
@@ -143,6 +149,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert outcome == Receipt(self._epoch, last, {"a": 1}, repeated=True, again=tuple(again))
         if key:
             self._receipts[key] = outcome, now
+            self._batch = items
 
     def _note(self, drafts: list[Message]) -> None:
         for message in drafts:
