@@ -78,7 +78,7 @@ def run(load: Load, server: Server) -> Report:
     command = [str(PROGRAM), "--dialect", server.dialect, "--port", str(server.port), *load.arguments()]
     command += ["--key", server.key] if server.key else []
     command += ["--publish-port", str(server.publish_port)] if server.publish_port else []
-    command += ["--tokens", str(server.tokens)] if server.tokens else []
+    command += ["--parameters", str(server.parameters)] if server.parameters else []
     command += [word for pid in server.pids for word in ("--server-pid", str(pid))]
     before, start = busy_cpu_s(), time.monotonic()
     done = subprocess.run(on_core(LOAD_CORE, command), stdout=subprocess.PIPE, timeout=RUN_S, check=False)

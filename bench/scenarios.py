@@ -9,7 +9,7 @@ from encrypted import TLS
 from load import Load, Report
 from servers import BEFORE, CENTRIFUGO, COMPILED, NCHAN, SUBJECT, WS
 from stores import MEMORY, REDIS, SQLITE, SQLITE_FULL, TWO_ON_REDIS, TWO_ON_SQLITE, WORKERS
-from tokens import TOKENS
+from tokens import CLIENTS, TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,17 +255,17 @@ def with_tokens(transport: str, rate: int, at_least_ratio: float) -> Scenario:
             f"{title} with tokens, {rate} publishes/s to 5,000",
             f"{what} per CPU-s",
             deliveries_per_cpu_s,
-            (at_least(at_least_ratio, SUBJECT),),
+            (at_least(at_least_ratio, CLIENTS),),
         ),
         Figure(
             f"{title} handshake with a token",
             "CPU-µs each",
             handshake_cpu_us,
-            (Target(80, SUBJECT, unit="µs more"),),
+            (Target(80, CLIENTS, unit="µs more"),),
             as_difference=True,
         ),
     )
-    return Scenario(f"tokens-{transport}", sides(load, TOKENS, SUBJECT), figures)
+    return Scenario(f"tokens-{transport}", sides(load, TOKENS, CLIENTS), figures)
 
 
 # --- TLS ----------------------------------------------------------------------------------------------------------

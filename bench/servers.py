@@ -98,7 +98,7 @@ class Server:
     key: str
     pids: tuple[int, ...]
     publish_port: int | None = None  # of another process, which publishers use
-    tokens: Path | None = None  # of its subscribers, one in a line
+    parameters: Path | None = None  # of each subscriber's URL, one line each
 
 
 Options = Mapping[str, str]

@@ -72,25 +72,24 @@ void watch(struct connection *c, bool publisher)
 	add(publisher ? publishers_only : everyone, c->fd, c);
 }
 
-/* Connects and waits for it: on the loopback that is the time of the handshake in the kernel, no round trip. */
-/* The transport's request, with the subscriber's token as the last parameter of its URL, as pages send it. */
+/* The transport's request, with the subscriber's own parameters at the end of its URL, as pages send them. */
 size_t subscribe_request(const struct connection *c, char *out)
 {
 	size_t size = options.transport->request(c, out);
-	if (!options.token_count)
+	if (!options.parameter_count)
 		return size;
-	const char *token = options.tokens[(c - subscribers) % options.token_count];
+	const char *own = options.parameters[(c - subscribers) % options.parameter_count];
 	char *end = strstr(out, " HTTP/1.1");
 	char first = memchr(out, '?', end - out) ? '&' : '?';
-	size_t added = strlen("?token=") + strlen(token);
+	size_t added = 1 + strlen(own);
 
 	memmove(end + added, end, out + size - end + 1);
 	*end = first;
-	memcpy(end + 1, "token=", strlen("token="));
-	memcpy(end + strlen("?token="), token, strlen(token));
+	memcpy(end + 1, own, strlen(own));
 	return size + added;
 }
 
+/* Connects and waits for it: on the loopback that is the time of the handshake in the kernel, no round trip. */
 void dial(struct connection *c, int port)
 {
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};

@@ -83,8 +83,8 @@ struct dialect {
 
 struct options {
 	const char *key, *channel;
-	char **tokens; /* one for each subscriber, or as many as there are; NULL: none */
-	unsigned token_count;
+	char **parameters; /* of the URL, "a=b&c=d", for each subscriber, or as many as there are; NULL: none */
+	unsigned parameter_count;
 	int port, publish_port;
 	const struct dialect *dialect;
 	const struct transport *transport;

@@ -23,7 +23,7 @@ static const char usage_text[] =
 	"  --publishers N       kept-alive connections, default 1          --rate R          a second; 0: all they can\n"
 	"  --seconds S          how long to publish; 0: not at all         --count N         and at most so many\n"
 	"  --random 1           publish to random channels                 --fresh-keys 1    an Idempotency-Key per publish\n"
-	"  --held 1             long-poll: the server holds the first poll  --tokens FILE    of subscribers, one in a line\n"
+	"  --held 1             long-poll: the server holds the first poll  --parameters FILE of each subscriber's URL\n"
 	"  --publish-port P     of another process of the server; default: --port\n"
 	"  --drain S            the longest wait for the last message, default 15\n"
 	"  --server-pid PID     whose CPU and memory to read; repeatable\n";
@@ -54,10 +54,10 @@ static const struct option names[] = {
 	{"key", 1, 0, 'k'},         {"in-flight", 1, 0, 'f'},  {"hold", 1, 0, 'h'},      {"publishers", 1, 0, 'w'},
 	{"rate", 1, 0, 'r'},        {"seconds", 1, 0, 's'},    {"count", 1, 0, 'u'},     {"server-pid", 1, 0, 'i'},
 	{"drain", 1, 0, 'a'},       {"held", 1, 0, 'l'},       {"random", 1, 0, 'x'},    {"fresh-keys", 1, 0, 'y'},
-	{"publish-port", 1, 0, 'q'}, {"tokens", 1, 0, 'T'}, {0},
+	{"publish-port", 1, 0, 'q'}, {"parameters", 1, 0, 'T'}, {0},
 };
 
-static void read_tokens(const char *path)
+static void read_parameters(const char *path)
 {
 	FILE *file = fopen(path, "r");
 	char line[REQUEST_SIZE / 2];
@@ -66,8 +66,8 @@ static void read_tokens(const char *path)
 		die("cannot read %s", path);
 	while (fgets(line, sizeof line, file)) {
 		line[strcspn(line, "\n")] = 0;
-		options.tokens = realloc(options.tokens, (options.token_count + 1) * sizeof *options.tokens);
-		options.tokens[options.token_count++] = strdup(line);
+		options.parameters = realloc(options.parameters, (options.parameter_count + 1) * sizeof *options.parameters);
+		options.parameters[options.parameter_count++] = strdup(line);
 	}
 	fclose(file);
 }
@@ -94,7 +94,7 @@ static void take_option(int name, const char *value)
 	case 'l': options.held = atoi(value); break;
 	case 'x': options.random = atoi(value); break;
 	case 'y': options.fresh_keys = atoi(value); break;
-	case 'T': read_tokens(value); break;
+	case 'T': read_parameters(value); break;
 	case 'q': options.publish_port = atoi(value); break;
 	case 'i': options.pids[options.pid_count++ % SERVER_PIDS] = atoi(value); break;
 	default: fputs(usage_text, stderr); exit(2);
