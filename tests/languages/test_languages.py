@@ -70,7 +70,9 @@ BROKEN = [
 @pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest) -> dict[Cell, list[str]]:
     """They are run at once, since they mostly wait: those that were asked for, and can be."""
-    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    tests = [
+        item for item in request.session.items if isinstance(item, pytest.Function) and item.module is request.module
+    ]
     asked: list[Any] = [test.callspec.params["cell"] for test in tests if "results" in test.fixturenames]
     cells: list[Cell] = [cell for cell in asked if not cell.program.missing()]
     for program in dict.fromkeys(cell.program for cell in cells):

@@ -20,7 +20,9 @@ CELLS = representative()
 @pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest) -> dict[Cell, Result]:
     """They are run at once, since they mostly wait: those that were asked for, and can be."""
-    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    tests = [
+        item for item in request.session.items if isinstance(item, pytest.Function) and item.module is request.module
+    ]
     asked: list[Any] = [test.callspec.params["cell"] for test in tests if "results" in test.fixturenames]
     found: dict[Cell, Result] = {}
     asyncio.run(run_all([cell for cell in asked if not cell.missing()], found.__setitem__))
