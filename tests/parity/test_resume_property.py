@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pushcompat.hub import hub
 from pushcompat.limits import Limits, Retention
 from pushcompat.message import Message
 
@@ -266,7 +267,8 @@ all_limits = st.builds(
 
 @pytest.fixture(scope="module")
 def runner() -> Any:
-    with asyncio.Runner() as runner:
+    with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
+        patch.setattr(hub, "_LOST_RETRY_S", (0.0, 0.0))  # most of the time would be the pauses of logs lost again
         yield runner
 
 
