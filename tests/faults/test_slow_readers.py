@@ -179,30 +179,3 @@ def test_a_client_that_reads_now_and_then_is_never_left_with_a_silent_hole(serve
                     publisher.publish(1)
         assert resets >= 1
         assert gaps == resets
-
-
-@pytest.mark.options("--heartbeat", "1", "--write-timeout", "2")
-def test_a_client_that_takes_nothing_is_cut_off_and_one_that_takes_a_little_is_not(server: Server) -> None:
-    with (
-        server.connect() as connection,
-        opened(server, ["eventsource"] * 2, receive_buffer=4096) as (_, slow),
-        server.connect() as clock,
-    ):
-        eventsource(clock)
-        publisher = Publisher(connection)
-        for _ in range(2):
-            publisher.publish(15, size=60_000)
-        for _ in range(2):
-            assert next_event(clock)["control"] in ("open", "ping")
-        for n in range(30):
-            assert next_event(clock)["data"]["n"] == n
-        source = documents(slow, next_event)
-        numbers = [next(source)["data"]["n"]]
-        while numbers[-1] < 16:
-            assert next_event(clock)["control"] == "ping"  # about a second
-            numbers += [next(source)["data"]["n"] for _ in range(3)]
-        assert numbers == list(range(len(numbers)))
-        assert "reason=write_timeout" in server.wait_for_log(r"unsubscribe .*reason=")
-        assert server.metric('pushcompat_subscriptions{transport="eventsource"}') == 2
-        numbers += [next(source)["data"]["n"] for _ in range(30 - len(numbers))]
-        assert numbers == list(range(30))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -415,6 +416,26 @@ def test_a_client_that_takes_nothing_is_cut_off_after_the_write_timeout_and_not_
             waits += 1
         assert 30 <= waits <= 30 + 6  # looked at once per heartbeat
         assert stage.hub.metrics.unsubscribes == Counter({"write_timeout": 1})
+
+    play(scenario, Limits(write_s=30, heartbeat_s=5))
+
+
+def test_a_client_that_takes_a_little_now_and_then_is_not_cut_off() -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        client = await stage.subscribed("websocket-json", "a")
+        (connection,) = [c for c in stage.hub.sockets.connections() if c.channels]
+        await stage.hub.until_quiet(await stage.store.publish(Message("a", b"x" * 32 * 1024 * 1024)))
+        for _ in range(3):
+            await stage.hub.let_pass(29)
+            left = connection.unsent
+            assert left
+            while connection.unsent is left:
+                await asyncio.get_running_loop().sock_recv(client.socket, 1 << 16)
+                await stage.hub.until_idle()
+        await stage.hub.let_pass(29)
+        assert connection.state is State.STREAMING
+        assert connection.unsent
 
     play(scenario, Limits(write_s=30, heartbeat_s=5))
 
