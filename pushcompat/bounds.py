@@ -17,6 +17,7 @@ _CONNECTION, _TLS = _KIB, 17 * _KIB
 _CHANNEL = 1.4 * _KIB  # a new channel, the connection's place in it, and its client's
 _READ = 4 * _KIB  # one read after a head
 _FRAME = 12 * _KIB  # the parser of a WebSocket with an incomplete frame
+_HANDSHAKE = 64 * _KIB  # more, of a TLS handshake that is incomplete: OpenSSL's buffers, and two records
 _ADDRESS = 0.4 * _KIB
 _ABSENT = 10_000  # of addresses, floors, pollers and webhooks
 _OTHERS = (0.4 + 0.7 + 1 + 1 + 1) * _KIB  # of each: an address, a floor, a poller, a change, a line of the log
@@ -34,11 +35,11 @@ def memory_bound(limits: Limits, *, tls: bool = False) -> Mapping[str, float]:
     """
     assert limits.max_connections is not None
     connections = limits.max_connections + _RESERVED
-    frame = limits.websocket_message_bytes + _FRAME
+    incomplete = [limits.head_bytes + _READ, limits.websocket_message_bytes + _FRAME, *([_HANDSHAKE] if tls else [])]
     parts = {
         "the process": _PROCESS,
         "connections": connections * (_CONNECTION + _ADDRESS + (_TLS if tls else 0)),
-        "incomplete requests and frames": connections * max(limits.head_bytes + _READ, frame),
+        "incomplete requests and frames": connections * max(incomplete),
         "channels of subscriptions": limits.max_connections * limits.max_channels * _CHANNEL,
         "retained messages": limits.retention.bytes * _HISTORY,
         "Idempotency-Keys": limits.retention.idempotency_bytes * 2,

@@ -9,6 +9,8 @@ stands between: what differs is here and in ``hub/sockets``, and nowhere else.
 - **Writing.** A record that the kernel did not take whole is kept, and its bytes count as unsent until then; they must
   come again, first (OpenSSL's own rule). With one record at a time, a client that reads 200 KiB slowly does not look
   like one that reads nothing.
+- **A ClientHello** has at most ``_HELLO_BYTES``: OpenSSL allocates what its header announces, up to
+  128 KiB, before the rest of it has come.
 - **The end** is a close_notify, then FIN (``end``). Without close_notify a client cannot tell the end of a response
   from a connection that was cut (RFC 8446 §6.1).
 - **New certificates** get a new context: one context keeps the old certificate beside a new one whose key is of
@@ -38,6 +40,11 @@ _HEADER_BYTES = 5
 _MOST_BYTES = _HEADER_BYTES + _RECORD_BYTES + 2048  # of an encrypted record (RFC 5246 §6.2.3)
 _RECORD_TYPES = range(20, 24)  # change_cipher_spec, alert, handshake, application_data
 _HANDSHAKE_RECORDS = 32  # that are read at once
+_HELLO_BYTES = 16 * 1024  # OpenSSL has a buffer of that size anyway; those of browsers have 2 KiB
+_HELLO_HEADER_BYTES = 4  # its type, and the size of the rest (RFC 8446 §4)
+# The random of a ServerHello that asks for another ClientHello, HelloRetryRequest (RFC 8446 §4.1.3)
+_RETRY_AT = 11
+_RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 _EMPTY_RECORDS = 8  # without data, in a row: 7 µs each, and clients have no reason for more than one or two
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all sound
 _buffer = memoryview(bytearray(_MOST_BYTES))
@@ -48,13 +55,14 @@ _receive_into, _send = socket.SocketType.recv_into, socket.SocketType.send
 class TLSSocket(socket.socket):
     """The server's end of an encrypted connection; takes the plain socket over."""
 
-    __slots__ = ("_incoming", "_outgoing", "_owed", "_received", "_tls", "_unsent")
+    __slots__ = ("_hello", "_incoming", "_outgoing", "_owed", "_received", "_tls", "_unsent")
 
     def __init__(self, sock: socket.SocketType, context: ssl.SSLContext) -> None:
         super().__init__(sock.family, sock.type, sock.proto, sock.detach())
         self.setblocking(False)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._hello: bytes | None = b""  # the header of a ClientHello, until the server has answered it
         self._received = b""  # records that OpenSSL has not got yet
         self._unsent: bytes | memoryview = b""  # of an encrypted record
         self._owed = 0  # how much data that record has
@@ -131,13 +139,18 @@ class TLSSocket(socket.socket):
                 self._incoming.write_eof()
                 return
             received = self._received = received + _buffer[:got]
+        if self._hello is not None:
+            self._hello = _hello_header(self._hello, received[:size])
         self._incoming.write(received[:size])
         self._received = received[size:]
 
     def _flush(self) -> None:
         """Sends what OpenSSL has to say of its own, and what was not sent. Raises SSLWantWriteError, and OSError."""
         if self._outgoing.pending:
-            self._unsent = bytes(self._unsent) + self._outgoing.read()
+            said = self._outgoing.read()
+            self._unsent = bytes(self._unsent) + said
+            if self._hello is not None:
+                self._hello = b"" if said.startswith(_RETRY, _RETRY_AT) else None
         if not self._unsent:
             return
         try:
@@ -147,6 +160,17 @@ class TLSSocket(socket.socket):
         self._unsent = self._unsent[took:]
         if self._unsent:
             raise ssl.SSLWantWriteError("the kernel does not accept more")
+
+
+def _hello_header(known: bytes, record: bytes) -> bytes:
+    """The header of a ClientHello, as far as it is known with this record too. Raises OSError if it announces too
+    much.
+    """
+    if record.startswith(HANDSHAKE):
+        known += record[_HEADER_BYTES : _HEADER_BYTES + _HELLO_HEADER_BYTES - len(known)]
+    if len(known) == _HELLO_HEADER_BYTES and int.from_bytes(known[1:], "big") > _HELLO_BYTES - _HELLO_HEADER_BYTES:
+        raise OSError("a ClientHello that is too long")
+    return known
 
 
 def _record_size(received: bytes) -> int:

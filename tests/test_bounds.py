@@ -53,3 +53,7 @@ def test_the_documentation_has_every_part_of_the_bound() -> None:
 )
 def test_each_option_that_bounds_memory_is_in_it(change: dict[str, object]) -> None:
     assert total(replace(LIMITS, **change)) > total(LIMITS)  # type: ignore[arg-type]
+
+
+def test_incomplete_tls_handshakes_are_in_it_however_small_heads_and_messages_are() -> None:
+    assert total(SMALL, tls=True) - total(SMALL) > 16_000 * 60 * 1024 / MIB

@@ -149,6 +149,78 @@ def test_a_client_that_is_gone_when_its_turn_comes_is_forgotten() -> None:
     play(scenario)
 
 
+def record(content: bytes, kind: int = 22) -> bytes:
+    return bytes([kind]) + b"\3\3" + len(content).to_bytes(2, "big") + content
+
+
+def client_hello(key_share: bytes) -> bytes:
+    """Of TLS 1.3 with X25519 (RFC 8446 §4.1.2); without a key share it makes the server ask for another one."""
+    shares = b"\0\x1d" + len(key_share).to_bytes(2, "big") + key_share if key_share else b""
+    extensions = b"".join(
+        kind.to_bytes(2, "big") + len(content).to_bytes(2, "big") + content
+        for kind, content in (
+            (43, b"\x02\x03\x04"),
+            (10, b"\x00\x02\x00\x1d"),
+            (13, b"\x00\x04\x04\x03\x08\x04"),
+            (51, len(shares).to_bytes(2, "big") + shares),
+        )
+    )
+    body = b"\3\3" + bytes(32) + b"\0" + b"\0\2\x13\x01" + b"\1\0" + len(extensions).to_bytes(2, "big") + extensions
+    return b"\1" + len(body).to_bytes(3, "big") + body
+
+
+WITHOUT, WITH = client_hello(b""), client_hello(b"\x09" + bytes(31))
+CHANGE = record(b"\1", 20)
+TOO_LONG = b"\1" + (16 * 1024 - 3).to_bytes(3, "big") + b"\3\3"
+
+
+@pytest.mark.parametrize(
+    ("before", "hello"),
+    [
+        (b"", record(TOO_LONG)),
+        (b"", b"".join(record(TOO_LONG[at : at + 1]) for at in range(4))),
+        (record(WITHOUT), record(TOO_LONG)),
+        (record(WITHOUT), CHANGE + record(TOO_LONG)),
+        (b"", record(WITHOUT + TOO_LONG)),
+    ],
+    ids=["first", "in pieces", "second", "after a change_cipher_spec", "in the record of the first"],
+)
+def test_a_client_hello_that_announces_more_than_a_record_is_refused_by_its_header(before: bytes, hello: bytes) -> None:
+    """OpenSSL would allocate what it announces, up to 128 KiB, for a client that has sent a few bytes."""
+
+    async def scenario(doorway: Doorway) -> None:
+        client = await doorway.connect()
+        client.setblocking(False)
+        client.sendall(before)
+        if before:
+            await doorway.until(lambda: answered(client))
+        client.sendall(hello)
+        await doorway.until(lambda: not doorway.states)
+        assert doorway.metrics.tls_handshakes == {"failed": 1}
+
+    play(scenario)
+
+
+def answered(client: socket.socket) -> bytes:
+    try:
+        return client.recv(10_000)
+    except BlockingIOError:
+        return b""
+
+
+def test_a_client_whose_key_share_was_missing_is_asked_for_another_hello() -> None:
+    async def scenario(doorway: Doorway) -> None:
+        client = await doorway.connect()
+        client.setblocking(False)
+        client.sendall(record(WITHOUT))
+        await doorway.until(lambda: answered(client))
+        client.sendall(CHANGE + record(WITH[:3]) + record(WITH[3:]))
+        await doorway.until(lambda: len(answered(client)) > 500)  # the certificate
+        assert doorway.states == [State.HANDSHAKING]
+
+    play(scenario)
+
+
 def test_a_handshake_that_takes_too_long_ends_the_connection() -> None:
     async def scenario(doorway: Doorway) -> None:
         client = await doorway.connect()
