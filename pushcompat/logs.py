@@ -92,6 +92,7 @@ _BARE = re.compile(r"[!#-<>-\[\]-~]+")  # needs no quotes: printable ASCII witho
 _PLAIN = re.compile(r"[!#-9;<>-\[\]-~]+")  # and cannot hold a secret, because it has no colon: half the cost of a line
 
 _MAX_QUEUED = 10_000  # lines
+_LINES_PER_S = 100  # of an event that anybody can cause
 _COLLECT_S = 0.05
 _WRITE_BYTES = select.PIPE_BUF  # in one write: longer ones may be interleaved with another worker's lines
 _EXIT_S = 1.0  # how long the process waits at exit for the last lines to be read
@@ -130,6 +131,27 @@ def event(name: str, level: int = logging.INFO, /, **fields: object) -> None:
         log.log(level, "%s %s", name, fields)
     else:
         _write((time.time(), level, name, fields))
+
+
+class Limited:
+    """An event that anybody can cause: at most ``_LINES_PER_S`` lines a second, or it would fill the disk. The next
+    line after these has the number of those that are missing, as ``unlogged``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._second = self._lines = self._unlogged = 0
+
+    def event(self, now: int, /, **fields: object) -> None:
+        """``now``: in seconds, of any clock. Level info; check ``enabled`` first if computing fields is expensive."""
+        if now != self._second:
+            self._second, self._lines = now, 0
+        self._lines += 1
+        if self._lines > _LINES_PER_S:
+            self._unlogged += 1
+            return
+        event(self._name, **fields, unlogged=self._unlogged or None)
+        self._unlogged = 0
 
 
 def enabled(level: int = logging.INFO) -> bool:

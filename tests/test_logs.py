@@ -253,3 +253,12 @@ def test_the_last_log_lines_are_written_before_the_exit(pipe: Pipe) -> None:
     logs.close()
     os.set_blocking(pipe.read_end, False)
     assert b"    ValueError: why\n" in os.read(pipe.read_end, 1 << 20)
+
+
+def test_an_event_that_anybody_can_cause_has_a_hundred_lines_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[dict[str, object]] = []
+    monkeypatch.setattr(logs, "event", lambda name, **fields: lines.append(fields))
+    refusals = logs.Limited("refused")
+    for now in [5] * 250 + [6] * 2:
+        refusals.event(now, detail="x")
+    assert lines == [{"detail": "x", "unlogged": unlogged} for unlogged in [*[None] * 100, 150, None]]

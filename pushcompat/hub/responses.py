@@ -18,7 +18,6 @@ from .timers import NEVER
 
 # Looked up once: each poll's response needs them, and looking up an Enum's member costs as much as a call.
 _READING_HEAD, _CLOSING, _CLOSED = State.READING_HEAD, State.CLOSING, State.CLOSED
-_LINES_PER_S = 100  # for refused requests
 _CLOSE_REASON_BYTES = 120  # a Close frame holds 123 (RFC 6455 §5.5)
 
 
@@ -31,7 +30,7 @@ class Responses:
         context.sockets.on_flushed(self._pipeline)
         self._grace = int(context.limits.poll_grace_s)
         self._idle = int(context.limits.idle_s)
-        self._logged_at = self._logged = self._unlogged = 0
+        self._refusals = logs.Limited(Event.REFUSED)
         self._message_bytes = context.limits.websocket_message_bytes
 
     def send_empty(self, connection: Connection, request: Request, status: int, headers: Headers) -> None:
@@ -143,29 +142,10 @@ class Responses:
             self._metrics.limited[refused.limit] += 1
         if isinstance(refused, UpgradeRequired):
             self._metrics.damaged_handshakes[refused.damage] += 1
-        if logs.enabled() and self._may_log():
+        if logs.enabled():
             path = None if request is None else request.path[:200]
             status, address = int(refused.status), connection.client_address
-            logs.event(
-                Event.REFUSED,
-                status=status,
-                path=path,
-                detail=refused.detail,
-                address=address,
-                unlogged=self._unlogged or None,
-            )
-            self._unlogged = 0
-
-    def _may_log(self) -> bool:
-        """Clients that are refused could fill the disk."""
-        now = self._timers.now
-        if now != self._logged_at:
-            self._logged_at, self._logged = now, 0
-        self._logged += 1
-        if self._logged > _LINES_PER_S:
-            self._unlogged += 1
-            return False
-        return True
+            self._refusals.event(self._timers.now, status=status, path=path, detail=refused.detail, address=address)
 
 
 def _is_handshake(request: Request, refused: RequestError) -> bool:

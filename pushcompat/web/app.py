@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from tornado.escape import json_encode
@@ -33,6 +34,7 @@ from tornado.web import (
 )
 
 from ..assets import STATIC, TEMPLATES
+from ..logs import log
 
 NO_STORE = ("Cache-Control", "no-store, no-transform")
 # What pages may load and do: nothing, but for what ``policy`` adds. Responses that are no pages get it too, in case a
@@ -126,6 +128,13 @@ class Handler(RequestHandler):
         if status_code == 405:
             self.set_header("Allow", self.methods)
         self.problem(status_code, self.detail(status_code))
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Bugs only: Tornado's would log the URL, which may have a token, and as many refusals as anybody causes."""
+        if not isinstance(value, HTTPError):
+            log.error("BUG: unhandled exception in a page", exc_info=value)
 
     @property
     def reported_host(self) -> str:

@@ -18,13 +18,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Protocol
 
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import URLSpec
-from tornado.web import HTTPError, stream_request_body, url
+from tornado.web import stream_request_body, url
 
 from .. import logs
 from ..access.hooks import Hook
@@ -67,6 +66,7 @@ class Hooks:
         self.counts = counts
         self.message_bytes = message_bytes
         self.clock = clock
+        self.refusals = logs.Limited(Event.HOOK_REFUSED)
         self._receiving: dict[Receiver, int] = {}  # bytes of requests that are not complete, the first one first
         self._received_bytes = 0  # of all of them
         self.reconfigure(hooks)
@@ -261,17 +261,12 @@ class Receiver(Handler):
         if name is not None:
             self.hooks.counts.hook_refused[name, refused.reason] += 1
         why = getattr(refused, "why", refused.detail)
-        logs.event(Event.HOOK_REFUSED, hook=name, status=int(refused.status), detail=why, address=self.client_address)
+        self.hooks.refusals.event(
+            int(self.hooks.clock()), hook=name, status=int(refused.status), detail=why, address=self.client_address
+        )
         for field, value in refused.headers:
             self.set_header(field, value)
         self.problem(refused.status, refused.detail)
-
-    def log_exception(
-        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Tornado's would log the URL."""
-        if not isinstance(value, HTTPError):
-            logs.log.error("BUG: unhandled exception in a hook", exc_info=value)
 
 
 def _content(hook: Hook, body: bytes, content_type: str, query: Mapping[str, str]) -> tuple[bytes, bool]:

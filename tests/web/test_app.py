@@ -181,6 +181,23 @@ async def test_the_prefix_alone_leads_to_the_landing_page(fetch: Fetch, prefix: 
 # In a server process
 
 
+@pytest.mark.gen_test
+async def test_refusals_of_pages_fill_no_log(fetch: Fetch, caplog: pytest.LogCaptureFixture) -> None:
+    assert (await fetch("/static/..%2fsetup.py")).code == 403
+    assert (await fetch("/static/a", method="POST", body=b"x")).code == 405
+    assert caplog.records == []
+
+
+@pytest.mark.gen_test
+async def test_a_bug_in_a_page_is_logged_without_its_url(
+    fetch: Fetch, caplog: pytest.LogCaptureFixture, draining: list[bool]
+) -> None:
+    draining.clear()
+    assert (await fetch("/readyz?token=secret")).code == 500
+    assert "BUG: unhandled exception in a page" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_a_page_shows_a_hostile_host_harmlessly(shared_client: Client) -> None:
     """No HTTP client would send it."""
     shared_client.send(b'GET / HTTP/1.1\r\nHost: "><script>alert(1)</script>\r\nConnection: close\r\n\r\n')

@@ -245,9 +245,10 @@ async def test_the_log_says_why_a_request_was_refused(
     await fetch("/hooks/github", method="POST", body=b"{}", headers=signed(b"other"))
     await fetch("/hooks/someone's%20text", method="POST", body=b"{}")
     assert events == [
-        ("hook_refused", {"hook": "github", "status": 401, "detail": "wrong signature", "address": "127.0.0.1"}),
+        ("hook_refused", {"hook": "github", "status": 401, "detail": "wrong signature", "address": "127.0.0.1",
+                          "unlogged": None}),
         ("hook_refused", {"hook": None, "status": 404, "detail": "no hook of this name; it needs a [[hook]] in the"
-                          " server's configuration", "address": "127.0.0.1"}),
+                          " server's configuration", "address": "127.0.0.1", "unlogged": None}),
     ]  # fmt: skip
     assert publisher.hook_refused == {("github", "unverified"): 1}  # names are bounded by the configuration
 
@@ -474,6 +475,17 @@ async def test_the_library_of_standard_webhooks_is_understood(fetch: Fetch, publ
 
 
 @pytest.mark.gen_test
+async def test_refusals_of_hooks_fill_no_log(
+    fetch: Fetch, hooks: Hooks, monkeypatch: pytest.MonkeyPatch, events: list[tuple[str, dict[str, object]]]
+) -> None:
+    monkeypatch.setattr(logs, "_LINES_PER_S", 2)
+    hooks.clock = lambda: 1_700_000_000.0
+    for _ in range(4):
+        assert (await fetch("/hooks/nobody", method="POST", body=b"{}")).code == 404
+    assert len(events) == 2
+
+
+@pytest.mark.gen_test
 async def test_hooks_are_replaced_as_a_whole(fetch: Fetch, hooks: Hooks, publisher: Publisher) -> None:
     hooks.reconfigure([hook("other", "github", SECRET)])
     assert (await fetch("/hooks/github", method="POST", body=b"{}", headers=signed(b"{}"))).code == 404
@@ -486,5 +498,5 @@ async def test_a_bug_is_logged_without_the_token(
 ) -> None:
     publisher.problem = RuntimeError("a bug")
     assert (await fetch(f"/hooks/token/{TOKEN}", method="POST", body=b"")).code == 500
-    assert "BUG: unhandled exception in a hook" in caplog.text
+    assert "BUG: unhandled exception in a page" in caplog.text
     assert TOKEN not in caplog.text
