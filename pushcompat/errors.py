@@ -31,6 +31,8 @@ import re
 from enum import IntEnum
 from http import HTTPStatus
 
+from .config_error import ConfigError as ConfigError
+
 LONGEST_RETRY_S = 3600.0  # clients wait for an hour at most
 
 
@@ -187,7 +189,3 @@ class StoreFull(RequestError):
     status = HTTPStatus.INSUFFICIENT_STORAGE
     close_code = CloseCode.UNAVAILABLE
     headers = (("Retry-After", "10"),)
-
-
-class ConfigError(Exception):
-    """Invalid configuration: the server cannot start. The message is one line that says what to change."""

@@ -12,7 +12,7 @@ from codecs import BOM_UTF8
 from collections.abc import Mapping
 from pathlib import Path
 
-from .errors import ConfigError
+from .config_error import ConfigError
 
 KEY_FILE = "publish-key"
 _KEY_BYTES = 32

@@ -96,7 +96,7 @@ class AsyncPublisher:
     async def cursor(self, channel: str = "", *, timeout: float | None = None) -> str:  # noqa: ASYNC109
         """See ``Publisher.cursor``."""
         request = self._core.cursor_request()
-        return self._core.cursor(await self._outcome(request.data, self.timeout if timeout is None else timeout))
+        return self._core.cursor(await self._outcome(request, self.timeout if timeout is None else timeout))
 
     @asynccontextmanager
     async def batch(self) -> AsyncIterator[Batch]:
@@ -112,18 +112,18 @@ class AsyncPublisher:
         idempotency_key: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> Published:
-        request = self._core.request(post, idempotency_key)
-        outcome = await self._outcome(request.data, self.timeout if timeout is None else timeout)
-        return self._core.result(outcome, request.idempotency_key)
+        request, key = self._core.request(post, idempotency_key)
+        outcome = await self._outcome(request, self.timeout if timeout is None else timeout)
+        return self._core.result(outcome, key)
 
     async def _outcome(self, request: bytes, timeout_s: float) -> Outcome:
         trying = attempts(timeout_s)
         try:
-            attempt = next(trying)
+            pause_s, deadline = next(trying)
             while True:
-                if attempt.pause_s:
-                    await asyncio.sleep(attempt.pause_s)
-                attempt = trying.send(await self._try(request, attempt.deadline))
+                if pause_s:
+                    await asyncio.sleep(pause_s)
+                pause_s, deadline = trying.send(await self._try(request, deadline))
         except StopIteration as end:
             outcome: Outcome = end.value
             return outcome
@@ -137,6 +137,8 @@ class AsyncPublisher:
                 except Stale:
                     continue
         except (OSError, http.client.HTTPException) as error:
+            while self._kept:  # whatever has happened to this one has happened to the idle ones too
+                self._kept.pop().abort()
             return error
 
     async def _take(self, deadline: float) -> tuple[_Connection, bool]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Generator
-from typing import NamedTuple
 
 from .failures import Outcome, Response, may_pass
 from .responses import retry_after_s
@@ -20,13 +19,7 @@ _PAUSES_S = (0.05, 1.0)  # the shortest, and the longest
 _uniform = random.SystemRandom().uniform
 
 
-class Attempt(NamedTuple):
-    """One attempt, after a pause; all waiting ends at ``deadline``."""
-
-    pause_s: float
-    deadline: float
-
-
+Attempt = tuple[float, float]  # the pause before it in seconds, and the time at which all waiting ends
 Attempts = Generator[Attempt, Outcome, Outcome]
 
 
@@ -35,7 +28,7 @@ def attempts(timeout_s: float) -> Attempts:
     deadline = time.monotonic() + timeout_s
     pause_s, retry = 0.0, 0
     while True:
-        outcome = yield Attempt(pause_s, deadline)
+        outcome = yield pause_s, deadline
         if not may_pass(outcome):
             return outcome
         pause_s = _pause_s(outcome, retry)

@@ -12,10 +12,11 @@ from typing import NamedTuple, TypeVar
 
 from .breaker import Breaker
 from .credentials import find_endpoint, find_key, no_key, sendable
-from .failures import Outcome, PublishRefused, PublishUnavailable, Response, failure, is_out_of_reach
+from .failures import Outcome, PublishRefused, PublishUnavailable, Response, failure
 from .posts import Post
 
 MESSAGE_KEY_HINT = " (the parameter key is the publish key; to set the message's key use message_key=)"
+_KEY_HINT = " (look at PUSHCOMPAT_PUBLISH_KEY or PUSHCOMPAT_PUBLISH_KEY_FILE)"
 
 _T = TypeVar("_T")
 
@@ -30,43 +31,35 @@ class Published(NamedTuple):
     repeated: Sequence[int] = ()
 
 
-class Request(NamedTuple):
-    """A publish as it is sent, head and body."""
-
-    data: bytes
-    idempotency_key: str
-
-
 class Core:
     """See ``Publisher`` for the parameters. Raises ValueError for an invalid URL or key."""
 
     def __init__(self, url: str | None, key: str | None, breaker_s: float, ssl_context: ssl.SSLContext | None) -> None:
-        endpoint = find_endpoint(url)
-        self.endpoint = endpoint if ssl_context is None else endpoint._replace(ssl_context=ssl_context)
-        self._key_hint = "" if key is None else MESSAGE_KEY_HINT
+        self.endpoint = find_endpoint(url, ssl_context)
+        self._key_hint = _KEY_HINT if key is None else MESSAGE_KEY_HINT
         self._key = find_key(self.endpoint) if key is None else sendable(key)
         self._breaker = Breaker(breaker_s)
         self._fields = self._fixed_fields()
 
-    def request(self, post: Post, idempotency_key: str | None) -> Request:
-        """Raises PublishUnavailable while the circuit breaker is open."""
+    def request(self, post: Post, idempotency_key: str | None) -> tuple[bytes, str]:
+        """Head and body as they are sent, and the key. Raises PublishUnavailable while the circuit breaker is open."""
         key = os.urandom(16).hex() if idempotency_key is None else _in_a_header(idempotency_key)
         self._check_breaker(key)
         head = (
             f"POST {self.endpoint.prefix}{post.path} HTTP/1.1\r\n{self._fields}Content-Type: {post.content_type}\r\n"
             f"Content-Length: {len(post.body)}\r\nIdempotency-Key: {key}\r\n\r\n"
         )
-        return Request(head.encode("latin-1") + post.body, key)
+        return head.encode("latin-1") + post.body, key
 
     def _check_breaker(self, idempotency_key: str) -> None:
         if not self._breaker.allows():
-            away = f"{self.endpoint.url} did not answer shortly before, and is not tried again yet"
+            away = f"{self.endpoint.url} has failed shortly before, and is not tried again yet (breaker)"
             raise PublishUnavailable(away, None, idempotency_key, fast=True)
 
-    def cursor_request(self) -> Request:
+    def cursor_request(self) -> bytes:
         """Asks for the position of the log. Raises PublishUnavailable while the circuit breaker is open."""
         self._check_breaker("")
-        return Request(f"GET {self.endpoint.prefix}/cursor HTTP/1.1\r\n{self._fields}\r\n".encode("latin-1"), "")
+        return f"GET {self.endpoint.prefix}/cursor HTTP/1.1\r\n{self._fields}\r\n".encode("latin-1")
 
     def cursor(self, outcome: Outcome) -> str:
         """Raises PublishError, unless the last outcome is a success."""
@@ -88,16 +81,20 @@ class Core:
             raise self._not_ours() from None
 
     def _not_ours(self) -> PublishRefused:
-        return PublishRefused(f"{self.endpoint.url} did not answer like a push server; check the URL", 200)
+        return PublishRefused(
+            f"{self.endpoint.url} did not answer like a push server; is the URL right (PUSHCOMPAT_URL)?", 200
+        )
 
     def _success(self, outcome: Outcome, idempotency_key: str) -> Response:
-        if is_out_of_reach(outcome):
+        if isinstance(outcome, Response) and outcome.status == 200:
+            self._breaker.succeeded()
+            return outcome
+        error = failure(outcome, self.endpoint, self._key_hint if self._key else no_key(), idempotency_key)
+        if isinstance(error, PublishUnavailable):
             self._breaker.failed()
         else:
             self._breaker.succeeded()
-        if isinstance(outcome, Response) and outcome.status == 200:
-            return outcome
-        raise failure(outcome, self.endpoint, self._key_hint if self._key else no_key(), idempotency_key)
+        raise error
 
     def _fixed_fields(self) -> str:
         usual_port = 443 if self.endpoint.secure else 80

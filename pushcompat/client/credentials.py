@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import ssl
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..config_error import ConfigError
 from ..state import KEY_FILE, checked_key, default_state_dir, read_key
 from .dial import Endpoint
 
 DEFAULT_URL = "http://127.0.0.1:8888"
 
 
-def find_endpoint(url: str | None) -> Endpoint:
+def find_endpoint(url: str | None, ssl_context: ssl.SSLContext | None = None) -> Endpoint:
     """Raises ValueError for an invalid URL."""
-    return Endpoint.parse(url or os.environ.get("PUSHCOMPAT_URL") or DEFAULT_URL)
+    return Endpoint.parse(url or os.environ.get("PUSHCOMPAT_URL") or DEFAULT_URL, ssl_context)
 
 
 def find_key(endpoint: Endpoint) -> str | None:

@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from .responses import Response
@@ -30,19 +30,29 @@ class ConnectTimeout(TimeoutError):
     """No connection was established in time."""
 
 
-class Endpoint(NamedTuple):
+class Endpoint:
     """The address of a server: ``http(s)://host[:port][/prefix]``, or ``http+unix://%2Fpath%2Fto.sock[/prefix]``."""
 
-    url: str
-    secure: bool
-    host: str
-    port: int
-    prefix: str
-    socket_path: str | None
-    ssl_context: ssl.SSLContext | None = None  # None: the default one
+    def __init__(
+        self,
+        url: str,
+        secure: bool,
+        host: str,
+        port: int,
+        prefix: str,
+        socket_path: str | None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.url = url
+        self.secure = secure
+        self.host = host
+        self.port = port
+        self.prefix = prefix
+        self.socket_path = socket_path
+        self.ssl_context = ssl_context  # None: the default one
 
     @classmethod
-    def parse(cls, url: str) -> Endpoint:
+    def parse(cls, url: str, ssl_context: ssl.SSLContext | None = None) -> Endpoint:
         """Raises ValueError with a message for the user."""
         try:
             parts = urlsplit(url)
@@ -57,7 +67,7 @@ class Endpoint(NamedTuple):
         if "@" in parts.netloc:
             raise ValueError("the server URL must not contain credentials; pass the key separately")
         port = port or (443 if secure else 80)
-        return cls(url.rstrip("/"), secure, host, port, parts.path.rstrip("/"), socket_path)
+        return cls(url.rstrip("/"), secure, host, port, parts.path.rstrip("/"), socket_path, ssl_context)
 
     @property
     def authority(self) -> str:

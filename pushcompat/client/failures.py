@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import ssl
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from .dial import ConnectTimeout, Endpoint
 from .responses import is_retryable, problem_detail
@@ -47,12 +46,15 @@ class ClosedWithoutAnswer(ConnectionError):
     """The server read the request, or a part of it, and closed the connection."""
 
 
-class Response(NamedTuple):
+class Response:
     """``headers`` have the names that are looked at, in lower case."""
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+    __slots__ = "body", "headers", "status"  # a NamedTuple would take 20 times as long to import
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
 
 
 Outcome = Response | OSError | http.client.HTTPException
@@ -65,23 +67,30 @@ def may_pass(outcome: Outcome) -> bool:
     return not isinstance(outcome, ssl.SSLCertVerificationError)
 
 
-def is_out_of_reach(outcome: Outcome) -> bool:
-    """Whether the server itself did not answer: a gateway did, or nobody."""
-    return outcome.status in (502, 504) if isinstance(outcome, Response) else may_pass(outcome)
+def concerns_a_message(refused: PublishRefused) -> bool:
+    """Whether the reason may be one message of a batch; others are the key, the address, the certificate."""
+    return refused.status in (400, 403, 413, 422)
 
 
 def failure(outcome: Outcome, endpoint: Endpoint, key_hint: str, idempotency_key: str) -> PublishError:
     if isinstance(outcome, ssl.SSLCertVerificationError):
-        return PublishRefused(f"TLS certificate verification failed for {endpoint.url}: {outcome.verify_message}")
+        sentence = f"TLS certificate verification failed for {endpoint.url}: {outcome.verify_message}"
+        return PublishRefused(f"{sentence}; whom to trust is said by ssl_context= or SSL_CERT_FILE")
     if not isinstance(outcome, Response):
         return PublishUnavailable(connection_failure(outcome, endpoint), None, idempotency_key)
     if 300 <= outcome.status < 400:
         location = outcome.headers.get("location", "elsewhere")
-        sentence = f"{endpoint.url} redirects to {location}; redirects are not followed, use the final URL"
+        sentence = (
+            f"{endpoint.url} redirects to {location}; redirects are not followed, use the final URL (PUSHCOMPAT_URL)"
+        )
         return PublishRefused(sentence, outcome.status)
     detail = problem_detail(outcome.status, outcome.body)
+    is_foreign = detail.startswith("answered ")  # by another server, or a proxy
     if is_retryable(outcome.status):
-        return PublishUnavailable(f"{endpoint.url}: {detail}", outcome.status, idempotency_key)
+        sentence = f"{endpoint.url} {detail}; look at its log" if is_foreign else f"{endpoint.url}: {detail}"
+        return PublishUnavailable(sentence, outcome.status, idempotency_key)
+    if is_foreign:
+        detail = f"{endpoint.url} {detail}; is the URL right (PUSHCOMPAT_URL)?"
     return PublishRefused(detail + key_hint if outcome.status == 401 else detail, outcome.status)
 
 
@@ -89,15 +98,19 @@ def connection_failure(
     error: OSError | http.client.HTTPException, endpoint: Endpoint, done: str = "it may have been published"
 ) -> str:
     """A sentence that says how far the request came, and which setting to look at. ``done``: what may have happened."""
+    url = endpoint.url
     if isinstance(error, ConnectTimeout):
-        return f"cannot reach {endpoint.url}: no connection in time; is the URL right (PUSHCOMPAT_URL)?"
+        return f"cannot reach {url}: no connection in time; is the URL right (PUSHCOMPAT_URL)?"
     if isinstance(error, TimeoutError):
-        return f"timed out waiting for {endpoint.url}, which was reached; {done}"
-    if isinstance(error, http.client.IncompleteRead):
-        return f"the connection to {endpoint.url} was lost in the middle of the response; {done}"
+        return f"timed out waiting for {url}, which was reached; {done}; look at its log, or allow more time (timeout)"
     if isinstance(error, ClosedWithoutAnswer):
-        return f"{endpoint.url} closed the connection without an answer; {done}"
+        return f"{url} was reached, and closed the connection without an answer; {done}; look at its log"
+    if isinstance(error, http.client.IncompleteRead | ConnectionResetError | BrokenPipeError):
+        return f"the connection to {url} was lost in the middle of the response; {done}; look at its log"
     if isinstance(error, http.client.HTTPException):
-        return f"{endpoint.url} did not answer in HTTP ({error or type(error).__name__}); is the URL right?"
+        said = " ".join(str(error).split()) or type(error).__name__
+        return f"{url} did not answer in HTTP ({said}); is the URL right (PUSHCOMPAT_URL)?"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS with {url}: {error.reason or error}; is the URL right, https for TLS (PUSHCOMPAT_URL)?"
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return f"cannot reach {endpoint.url}: {reason}; is the server running, and the URL right (PUSHCOMPAT_URL)?"
+    return f"cannot reach {url}: {reason}; is the server running, and the URL right (PUSHCOMPAT_URL)?"

@@ -1,8 +1,8 @@
 """Messages that are published later, by one thread, in batches: the caller never waits, and gets no network error.
 
 The queue is bounded. Signals, and messages with the same key, replace the earlier one that is still queued; beyond the
-bounds the oldest are dropped, counted, and logged once a minute. A batch that was not acknowledged is repeated with the
-same Idempotency-Key until it is, so nothing is delivered twice.
+bounds the oldest are dropped, counted, and logged once a minute, as is that messages wait. A batch that was not
+acknowledged is repeated with the same Idempotency-Key until it is, so nothing is delivered twice.
 
 The thread starts with the first message in each process: threads do not survive a fork (gunicorn --preload). Where no
 thread runs between requests (uWSGI without --enable-threads, frozen functions), call ``flush`` at the end of a request.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -22,12 +23,12 @@ from collections.abc import Callable
 from itertools import count
 from typing import NamedTuple
 
-from .failures import PublishRefused, PublishUnavailable
+from .failures import PublishRefused, PublishUnavailable, concerns_a_message
 from .posts import Post, Update, batch_item, batch_of
 
 MOST_MESSAGES = 1000
 MOST_BYTES = 8 * 1024 * 1024
-EXIT_S = 2.0  # to publish what is queued when the process ends
+EXIT_S = 2.0  # to publish what is queued when the process ends, by all its queues together
 _BATCH_MESSAGES = 1000
 _BATCH_BYTES = 1000 * 1000  # of the server's 1 MiB
 _TIMEOUT_S = 10.0  # of an attempt in the thread, where nobody waits
@@ -56,16 +57,12 @@ class _Batch(NamedTuple):
 
 class Later:
     """The queue of one publisher. ``send`` publishes, with an idempotency key and a timeout; it raises PublishError.
-    ``on_loss(count, reason)`` is called in the thread for messages that are dropped.
+    ``on_loss(count, reason)`` is called in the thread for messages that are dropped. It belongs to one process.
     """
 
-    def __init__(self, send: Callable[[Post, str, float], object]) -> None:
+    def __init__(self, send: Callable[[Post, str, float], object], on_loss: Callable[[int, str], None]) -> None:
         self._send = send
-        self.on_loss: Callable[[int, str], None] | None = None
-        self._start_over()
-
-    def _start_over(self) -> None:
-        self._pid = os.getpid()
+        self._on_loss = on_loss
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._queue: OrderedDict[object, bytes] = OrderedDict()
@@ -75,6 +72,7 @@ class Later:
         self._sending: _Batch | None = None
         self._lost_since_log = 0
         self._logged_at = -_LOGGED_APART_S
+        self._waiting_logged_at = -_LOGGED_APART_S
         self._sent = self._folded = self._dropped = 0
 
     # The caller's side
@@ -85,8 +83,6 @@ class Later:
         key = update.get("message_key")
         if key is None and update.get("data") in (None, "", b""):
             key = ""  # the signal, which folds with itself
-        if self._pid != os.getpid():
-            self._start_over()  # the parent publishes what it had queued
         with self._lock:
             fold: object = next(self._numbers) if key is None else (update["channel"], key)
             replaced = self._queue.pop(fold, None)
@@ -101,6 +97,9 @@ class Later:
                 self._start()
             elif len(self._queue) == 1:
                 self._changed.notify_all()
+        deadline = _deadlines.get(os.getpid())
+        if deadline is not None:
+            self.end(deadline)
 
     def _drop_oldest(self) -> None:
         while len(self._queue) > MOST_MESSAGES or self._bytes > MOST_BYTES:
@@ -111,23 +110,25 @@ class Later:
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="pushcompat later", daemon=True)
-        atexit.register(self._end)
+        _at_exit(self)
         self._thread.start()
 
     def flush(self, timeout: float = EXIT_S) -> bool:
         """Waits until everything queued is published. Returns whether it was, within ``timeout`` seconds."""
-        if self._pid != os.getpid():
-            return True
         with self._lock:
             return self._changed.wait_for(lambda: not (self._queue or self._sending), timeout)
 
-    def _end(self) -> None:
-        """The process ends."""
-        if self._pid == os.getpid() and not self.flush(EXIT_S):
-            with self._lock:
-                left = len(self._queue) + (len(self._sending.items) if self._sending else 0)
-                self._logged_at = -_LOGGED_APART_S
-            self._lose(left, f"the process ended, and the push server was away for {EXIT_S:g} s")
+    def end(self, deadline: float) -> None:
+        """The process ends, at the latest then."""
+        if self.flush(max(0.0, deadline - time.monotonic())):
+            return
+        with self._lock:
+            left = len(self._queue) + (len(self._sending.items) if self._sending else 0)
+            self._queue.clear()
+            self._bytes = 0
+            self._sending = None  # it is counted once
+            self._logged_at = -_LOGGED_APART_S
+        self._lose(left, f"the process ended, and the push server was away for {EXIT_S:g} s")
 
     def stats(self) -> Stats:
         with self._lock:
@@ -166,15 +167,17 @@ class Later:
         while True:
             try:
                 self._send(batch.post, batch.idempotency_key, _TIMEOUT_S)
-            except PublishUnavailable:
+            except PublishUnavailable as error:
+                self._report_waiting(error)
+                self._report_loss(f"the queue was full: {error}")
                 time.sleep(_PAUSE_S)
                 continue
             except PublishRefused as refused:
-                if len(batch.items) > 1:
+                if len(batch.items) > 1 and concerns_a_message(refused):
                     for item in batch.items:
                         self._deliver(_Batch(batch_of([item]), os.urandom(16).hex(), [item]))
                     return
-                self._lose(1, str(refused))
+                self._lose(len(batch.items), str(refused))
             except Exception as error:
                 log.exception("a batch of %d messages was dropped", len(batch.items))
                 self._lose(len(batch.items), str(error))
@@ -196,8 +199,43 @@ class Later:
                 return
             self._lost_since_log, self._logged_at = 0, now
         log.warning("%d messages were not published: %s", lost, reason)
-        if self.on_loss is not None:
-            try:
-                self.on_loss(lost, reason)
-            except Exception:
-                log.exception("on_loss failed")
+        try:
+            self._on_loss(lost, reason)
+        except Exception:
+            log.exception("on_loss failed")
+
+    def _report_waiting(self, error: PublishUnavailable) -> None:
+        now = time.monotonic()
+        if now - self._waiting_logged_at < _LOGGED_APART_S:
+            return
+        self._waiting_logged_at = now
+        with self._lock:
+            waiting = len(self._queue) + (len(self._sending.items) if self._sending else 0)
+        log.warning("%d messages wait for the push server: %s", waiting, error)
+
+
+# The end of a process
+
+
+_queues: dict[int, list[Later]] = {}  # by process
+_deadlines: dict[int, float] = {}  # of a process that ends: one for all its queues
+
+
+def _at_exit(queue: Later) -> None:
+    _queues.setdefault(os.getpid(), []).append(queue)
+    atexit.unregister(end_of_process)
+    atexit.register(end_of_process)
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(
+            None, end_of_process, exitpriority=0
+        )  # before Python 3.13 these processes end without the exit functions
+
+
+def end_of_process() -> None:
+    pid = os.getpid()
+    deadline = _deadlines.setdefault(pid, time.monotonic() + EXIT_S)
+    for queue in _queues.get(pid, []):
+        queue.end(deadline)

@@ -11,7 +11,6 @@ import os
 import select
 from collections import deque
 from time import monotonic as _now
-from typing import NamedTuple
 
 from .dial import BoundedSocket, Endpoint, Remaining, dial
 
@@ -19,25 +18,20 @@ IDLE_S = 55.0
 MOST_KEPT = 8
 
 
-class _Kept(NamedTuple):
-    sock: BoundedSocket
-    since: float
+_Kept = deque[tuple[BoundedSocket, float]]  # the last used one at the end; since when; its methods are atomic
 
 
 class Pool:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._kept: deque[_Kept] = deque()  # the last used one at the end; its methods are atomic
-        self._pid = os.getpid()
+        self._by_process: dict[int, _Kept] = {}
 
     def take(self, remaining_s: Remaining) -> tuple[BoundedSocket, bool]:
         """A connection, and whether it was kept. Raises OSError."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self.close()  # the parent's: closed here, they stay open there
-        while self._kept:
+        kept = self._kept()
+        while kept:
             try:
-                sock, since = self._kept.pop()
+                sock, since = kept.pop()
             except IndexError:
                 break  # another thread was faster
             if _now() - since < IDLE_S and not _has_ended(sock):
@@ -47,21 +41,36 @@ class Pool:
         return BoundedSocket(dial(self._endpoint, remaining_s), remaining_s), False
 
     def keep(self, sock: BoundedSocket) -> None:
-        if len(self._kept) < MOST_KEPT and self._pid == os.getpid():
-            self._kept.append(_Kept(sock, _now()))
+        kept = self._kept()
+        if len(kept) < MOST_KEPT:
+            kept.append((sock, _now()))
         else:
             sock.close()
 
     def close(self) -> None:
         """Closes the kept connections."""
-        while self._kept:
-            try:
-                self._kept.pop().sock.close()
-            except IndexError:
-                return
+        _close(self._kept())
+
+    def _kept(self) -> _Kept:
+        """Those of this process. After a fork several threads may come here at once: none gets one of the parent's."""
+        pid = os.getpid()
+        kept = self._by_process.get(pid)
+        if kept is None:
+            kept = self._by_process.setdefault(pid, deque())
+            for other in set(self._by_process) - {pid}:
+                _close(self._by_process.pop(other, deque()))  # closed here, they stay open there
+        return kept
 
     def __del__(self) -> None:
         self.close()  # or Python would warn of each
+
+
+def _close(kept: _Kept) -> None:
+    while kept:
+        try:
+            kept.pop()[0].close()
+        except IndexError:
+            return
 
 
 def _has_ended(sock: BoundedSocket) -> bool:

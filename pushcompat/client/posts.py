@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 from urllib.parse import quote, urlencode
 
 _NAME = r"[A-Za-z0-9._:~@-]{1,128}"
@@ -49,12 +49,15 @@ class Batch:
             self.updates.append({"channel": name, "data": data, "message_key": message_key, "type": type, "ttl": ttl})
 
 
-class Post(NamedTuple):
+class Post:
     """``path`` is below the server's prefix."""
 
-    path: str
-    body: bytes
-    content_type: str
+    __slots__ = "body", "content_type", "path"
+
+    def __init__(self, path: str, body: bytes, content_type: str) -> None:
+        self.path = path
+        self.body = body
+        self.content_type = content_type
 
 
 def to_channels(

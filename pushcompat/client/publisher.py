@@ -10,10 +10,11 @@ name has no limit). Redirects are not followed and proxies not used: the publish
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import os
 import ssl
-import threading
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -36,7 +37,6 @@ __all__ = [
 
 TIMEOUT_S = 2.0  # what a page can be made to wait for
 BREAKER_S = 5.0
-_lock = threading.Lock()  # of what is created once
 
 
 class Publisher:
@@ -45,7 +45,7 @@ class Publisher:
     ``url``: by default $PUSHCOMPAT_URL, else http://127.0.0.1:8888. ``key``: a publish key, the server's root key or a
     named one; by default $PUSHCOMPAT_PUBLISH_KEY, else the content of $PUSHCOMPAT_PUBLISH_KEY_FILE, else, for a server
     on this machine only, the key in its state directory. ``timeout``: seconds for a call, its retries included.
-    ``breaker``: seconds for which calls fail at once after one that did not reach the server; 0: never.
+    ``breaker``: seconds for which calls fail at once after one that raised PublishUnavailable; 0: never.
     ``ssl_context``: whom to trust; by default the system's authorities, or those in $SSL_CERT_FILE.
     """
 
@@ -61,7 +61,9 @@ class Publisher:
         self.timeout = timeout
         self._core = Core(url, key, breaker, ssl_context)
         self._pool = Pool(self._core.endpoint)
-        self._queue: Later | None = None
+        self._queues: dict[int, Later] = {}  # by process
+        #: ``on_loss(count, reason)`` is called in the thread of ``later`` for messages that were dropped.
+        self.on_loss: Callable[[int, str], None] | None = None
 
     def publish(
         self,
@@ -126,15 +128,6 @@ class Publisher:
         """Of ``later``."""
         return self._later().stats()
 
-    @property
-    def on_loss(self) -> Callable[[int, str], None] | None:
-        """``on_loss(count, reason)`` is called in the thread of ``later`` for messages that were dropped."""
-        return self._later().on_loss
-
-    @on_loss.setter
-    def on_loss(self, call: Callable[[int, str], None] | None) -> None:
-        self._later().on_loss = call
-
     def cursor(self, channel: str = "", *, timeout: float | None = None) -> str:
         """The position of the log, for the first page: ask for it before reading what the page shows, and let the page
         subscribe from there, so that nothing is lost in between. It is the same for each ``channel``.
@@ -142,15 +135,20 @@ class Publisher:
         Raises PublishError.
         """
         request = self._core.cursor_request()
-        return self._core.cursor(self._outcome(request.data, self.timeout if timeout is None else timeout))
+        return self._core.cursor(self._outcome(request, self.timeout if timeout is None else timeout))
 
     def _later(self) -> Later:
-        if self._queue is None:
+        """The queue of this process: after a fork the parent publishes what it had queued."""
+        queue = self._queues.get(os.getpid())
+        if queue is None:
             from .later import Later  # most publishers do not need it
 
-            with _lock:
-                self._queue = self._queue or Later(self.send)
-        return self._queue
+            queue = self._queues.setdefault(os.getpid(), Later(self.send, self._lost))
+        return queue
+
+    def _lost(self, count: int, reason: str) -> None:
+        if self.on_loss is not None:
+            self.on_loss(count, reason)
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
@@ -172,18 +170,18 @@ class Publisher:
     # Attempts
 
     def send(self, post: Post, idempotency_key: str | None = None, timeout: float | None = None) -> Published:
-        request = self._core.request(post, idempotency_key)
-        outcome = self._outcome(request.data, self.timeout if timeout is None else timeout)
-        return self._core.result(outcome, request.idempotency_key)
+        request, key = self._core.request(post, idempotency_key)
+        outcome = self._outcome(request, self.timeout if timeout is None else timeout)
+        return self._core.result(outcome, key)
 
     def _outcome(self, request: bytes, timeout_s: float) -> Outcome:
         trying = attempts(timeout_s)
         try:
-            attempt = next(trying)
+            pause_s, deadline = next(trying)
             while True:
-                if attempt.pause_s:
-                    time.sleep(attempt.pause_s)
-                attempt = trying.send(self._try(request, attempt.deadline))
+                if pause_s:
+                    time.sleep(pause_s)
+                pause_s, deadline = trying.send(self._try(request, deadline))
         except StopIteration as end:
             outcome: Outcome = end.value
             return outcome
@@ -204,6 +202,7 @@ class Publisher:
                 continue
             except (OSError, http.client.HTTPException) as error:
                 sock.close()
+                self._pool.close()  # whatever has happened to this one has happened to the idle ones too
                 return error
             except BaseException:
                 sock.close()
@@ -213,6 +212,14 @@ class Publisher:
             else:
                 sock.close()
             return response
+
+
+@atexit.register
+def _end() -> None:
+    """Exit functions that were registered after the import run before this one, and may still queue messages."""
+    later = sys.modules.get(f"{__package__}.later")
+    if later is not None:
+        later.end_of_process()
 
 
 # The default publishers
@@ -234,10 +241,9 @@ def default_publisher(
     publisher = _publishers.get(known)
     if publisher is None:
         publisher = Publisher(url, key, ssl_context=ssl_context)
-        with _lock:
-            if len(_publishers) >= _MOST_PUBLISHERS:
-                _publishers.clear()
-            publisher = _publishers.setdefault(known, publisher)
+        if len(_publishers) >= _MOST_PUBLISHERS:
+            _publishers.clear()
+        publisher = _publishers.setdefault(known, publisher)
     return publisher
 
 

@@ -89,9 +89,7 @@ def listen(
         raise ValueError("at least one channel is required")
     if transport not in (None, *TRANSPORTS):
         raise ValueError(f"unknown transport {transport!r}; choose one of {', '.join(TRANSPORTS)}")
-    endpoint = find_endpoint(url)
-    if ssl_context is not None:
-        endpoint = endpoint._replace(ssl_context=ssl_context)
+    endpoint = find_endpoint(url, ssl_context)
     watchdog = Watchdog(None if timeout is None else time.monotonic() + timeout)
     subscription = Subscription(endpoint, names, watchdog, token, Position(cursor))
     return _events(Listener(subscription, list(TRANSPORTS) if transport is None else [transport], note))

@@ -9,6 +9,7 @@ import os
 import pickle
 import socket
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -19,6 +20,8 @@ import pytest
 
 from pushcompat import AsyncPublisher, Publisher, PublishError, PublishRefused, PublishUnavailable
 from pushcompat.client.breaker import Breaker
+from pushcompat.client.dial import BoundedSocket, Endpoint
+from pushcompat.client.pool import Pool
 
 from ..harness import KEY, MS, PATIENCE_S, Server
 from ..stub import Talk, answer, refuses, silent, stub
@@ -116,9 +119,9 @@ def test_a_connection_that_ended_while_it_was_kept_is_not_used(publisher: Make) 
 
 def until_ended(push: Publisher) -> None:
     """Waits for the server's FIN on the kept connection."""
-    (kept,) = push._pool._kept
-    kept.sock.sock.settimeout(PATIENCE_S)
-    assert kept.sock.sock.recv(1, socket.MSG_PEEK) == b""
+    ((sock, _),) = push._pool._kept()
+    sock.sock.settimeout(PATIENCE_S)
+    assert sock.sock.recv(1, socket.MSG_PEEK) == b""
 
 
 def test_a_kept_connection_that_dies_under_a_publish_costs_one_repeat_with_the_same_key(publisher: Make) -> None:
@@ -166,7 +169,7 @@ def test_threads_do_not_share_a_connection_at_the_same_time(server: Server, publ
     with ThreadPoolExecutor(20) as pool:
         published = list(pool.map(lambda n: push("crowd", {"n": n}).id, range(400)))
     assert len(set(published)) == 400
-    assert len(push._pool._kept) <= 8
+    assert len(push._pool._kept()) <= 8
     push.close()
 
 
@@ -186,6 +189,37 @@ def test_a_forked_process_opens_connections_of_its_own(publisher: Make) -> None:
         push.close()
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert [len(keys(talk)) for talk in server.talks] == [2, 1]
+
+
+def test_no_thread_of_a_forked_process_uses_a_connection_of_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    with stub(hold, hold, hold) as server:
+        pool = Pool(Endpoint.parse(server.url))
+        sockets = [pool.take(lambda: PATIENCE_S)[0] for _ in range(2)]
+        taken: list[tuple[BoundedSocket, bool]] = []
+        for sock in sockets:
+            pool.keep(sock)
+        child = os.getpid() + 1
+        monkeypatch.setattr(os, "getpid", lambda: child)
+        # Another thread takes one while the first still closes the parent's
+        close = sockets[1].close
+        sockets[1].close = lambda: (close(), taken.append(pool.take(lambda: PATIENCE_S)))
+        taken.append(pool.take(lambda: PATIENCE_S))
+        assert [is_kept for _, is_kept in taken] == [False, False]
+        for sock, _ in taken:
+            sock.close()
+
+
+def test_a_connection_that_has_failed_takes_the_idle_ones_with_it(publisher: Make) -> None:
+    """A network that has forgotten one connection has forgotten them all."""
+    ours, theirs = socket.socketpair()
+    with stub(serves(FINE, then=silent)) as server:
+        push = publisher(server.url)
+        push("a", timeout=PATIENCE_S)
+        push._pool._kept().appendleft((BoundedSocket(ours, lambda: PATIENCE_S), time.monotonic()))
+        with pytest.raises(PublishUnavailable, match="timed out"):
+            push("a", timeout=100 * MS)
+    assert theirs.recv(1) == b""
+    theirs.close()
 
 
 # The circuit breaker
@@ -234,14 +268,24 @@ def test_a_server_that_is_back_is_used_again(publisher: Make, monkeypatch: pytes
         push.close()
 
 
-def test_what_the_server_itself_refuses_does_not_open_the_breaker(publisher: Make) -> None:
-    with stub(refuses(403, "no"), refuses(503, "busy", Retry_After="60"), serves(FINE, then=hold)) as server:
+def test_what_the_server_refuses_does_not_open_the_breaker(publisher: Make) -> None:
+    with stub(refuses(403, "no"), serves(FINE, then=hold)) as server:
         push = publisher(server.url)
-        for kind in (PublishRefused, PublishUnavailable):
-            with pytest.raises(kind):
-                push("a")
+        with pytest.raises(PublishRefused):
+            push("a")
         push("a")
         push.close()
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+def test_a_server_that_cannot_take_it_now_delays_one_call_and_none_after_it(status: int, publisher: Make) -> None:
+    with stub(refuses(status, "busy", Retry_After="60")) as server:
+        push = publisher(server.url)
+        for fast in (False, True):
+            with pytest.raises(PublishUnavailable) as failed:
+                push("a")
+            assert failed.value.fast is fast
+    assert len(server.talks) == 1
 
 
 # Exceptions

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ class Sink:
         self.entered = threading.Event()
         self.failures: list[Exception | None] = []
         self.refused = ""  # channel
+        self.lost: list[tuple[int, str]] = []
 
     def __call__(self, post: Post, idempotency_key: str, timeout: float) -> None:
         self.entered.set()
@@ -54,7 +56,7 @@ def sink() -> Iterator[Sink]:
 def queue(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> Iterator[Later]:
     """Its thread is sending the message ``first`` and waits for the gate."""
     monkeypatch.setattr(later, "_PAUSE_S", 0.0)
-    made = Later(sink)
+    made = Later(sink, lambda count, reason: sink.lost.append((count, reason)))
     made.add({"channel": "first"})
     assert sink.entered.wait(PATIENCE_S)
     yield made
@@ -104,16 +106,40 @@ def test_signals_and_equal_keys_fold_into_the_last_of_them(queue: Later, sink: S
 def test_beyond_its_bounds_the_oldest_are_dropped_counted_and_logged(
     queue: Later, sink: Sink, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lost: list[tuple[int, str]] = []
-    queue.on_loss = lambda count, reason: lost.append((count, reason))
     for number in range(later.MOST_MESSAGES + 5):
         queue.add({"channel": "a", "data": number})
     sink.gate.set()
     assert queue.flush(PATIENCE_S)
     assert [item["data"] for item in sink.batches[1]][:2] == [5, 6]
     assert queue.stats().dropped == 5
-    assert lost == [(5, "the queue was full")]
+    assert sink.lost == [(5, "the queue was full")]
     assert "5 messages were not published: the queue was full" in caplog.text
+
+
+def test_while_the_server_is_away_it_is_logged_that_messages_wait_and_that_some_are_dropped(
+    queue: Later, sink: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    reported = threading.Event()
+    queue._on_loss = lambda count, reason: reported.set()
+    sink.failures = [PublishUnavailable("cannot reach it")] * 2
+    for number in range(later.MOST_MESSAGES + 5):
+        queue.add({"channel": "a", "data": number})
+    sink.gate.set()
+    assert queue.flush(PATIENCE_S)
+    assert reported.is_set()
+    assert [record.getMessage() for record in caplog.records] == [
+        "1001 messages wait for the push server: cannot reach it",
+        "5 messages were not published: the queue was full: cannot reach it",
+    ]
+
+
+def test_a_refusal_of_the_key_is_not_tried_with_each_message(queue: Later, sink: Sink) -> None:
+    sink.failures = [None, PublishRefused("wrong key", 401)]
+    add(queue, {"channel": "a"}, {"channel": "b"})
+    sink.gate.set()
+    assert queue.flush(PATIENCE_S)
+    assert len(sink.keys) == 2
+    assert sink.lost == [(2, "wrong key")]
 
 
 def test_the_bytes_of_the_queue_are_bounded_too(queue: Later, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +181,7 @@ def test_an_error_of_the_program_ends_neither_the_thread_nor_the_rest(
         raise ZeroDivisionError
 
     sink.failures = [RuntimeError("a bug")]
-    queue.on_loss = fails
+    queue._on_loss = fails
     queue.add({"channel": "a"})
     sink.gate.set()
     assert queue.flush(PATIENCE_S)
@@ -200,6 +226,57 @@ def test_what_is_lost_at_the_end_is_said(unused_url: str) -> None:
     assert "1 messages were not published: the process ended" in done.stderr
 
 
+def test_all_queues_share_the_time_at_the_end_of_a_process(unused_url: str) -> None:
+    program = f"""
+import pushcompat.client.later as l
+l.EXIT_S = 0.2
+end = l.Later.end
+l.Later.end = lambda queue, deadline: (print(deadline), end(queue, deadline))
+for number in range(4):
+    Publisher("{unused_url}", "k").later("exit", number)
+"""
+    done = run(program, unused_url)
+    assert len(set(done.stdout.split())) == 1
+    assert done.stderr.count("1 messages were not published: the process ended") == 4
+
+
+def test_a_forked_process_that_has_a_queue_too_ends_in_the_same_time(unused_url: str) -> None:
+    program = """
+import os, sys
+import pushcompat.client.later as l
+l.EXIT_S = 0.2
+push.later("exit")
+if not os.fork():
+    push.later("exit")
+    sys.exit()  # with the exit functions of the parent
+os.wait()
+"""
+    assert run(program, unused_url).stderr.count("1 messages were not published: the process ended") == 2
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_what_another_exit_function_publishes_is_published(queued: bool, server: Server) -> None:
+    first = "push.later('exit', 'first')" if queued else ""
+    program = f"import atexit\natexit.register(lambda: push.later('exit', 'last'))\n{first}"
+    assert run(program, server.url).stderr == ""
+    assert retained(server, "exit")[-1] == "last"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_process_of_multiprocessing_publishes_what_it_has_queued(method: str, server: Server) -> None:
+    process = multiprocessing.get_context(method).Process(target=queue_and_end, args=(server.url,))
+    process.start()
+    process.join(PATIENCE_S)
+    assert process.exitcode == 0
+    assert retained(server, "pool") == [{"n": 99}]
+
+
+def queue_and_end(url: str) -> None:
+    push = Publisher(url, KEY)
+    for number in range(100):
+        push.later("pool", {"n": number}, message_key="n")
+
+
 @pytest.fixture
 def unused_url() -> str:
     import socket
@@ -224,6 +301,28 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     done = run(program, server.url)
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(retained(server, "fork")) == ["child", "parent", "parent again"]
+
+
+def test_threads_that_are_the_first_in_a_process_share_its_queue(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2, timeout=PATIENCE_S)
+
+    class Slow(Later):
+        def __init__(self, *given: Any) -> None:
+            both.wait()
+            super().__init__(*given)
+
+    monkeypatch.setattr(later, "Later", Slow)
+    push = Publisher(server.url, KEY)
+    threads = [threading.Thread(target=push.later, args=("crowd", name)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert push.flush(PATIENCE_S)
+    assert push.stats().sent == 2
+    push.close()
 
 
 def test_a_batch_is_one_publish_at_the_end_of_its_block(server: Server) -> None:

@@ -205,9 +205,10 @@ def test_a_refused_key_points_to_the_parameter_of_the_messages_key() -> None:
         publish("orders", "18 waiting", key="queue", url=server.url)
 
 
-def test_a_refused_key_of_the_environment_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_key_of_the_environment_points_to_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUSHCOMPAT_PUBLISH_KEY", "k")
-    with stub(refuses(401, "this is not the key")) as server, pytest.raises(PublishRefused, match=r"is not the key$"):
+    hint = r"is not the key \(look at PUSHCOMPAT_PUBLISH_KEY or PUSHCOMPAT_PUBLISH_KEY_FILE\)$"
+    with stub(refuses(401, "this is not the key")) as server, pytest.raises(PublishRefused, match=hint):
         publish("orders", "18 waiting", url=server.url)
 
 
@@ -361,6 +362,46 @@ def test_a_server_that_says_a_byte_now_and_then_can_not_hold_the_caller() -> Non
     assert time.monotonic() - began < PATIENCE_S / 2
 
 
+def cut_in_the_middle(talk: Talk) -> None:
+    talk.request()
+    talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{")
+
+
+@pytest.mark.parametrize(
+    ("script", "said", "look_at"),
+    [
+        (silent, "timed out waiting for URL, which was reached; it may have been published", "timeout"),
+        (cut, "URL was reached, and closed the connection without an answer; it may have been published", "its log"),
+        (cut_in_the_middle, "the connection to URL was lost in the middle of the response; it may have", "its log"),
+        (says(b"SSH-2.0-OpenSSH\r\n"), "URL did not answer in HTTP (SSH-2.0-OpenSSH)", "PUSHCOMPAT_URL"),
+        (says(answer(502, b"<html>")), "URL answered 502 Bad Gateway", "its log"),
+        (says(answer(404, b"<html>")), "URL answered 404 Not Found", "PUSHCOMPAT_URL"),
+        (says(answer(200, b"<html>")), "URL did not answer like a push server", "PUSHCOMPAT_URL"),
+        (says(answer(301, b"", Location="https://a/")), "URL redirects to https://a/", "PUSHCOMPAT_URL"),
+        (refuses(401, "the key is wrong"), "the key is wrong", "PUSHCOMPAT_PUBLISH_KEY"),
+    ],
+)
+def test_a_failure_says_what_happened_and_where_to_look(
+    script: Callable[[Talk], None], said: str, look_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUSHCOMPAT_PUBLISH_KEY", "k")
+    with stub(script) as server, pytest.raises(PublishError) as failed:
+        publish("a", url=server.url, timeout=200 * MS)
+    assert str(failed.value).startswith(said.replace("URL", server.url))
+    assert look_at in str(failed.value).removeprefix(server.url)
+
+
+def test_a_server_that_speaks_no_tls_is_told_from_one_that_is_away() -> None:
+    def speaks_plainly(talk: Talk) -> None:
+        talk.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        talk.wait_for_end()
+
+    with stub(speaks_plainly) as server:
+        url = server.url.replace("http:", "https:")
+        with pytest.raises(PublishUnavailable, match=rf"no TLS with {url}: .*PUSHCOMPAT_URL"):
+            publish("a", url=url, key="k", timeout=200 * MS)
+
+
 NOT_OURS = [
     b'{"ok":true}',
     b"[]",
@@ -382,7 +423,7 @@ NOT_OURS = [
 def test_another_server_at_that_url_is_told_from_ours(body: bytes) -> None:
     with (
         stub(says(answer(200, body))) as server,
-        pytest.raises(PublishRefused, match="did not answer like a push server; check the URL"),
+        pytest.raises(PublishRefused, match="did not answer like a push server; is the URL right"),
     ):
         publish("a", url=server.url, key="k")
 
