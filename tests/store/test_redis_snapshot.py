@@ -292,15 +292,38 @@ def test_a_log_of_which_parts_are_missing_starts_empty_under_a_new_epoch(
 
 
 def test_a_log_without_its_state_starts_behind_the_last_number(engine: Engine, prefix: str) -> None:
+    """Also if its last entry is the start of an epoch, as it is the second time."""
+
     async def scenario() -> None:
         store = await opened(engine, prefix)
         await fill(store, "a", "1", "2")
-        epoch = store.epoch
-        engine.ask("DEL", f"{{{prefix}}}:state")
+        epochs = {store.epoch}
+        for _ in range(2):
+            engine.ask("DEL", f"{{{prefix}}}:state")
+            epochs.add((await store.retained()).epoch)
         receipt = await append(store, draft("a", "3"))
-        assert receipt.epoch != epoch
         assert receipt.sequence == 3
+        assert len(epochs) == 3
+        assert receipt.epoch in epochs
         await store.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("field", "value"), [("head", "x"), ("snapshot", "x"), ("size", "")])
+def test_a_state_that_another_application_has_changed_is_a_problem_until_it_is_deleted(
+    engine: Engine, prefix: str, field: str, value: str
+) -> None:
+    async def scenario() -> None:
+        node = Node(RedisStore(engine.url(prefix), FEW, timeout_s=0.1), Log())
+        async with following(node):
+            await node.publish("1")
+            engine.ask("HSET", f"{{{prefix}}}:state", field, value)
+            await until(lambda: "set another prefix" in (node.store.health().problem or ""), "the node has noticed")
+            engine.ask("DEL", f"{{{prefix}}}:state")
+            await until(lambda: not node.store.health().problem, "the log works again")
+            await node.publish("2")
+            await node.seen("2")
 
     asyncio.run(scenario())
 

@@ -30,7 +30,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from ... import logs
 from ...logs import Event
 from ...message import new_epoch
-from .entries import NONCE_BYTES, Place
+from .entries import NONCE_BYTES, Place, order
 from .scripts import MOVE, RENEW, Script
 from .urls import Address
 
@@ -48,6 +48,7 @@ class NotUsable(RedisError):
 
 
 VERSION = 1
+FOREIGN = "the log has data of another application; set another prefix with ?prefix= in the URL of --store"
 
 
 class State(NamedTuple):
@@ -78,13 +79,19 @@ _BINARY = {"nonce", "snapshot", "snapshot_nonce"}
 
 
 def state_from(fields: Sequence[bytes | None]) -> State:
+    """Raises NotUsable."""
     if fields[0] is None:
         return State()
     values: dict[str, Any] = {}
-    for name, value in zip(State._fields, fields, strict=True):
-        if value is not None:
-            values[name] = int(value) if name in _NUMBERS else value if name in _BINARY else value.decode()
-    return State(**values)
+    try:
+        for name, value in zip(State._fields, fields, strict=True):
+            if value is not None:
+                values[name] = int(value) if name in _NUMBERS else value if name in _BINARY else value.decode()
+        state = State(**values)
+        order(state.snapshot)
+    except ValueError:
+        raise NotUsable(FOREIGN) from None
+    return state
 
 
 class Keys:

@@ -12,7 +12,7 @@ from redis import exceptions as redis
 
 from ... import logs
 from ...logs import Event
-from .link import NotUsable
+from .link import FOREIGN, NotUsable
 
 
 class _Kind(NamedTuple):
@@ -97,10 +97,7 @@ _KINDS = (
         redis.InvalidResponse,
         "the server sent no valid answer; check that the URL of --store is that of a Redis server",
     ),
-    _Kind(
-        msgspec.DecodeError,
-        "the log has data of another application; set another prefix with ?prefix= in the URL of --store",
-    ),
+    _Kind(msgspec.DecodeError, FOREIGN),
 )
 
 

@@ -152,8 +152,8 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
   end
 end
 local discard = ARGV[5] == '1' or not state[1] or last > head
-if last ~= head then sub = 0 end
 head = math.max(head, last)
+if last ~= head then sub = 0 end
 local place = string.format('%.0f-%.0f', head, sub + 1)
 if discard then
   redis.call('XTRIM', KEYS[2], 'MAXLEN', 0)

@@ -200,7 +200,7 @@ class RedisStore:
     async def _trim(self, **options: int) -> None:
         try:
             await self.trim(**options)
-        except (*AWAY, snapshot.Damaged) as error:
+        except (*AWAY, snapshot.Damaged, msgspec.DecodeError) as error:
             logs.log.warning("no snapshot was written: %s", sentence(error))
 
     async def trim(self, **options: int) -> str:
