@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ class Redis:
     async def start(self, folder: Path) -> None:
         options = ("--appendonly", "yes", "--appendfsync", "everysec")
         self._server = await asyncio.to_thread(RedisServer, folder / "redis", "redis", *options)
+        self._copy = folder / "copy"
 
     @property
     def options(self) -> Sequence[str]:
@@ -35,6 +37,10 @@ class Redis:
             ("Redis is killed", self._kill),
             ("Redis is restarted", self._restart),
             ("Redis stands still for 3 s", self._freeze),
+            ("Redis answers nothing for 3 s", self._pause),
+            ("Redis has no memory for 1 s", self._fill),
+            ("Redis is flushed", self._flush),
+            ("Redis is put back as it was before", self._restore),
             ("all connections to Redis are cut", self._cut),
         ]
 
@@ -56,6 +62,27 @@ class Redis:
         self._server.send_signal(signal.SIGSTOP)
         await asyncio.sleep(_STANDS_STILL_S)
         self._server.send_signal(signal.SIGCONT)
+
+    async def _pause(self) -> None:
+        await asyncio.to_thread(self._server.ask, "CLIENT", "PAUSE", str(int(_STANDS_STILL_S * 1000)), "ALL")
+        await asyncio.sleep(_STANDS_STILL_S)
+
+    async def _fill(self) -> None:
+        for most in ("1", "0"):
+            await asyncio.to_thread(self._server.ask, "CONFIG", "SET", "maxmemory", most)
+            await asyncio.sleep(_AWAY_S)
+
+    async def _flush(self) -> None:
+        await asyncio.to_thread(self._server.ask, "FLUSHALL")
+
+    async def _restore(self) -> None:
+        """To what was copied at the last time; then makes another copy."""
+        await asyncio.to_thread(self._server.stop, signal.SIGKILL)
+        if self._copy.exists():
+            shutil.rmtree(self._server.folder)
+            self._copy.rename(self._server.folder)
+        shutil.copytree(self._server.folder, self._copy)
+        await asyncio.to_thread(self._server.start)
 
     async def _cut(self) -> None:
         await asyncio.to_thread(self._server.ask, "CLIENT", "KILL", "TYPE", "normal")

@@ -88,6 +88,12 @@ def test_another_log_is_right_only_where_the_log_may_be_lost(loses: bool, wrong:
     assert faults(judged(*events, acknowledged=1, loses=loses, epoch=OTHER)) == wrong
 
 
+@pytest.mark.parametrize(("loses", "wrong"), [(True, {}), (False, {"repeated": 1, "needless_resets": 1})])
+def test_a_publish_may_be_in_two_logs_only_where_the_log_may_be_lost(loses: bool, wrong: dict[str, int]) -> None:
+    events = (message(1), Event("reset", at(0, OTHER)), message(1, epoch=OTHER))
+    assert faults(judged(*events, acknowledged=1, loses=loses, epoch=OTHER)) == wrong
+
+
 def test_messages_that_break_the_protocol_are_errors() -> None:
     record = Record(["a"])
     with pytest.raises(ValueError, match="not asked for"):
