@@ -19,6 +19,7 @@ from pushcompat.options import SERVER
 from pushcompat.settings import environment_name
 
 from .harness import CERTIFICATE, MS, PATIENCE_S, running
+from .machine import may_lack
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 FLAGS = [setting.flag for group in SERVER.values() for setting in group]
@@ -37,6 +38,24 @@ def test_all_options_that_are_set_exist() -> None:
         assert set(re.findall(r"\bPUSHCOMPAT_[A-Z_]*[A-Z]\b", text)) <= known, path
         assert set(re.findall(r"(?<=\s)--(?:host|port|workers|config|unix[a-z-]+)", text)) <= {f"--{f}" for f in FLAGS}
     assert tomllib.loads((DEPLOY / "pushcompat.toml").read_text()).keys() <= set(FLAGS)
+
+
+def test_the_servers_of_the_compose_file_wait_for_their_redis_which_keeps_the_log() -> None:
+    if shutil.which("ruby") is None and may_lack("ruby"):
+        pytest.skip("needs ruby, which has a parser of YAML")
+    parse = ["ruby", "-ryaml", "-rjson", "-e", "puts JSON.generate(YAML.load(STDIN.read))"]
+    parsed = subprocess.run(parse, input=(DEPLOY / "compose.yaml").read_bytes(), stdout=subprocess.PIPE, check=True)
+    file = json.loads(parsed.stdout)
+    server, redis = file["services"]["pushcompat"], file["services"]["redis"]
+    assert server["build"] == {"context": "..", "dockerfile": "deploy/Dockerfile"}
+    assert server["environment"]["PUSHCOMPAT_STORE"] == "redis://redis:6379/0"
+    assert server["depends_on"] == {"redis": {"condition": "service_healthy"}}
+    assert redis["healthcheck"]["test"] == ["CMD", "redis-cli", "ping"]
+    program, *options = redis["command"]
+    assert program == "redis-server"
+    settings = dict(zip(options[::2], options[1::2], strict=True))
+    assert (settings["--appendonly"], settings["--maxmemory-policy"]) == ("yes", "noeviction")
+    assert [volume.partition(":")[0] for volume in redis["volumes"]] == list(file["volumes"])
 
 
 def test_the_image_runs_no_shell_and_no_root() -> None:
