@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from django.db import models
 from django.utils import timezone
 
@@ -9,29 +11,18 @@ from ...client.posts import JsonText
 from ..messages import ENCODER, Message
 
 
-class OutboxBatch(models.Model):
-    """Messages that are published together, always the same ones under the same key, however often it is tried: a
-    batch is frozen when it is made.
-    """
-
-    key = models.CharField(max_length=64, unique=True)
-
-    def __str__(self) -> str:
-        return self.key
-
-
 class OutboxMessage(models.Model):
-    """``data`` is JSON; null: the bare signal. ``refused``: why the push server does not take it; it stays until
-    somebody has looked.
+    """``data`` is JSON; null: the bare signal. ``uid``: by which the push server recognises a message that is published
+    again. ``refused``: why it does not take it; it stays until somebody has looked.
     """
 
+    uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     channel = models.CharField(max_length=128)
     data = models.TextField(null=True, blank=True)
     message_key = models.CharField(max_length=128, null=True, blank=True)
     type = models.CharField(max_length=128, null=True, blank=True)
     ttl = models.FloatField(null=True, blank=True, help_text="seconds after publishing")
     created = models.DateTimeField(default=timezone.now)
-    batch = models.ForeignKey(OutboxBatch, null=True, blank=True, editable=False, on_delete=models.SET_NULL)
     refused = models.TextField(default="", blank=True)
 
     def __str__(self) -> str:

@@ -1,69 +1,49 @@
 """Publishing the outbox: each message once, whatever ends in the middle of it.
 
-Ids do not follow commits: while a slow transaction is open, a later id can be seen before an earlier one. So there is
-no "last id that was published". Instead messages are put into a batch first, in a transaction of its own, and the batch
-never changes. It is published under its key, and deleted with its messages when that was acknowledged. If the answer is
-lost, the same batch is published under the same key, which the push server does once.
+Ids of rows do not follow commits: while a slow transaction is open, a later id can be seen before an earlier one. So
+there is no "last id that was published"; a message is deleted when its publish was acknowledged. If the answer is lost,
+it is published again, perhaps together with others than before: the push server recognises it by its ``uid``.
 
-Several processes may do so at once: a batch is locked, and the others skip it. SQLite has no such locks; there two may
-publish the same batch, which is again once.
+Several processes may do so at once: rows are locked, and the others skip them. SQLite has no such locks; there two may
+publish the same messages, which is again once.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Sequence
 from contextlib import nullcontext
 
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.models import QuerySet
 
-from ...client.failures import PublishRefused
+from ...client.failures import PublishRefused, concerns_a_message
+from ...client.posts import Update
 from .. import messages
-from ..messages import Message, updates
 from .conf import only_recorded, push_options
-from .models import OutboxBatch, OutboxMessage
+from .models import OutboxMessage
 
 TIMEOUT_S = 10.0  # for a batch: nobody waits
-_OF_A_MESSAGE = (400, 403, 413, 422)  # other refusals concern all: the key, the address, the certificate
 
 log = logging.getLogger("pushcompat.contrib")
 
 
 def deliver(using: str = DEFAULT_DB_ALIAS) -> int | None:
-    """Publishes one batch, and returns the number of its messages; None: there is none. Raises PublishError: they
-    wait."""
-    freeze(using)
+    """Publishes one batch of the oldest messages, and returns their number; None: there is none. Raises PublishError:
+    they wait."""
+    rows = OutboxMessage.objects.using(using)
     has_locks = connections[using].features.has_select_for_update
     with transaction.atomic(using) if has_locks else nullcontext():
-        batch = _skipping_locked(OutboxBatch.objects.using(using).order_by("pk"), using).first()
-        if batch is None:
+        waiting = list(_skipping_locked(rows.filter(refused="").order_by("pk"), using)[: messages.BATCH_MESSAGES])
+        waiting = waiting[: len(next(messages.batches(row.message for row in waiting), []))]
+        if not waiting:
             return None
-        waiting = list(OutboxMessage.objects.using(using).filter(batch=batch).order_by("pk"))
-        refused = _publish(waiting, batch.key)
+        refused = _publish(waiting)
         with transaction.atomic(using):  # in SQLite a transaction of its own, which must not begin by reading
-            done = [message.pk for message in waiting if message not in refused]
-            OutboxMessage.objects.using(using).filter(pk__in=done).delete()
-            for message in refused:
-                message.save(using=using, update_fields=["refused"])
-            batch.delete(using=using)
+            rows.filter(pk__in=[row.pk for row in waiting if row.pk not in refused]).delete()
+            for pk, reason in refused.items():
+                rows.filter(pk=pk).update(refused=reason)
     return len(waiting)
-
-
-def freeze(using: str = DEFAULT_DB_ALIAS) -> None:
-    """Makes a batch of the oldest messages that are in none."""
-    waiting = OutboxMessage.objects.using(using).filter(batch=None, refused="").order_by("pk")
-    if not waiting.exists():
-        return
-    with transaction.atomic(using):
-        # Written first: in SQLite a transaction that has read cannot write after another one has.
-        batch = OutboxBatch.objects.using(using).create(key=secrets.token_hex(16))
-        rows = list(_skipping_locked(waiting, using)[: messages.BATCH_MESSAGES])
-        first: list[Message] = next(messages.batches(row.message for row in rows), [])
-        chosen = [row.pk for row in rows[: len(first)]]
-        if not OutboxMessage.objects.using(using).filter(pk__in=chosen).update(batch=batch):
-            batch.delete(using=using)  # another process was faster
 
 
 def _skipping_locked(rows: QuerySet, using: str) -> QuerySet:
@@ -71,25 +51,24 @@ def _skipping_locked(rows: QuerySet, using: str) -> QuerySet:
     return rows.select_for_update(skip_locked=can_skip)
 
 
-def _publish(waiting: Sequence[OutboxMessage], key: str) -> list[OutboxMessage]:
-    """Returns the messages that were refused. If the batch is, that may mean one of them only: each is tried."""
-    given = [message.message for message in waiting]
-    if not given:
-        return []
+def _publish(waiting: Sequence[OutboxMessage]) -> dict[int, str]:
+    """Returns why messages were refused. If the batch is, that may mean one of them only: each is tried."""
     if only_recorded():
         from .testing import outbox
 
-        outbox.record(given)
-        return []
-    publisher = push_options().publisher
+        outbox.record(row.message for row in waiting)
+        return {}
     try:
-        publisher.publish_batch(updates(given), idempotency_key=key, timeout=TIMEOUT_S)
+        push_options().publisher.publish_batch(map(_update, waiting), timeout=TIMEOUT_S)
     except PublishRefused as refusal:
-        if refusal.status not in _OF_A_MESSAGE:
+        if not concerns_a_message(refusal):
             raise
         if len(waiting) > 1:
-            return [refused for message in waiting for refused in _publish([message], f"{key}-{message.pk}")]
+            return {pk: reason for row in waiting for pk, reason in _publish([row]).items()}
         log.error("outbox: message %s was refused: %s", waiting[0], refusal)
-        waiting[0].refused = str(refusal)
-        return list(waiting)
-    return []
+        return {waiting[0].pk: str(refusal)}
+    return {}
+
+
+def _update(row: OutboxMessage) -> Update:
+    return {**row.message.update(), "id": str(row.uid)}

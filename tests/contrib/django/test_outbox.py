@@ -12,12 +12,12 @@ from django.db import connections, transaction
 from pushcompat import PublishUnavailable
 from pushcompat.contrib import messages
 from pushcompat.contrib.django import notify, outbox
-from pushcompat.contrib.django.models import OutboxBatch, OutboxMessage
+from pushcompat.contrib.django.models import OutboxMessage
 from pushcompat.contrib.django.testing import outbox as recorded
 from pushcompat.contrib.messages import Message
 
 from ...harness import KEY, Client, Server
-from ...stub import Stub, Talk
+from ...stub import Stub, Talk, answer, refuses, silent
 from .conftest import rolled_back, with_server, with_settings
 
 
@@ -40,7 +40,7 @@ def test_messages_are_stored_in_the_transaction_that_they_tell_of(server: Server
         notify(["orders", "news"])
         assert OutboxMessage.objects.count() == 4
         call_command("push_outbox", once=True)
-        assert (OutboxMessage.objects.count(), OutboxBatch.objects.count()) == (0, 0)
+        assert OutboxMessage.objects.count() == 0
     first, second, third = client.retained("orders")
     assert (first["data"], second["data"], third["data"]) == ({"n": 1}, "text", "UPDATED")
     assert (second["key"], second["type"]) == ("k", "t")
@@ -64,7 +64,17 @@ def forwarding_and_cut(server: Server) -> Any:
     return script
 
 
-def test_a_batch_whose_answer_was_lost_is_published_once(
+def forwarding(server: Server) -> Any:
+    publish = forwarding_and_cut(server)
+
+    def script(talk: Talk) -> None:
+        publish(talk)
+        talk.send(answer(200, b'{"id":"x","channels":{}}'))
+
+    return script
+
+
+def test_a_batch_whose_answer_was_lost_is_published_once_though_it_is_repeated_with_others(
     server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub = Stub(forwarding_and_cut(server))
@@ -74,10 +84,26 @@ def test_a_batch_whose_answer_was_lost_is_published_once(
         with pytest.raises(PublishUnavailable):
             outbox.deliver()
     monkeypatch.undo()
-    store(3)  # does not join the batch that may have been published
+    store(3)
     with with_server(server):
-        assert [outbox.deliver(), outbox.deliver(), outbox.deliver()] == [2, 1, None]
+        assert [outbox.deliver(), outbox.deliver()] == [3, None]
     assert retained(client) == [1, 2, 3]
+
+
+def test_a_message_that_was_published_alone_is_not_published_again_with_its_batch(
+    server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = Stub(refuses(403, "not this channel"), forwarding(server), silent)
+    store(1, 2)
+    with with_settings(URL=stub.url, KEY=KEY, TEST_OUTBOX=False):
+        monkeypatch.setattr(outbox, "TIMEOUT_S", 0.1)
+        with pytest.raises(PublishUnavailable):
+            outbox.deliver()
+    monkeypatch.undo()
+    assert retained(client) == [1]
+    with with_server(server):  # the channel is allowed now
+        assert [outbox.deliver(), outbox.deliver()] == [2, None]
+    assert retained(client) == [1, 2]
 
 
 def test_a_command_that_ends_waits_for_no_server(monkeypatch: pytest.MonkeyPatch) -> None:

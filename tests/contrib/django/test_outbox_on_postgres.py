@@ -13,7 +13,7 @@ from django.db import connections, transaction
 from pushcompat import PublishUnavailable
 from pushcompat.contrib import messages
 from pushcompat.contrib.django import notify, outbox
-from pushcompat.contrib.django.models import OutboxBatch, OutboxMessage
+from pushcompat.contrib.django.models import OutboxMessage
 
 from ...harness import KEY, PATIENCE_S, Client, Server
 from ...postgres import no_postgres, postgres
@@ -38,7 +38,6 @@ def _database() -> Iterator[None]:
 def _empty_tables() -> Iterator[None]:
     yield
     OutboxMessage.objects.using("postgres").all().delete()
-    OutboxBatch.objects.using("postgres").all().delete()
 
 
 def store(*data: object) -> None:
