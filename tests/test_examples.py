@@ -55,7 +55,12 @@ def environment(push_url: str, folder: Path) -> dict[str, str]:
 @contextmanager
 def application(name: str, port: int, push_url: str, folder: Path) -> Iterator[str]:
     """An example that serves on that port. Yields its URL."""
-    command = [word.format(port=port) for word in COMMANDS[name]]
+    with serving([word.format(port=port) for word in COMMANDS[name]], port, push_url, folder) as url:
+        yield url
+
+
+@contextmanager
+def serving(command: list[str], port: int, push_url: str, folder: Path) -> Iterator[str]:
     with (folder / "log").open("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(push_url, folder))
         try:

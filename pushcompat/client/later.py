@@ -128,7 +128,7 @@ class Later:
             self._bytes = 0
             self._sending = None  # it is counted once
             self._logged_at = -_LOGGED_APART_S
-        self._lose(left, f"the process ended, and the push server was away for {EXIT_S:g} s")
+        self._lose(left, "the process ended, and the push server was away")
 
     def stats(self) -> Stats:
         with self._lock:

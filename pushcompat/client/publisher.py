@@ -119,10 +119,14 @@ class Publisher:
             queue.add({"channel": name, "data": data, "message_key": message_key, "type": type, "ttl": ttl})
 
     def flush(self, timeout: float = 2.0) -> bool:
-        """Waits until all messages of ``later`` are published. Returns whether they are, within ``timeout`` seconds.
-        It is called at the end of the process.
-        """
+        """Waits until all messages of ``later`` are published. Returns whether they are, within ``timeout`` seconds."""
         return self._later().flush(timeout)
+
+    def drain(self, timeout: float = 2.0) -> None:
+        """``flush``; then what is left is dropped, counted and logged. That happens at the end of a process; call it
+        where Python's exit functions do not run, as in one that a signal ends.
+        """
+        self._later().end(time.monotonic() + timeout)
 
     def stats(self) -> Stats:
         """Of ``later``."""

@@ -12,6 +12,7 @@ app = Starlette(routes=…, lifespan=push.lifespan)
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,21 +21,27 @@ from starlette.background import BackgroundTask
 
 from ..client.async_publisher import AsyncPublisher
 from ..client.failures import PublishError
+from ..errors import ConfigError
+from .endings import EndOfRequest
 from .messages import Message, fold, messages
 from .options import Options
 from .page import log, page, token
 from .recorder import Recorder, is_test, pytest_test
-from .sending import send_async
+from .sending import send, send_async
 
 
 class Push:
-    """Has an ``AsyncPublisher`` while the application runs. Takes the fields of ``Options``: ``url``, ``key``, …
+    """Has an ``AsyncPublisher`` while the application runs. Takes the fields of ``Options``: ``url``, ``key``, …;
+    ``mode`` is ``later``, ``request`` or ``now``.
 
-    ``outbox``: what ``notify`` would have published in tests.
+    ``outbox``: what ``notify`` would have published in tests. Raises ConfigError.
     """
 
     def __init__(self, **given: Any) -> None:
         self.options = Options(**given)
+        if self.options.mode == "outbox":
+            raise ConfigError("mode outbox is for Django; docs/applications.md has one for PostgreSQL")
+        self._end_of_request = EndOfRequest(lambda seconds: self.options.publisher.flush(seconds), self.options.timeout)
         self.outbox = Recorder(pytest_test)
         self._publisher: AsyncPublisher | None = None
 
@@ -49,6 +56,9 @@ class Push:
                 yield
             finally:
                 self._publisher = None
+                if self.options.mode != "now" and not self._only_recorded:
+                    # Servers end the process by the signal that they got, without Python's exit functions
+                    await asyncio.to_thread(self.options.publisher.drain)
 
     @property
     def publisher(self) -> AsyncPublisher:
@@ -86,8 +96,12 @@ class Push:
         """Never raises because of the push server."""
         if self._only_recorded:
             self.outbox.record(fold(given))
-        elif given:
+        elif self.options.mode == "now":
             await send_async(fold(given), self.publisher)
+        else:
+            send(fold(given), self.options.publisher, self.options.mode)
+            if self.options.mode == "request":
+                await asyncio.to_thread(self._end_of_request)
 
 
 class Notify:

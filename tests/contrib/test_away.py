@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from pushcompat.contrib.flask import Push
 
 from ..harness import KEY, PATIENCE_S, Server
 from ..stub import Stub, Talk
-from ..test_examples import application, free_port, no_php
+from ..test_examples import application, free_port, no_php, serving
 from .django.conftest import empty_database, with_settings
 from .ending import forget
 
@@ -62,33 +63,55 @@ def flask(mode: str, url: str, folder: Path) -> Iterator[Post]:
     forget(app.extensions["pushcompat"].options.publisher)
 
 
+FASTAPI = """
+from typing import Annotated
+from fastapi import Depends, FastAPI
+from fastapi.responses import RedirectResponse
+from pushcompat.contrib.fastapi import Notify, Push
+
+push = Push(mode="{mode}", timeout={timeout})
+app = FastAPI(lifespan=push.lifespan)
+
+@app.post("/")
+async def add(notify: Annotated[Notify, Depends(push.notify)]) -> RedirectResponse:
+    notify("chat", {{"text": "new"}})
+    return RedirectResponse("/", 303)
+"""
+
+
+@contextmanager
+def fastapi(mode: str, url: str, folder: Path) -> Iterator[Post]:
+    (folder / "app.py").write_text(FASTAPI.format(mode=mode, timeout=TIMEOUT_S))
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(folder), "app:app", "--port", str(port)]
+    with serving(command, port, url, folder) as page:
+        yield poster(page)
+
+
 class Unfollowed(HTTPRedirectHandler):
     def redirect_request(self, *_: object) -> None:
         return None
 
 
-def example(name: str, url: str, folder: Path) -> Iterator[Post]:
-    with application(name, free_port(), url, folder) as page:
+def poster(page: str) -> Post:
+    def post() -> int:
+        try:
+            build_opener(Unfollowed()).open(page, b"text=new", PATIENCE_S)
+        except HTTPError as redirect:
+            redirect.close()
+            return 200 if redirect.status == 303 else redirect.status
+        raise AssertionError("it does not redirect")
 
-        def post() -> int:
-            try:
-                build_opener(Unfollowed()).open(page, b"text=new", PATIENCE_S)
-            except HTTPError as redirect:
-                redirect.close()
-                return 200 if redirect.status == 303 else redirect.status
-            raise AssertionError("it does not redirect")
-
-        yield post
+    return post
 
 
 @contextmanager
-def running(name: str, mode: str, url: str, folder: Path) -> Iterator[Post]:
-    known = {"Django": django, "Flask": flask}
-    if name in known:
-        with known[name](mode, url, folder) as post:
-            yield post
-    else:
-        yield from example(name.lower(), url, folder)
+def php(mode: str, url: str, folder: Path) -> Iterator[Post]:
+    with application("php", free_port(), url, folder) as page:
+        yield poster(page)
+
+
+APPLICATIONS = {"Django": django, "Flask": flask, "FastAPI": fastapi, "PHP": php}
 
 
 @pytest.mark.parametrize(("name", "mode", "answered", "message"), ROWS)
@@ -100,7 +123,7 @@ def test_a_server_that_never_answers(name: str, mode: str, answered: str, messag
         given_up.set()
 
     stub = Stub(never_answers)
-    with running(name, mode, stub.url, tmp_path) as post:
+    with APPLICATIONS[name](mode, stub.url, tmp_path) as post:
         assert post() == 200
         if answered == "at once":
             assert not given_up.is_set()  # the request did not wait for it
@@ -120,7 +143,7 @@ def test_a_server_that_refuses_connections(
     port = free_port()
     with ExitStack() as stack:
         caplog.set_level(logging.ERROR)
-        post = stack.enter_context(running(name, mode, f"http://127.0.0.1:{port}", tmp_path))
+        post = stack.enter_context(APPLICATIONS[name](mode, f"http://127.0.0.1:{port}", tmp_path))
         assert post() == 200
         if message == "is lost, and logged":
             log = tmp_path / "log"

@@ -14,9 +14,11 @@ from pushcompat import AsyncPublisher
 from pushcompat.contrib import starlette
 from pushcompat.contrib.fastapi import Notify, Push
 from pushcompat.contrib.messages import Message
+from pushcompat.errors import ConfigError
 
 from ..harness import KEY, Server, sequence
 from ..stub import Stub, Talk
+from .ending import forget
 
 TOKEN_KEY = "0123456789abcdef" * 4
 
@@ -71,9 +73,10 @@ def test_nothing_is_published_after_an_exception() -> None:
     assert not push.outbox
 
 
+@pytest.mark.parametrize("mode", ["later", "request", "now"])
 @pytest.mark.parametrize("path", ["/add", "/add-plainly"])
-def test_messages_reach_subscribers(path: str, server: Server) -> None:
-    with TestClient(with_server(server)) as client, server.connect() as subscriber:
+def test_messages_reach_subscribers(path: str, mode: str, server: Server) -> None:
+    with TestClient(with_server(server, mode=mode)) as client, server.connect() as subscriber:
         assert subscriber.upgrade("/channels/chat") == 101
         assert client.post(path).json() == "saved"
         assert subscriber.frame() == (0x81, b'{"text":"new"}')
@@ -90,12 +93,29 @@ def never_answers(talk: Talk) -> None:
 
 def test_a_failure_to_publish_is_logged_and_fails_no_request(caplog: pytest.LogCaptureFixture) -> None:
     stub = Stub(never_answers)
-    app, _ = application(url=stub.url, key=KEY, test_outbox=False, timeout=0.1)
+    app, _ = application(url=stub.url, key=KEY, test_outbox=False, timeout=0.1, mode="now")
     with TestClient(app) as client:
         for _ in range(20):
             assert client.post("/add").json() == "saved"
     assert len(stub.talks) == 1  # then the circuit breaker
     assert "2 messages were not published: timed out" in caplog.text
+
+
+def test_what_is_queued_at_the_end_of_the_application_is_published_or_logged(caplog: pytest.LogCaptureFixture) -> None:
+    app, push = application(url=Stub(never_answers).url, key=KEY, test_outbox=False)
+    drain = push.options.publisher.drain
+    push.options.publisher.drain = lambda: drain(0.1)  # type: ignore[method-assign]
+    with TestClient(app) as client:
+        assert client.post("/add").json() == "saved"
+        assert "not published" not in caplog.text
+    assert "2 messages were not published: the process ended" in caplog.text
+    assert push.options.publisher.stats().dropped == 2
+    forget(push.options.publisher)
+
+
+def test_a_mode_that_needs_a_database_is_refused() -> None:
+    with pytest.raises(ConfigError, match="outbox is for Django"):
+        Push(mode="outbox")
 
 
 def test_a_page_gets_the_cursor_and_a_token(server: Server) -> None:
