@@ -11,6 +11,7 @@ const PUSHCOMPAT_TIMEOUT_S = 2.0;  // for a publish, its retries included
 const PUSHCOMPAT_CONNECT_S = 0.5;
 const PUSHCOMPAT_BREAKER_S = 5;    // after a failure the next calls fail at once
 
+/** Its code is the status of the response, 0 if there was none. */
 final class PushCompatError extends RuntimeException {}
 
 /**
@@ -34,11 +35,7 @@ function pushcompat_notify($channels, $data = null, array $options = []): void
                     $finish();
                 }
             }
-            try {
-                pushcompat_publish_batch($messages);
-            } catch (PushCompatError | JsonException $error) {
-                error_log(count($messages) . ' messages were not published: ' . $error->getMessage());
-            }
+            pushcompat_publish_or_log($messages);
         });
     }
     foreach (pushcompat_messages($channels, $data, $options) as $message) {
@@ -47,6 +44,23 @@ function pushcompat_notify($channels, $data = null, array $options = []): void
             $messages[json_encode([$message['channel'], $message['key'] ?? ''])] = $message;
         } else {
             $messages[] = $message;
+        }
+    }
+}
+
+/** If a batch is refused, that may mean one of its messages only: each is tried. */
+function pushcompat_publish_or_log(array $messages): void
+{
+    try {
+        pushcompat_publish_batch($messages);
+    } catch (PushCompatError | JsonException $error) {
+        $concernsOne = $error instanceof JsonException || in_array($error->getCode(), [400, 403, 413, 422], true);
+        if (count($messages) > 1 && $concernsOne) {
+            foreach ($messages as $message) {
+                pushcompat_publish_or_log([$message]);
+            }
+        } else {
+            error_log(count($messages) . ' messages were not published: ' . $error->getMessage());
         }
     }
 }
@@ -108,7 +122,7 @@ function pushcompat_request(string $method, string $path, string $body = ''): st
     $away = sys_get_temp_dir() . '/pushcompat-away-' . md5(pushcompat_url() . get_current_user());
     clearstatcache();
     if (time() - (int) @filemtime($away) < PUSHCOMPAT_BREAKER_S) {
-        throw new PushCompatError(pushcompat_url() . ' did not answer shortly before, and is not tried again yet');
+        throw new PushCompatError(pushcompat_url() . ' has failed shortly before, and is not tried again yet');
     }
     $curl = $curl ?? curl_init();
     curl_reset($curl);  // it keeps its connections
@@ -127,7 +141,7 @@ function pushcompat_request(string $method, string $path, string $body = ''): st
         CURLOPT_NOSIGNAL => true,
         CURLOPT_CONNECTTIMEOUT_MS => (int) (PUSHCOMPAT_CONNECT_S * 1000),
     ] + ($method === 'POST' ? [CURLOPT_POSTFIELDS => $body] : []));
-    while (true) {
+    for ($longest = 100; true; $longest = min(1000, 2 * $longest)) {
         $left = max(1, (int) (($deadline - microtime(true)) * 1000));
         curl_setopt($curl, CURLOPT_TIMEOUT_MS, $left);
         $response = curl_exec($curl);
@@ -135,17 +149,19 @@ function pushcompat_request(string $method, string $path, string $body = ''): st
         if ($response !== false && $status === 200) {
             return $response;
         }
-        if ($response !== false && $status < 500 && $status !== 429) {
-            $problem = json_decode($response, true);
-            throw new PushCompatError($problem['detail'] ?? "the push server answered $status");
+        $problem = $response === false ? null : json_decode($response, true);
+        $reason = $response === false ? curl_error($curl) : ($problem['detail'] ?? "it answered $status");
+        $setting = $status === 401 ? 'PUSHCOMPAT_PUBLISH_KEY' : 'PUSHCOMPAT_URL';
+        $error = new PushCompatError(pushcompat_url() . ": $reason (look at $setting)", $response === false ? 0 : $status);
+        if ($response !== false && $status < 500 && !in_array($status, [408, 425, 426, 429], true)) {
+            throw $error;
         }
-        if (microtime(true) + 0.2 > $deadline) {
-            break;
+        $asked = $response !== false && defined('CURLINFO_RETRY_AFTER') ? curl_getinfo($curl, CURLINFO_RETRY_AFTER) : 0;
+        $pause = $asked + random_int(50, $longest) / 1000;
+        if (microtime(true) + $pause > $deadline) {
+            @touch($away);
+            throw $error;
         }
-        usleep(random_int(50000, 200000));
+        usleep((int) ($pause * 1e6));
     }
-    if ($response === false) {
-        @touch($away);
-    }
-    throw new PushCompatError(pushcompat_url() . ': ' . ($response === false ? curl_error($curl) : "status $status"));
 }

@@ -92,6 +92,28 @@ def test_a_refusal_says_why(server: Server, tmp_path: Path) -> None:
     assert "key" in run(program, server.url, tmp_path, key="k" * 32).stdout
 
 
+def test_a_message_that_cannot_be_published_takes_no_other_with_it(
+    server: Server, client: Client, tmp_path: Path
+) -> None:
+    program = r"""pushcompat_notify('a', 1); pushcompat_notify('a b', 2); pushcompat_notify('a', "\xff");"""
+    done = run(f"{program} pushcompat_notify('a', 4);", server.url, tmp_path)
+    assert [message["data"] for message in client.retained("a")] == [1, 4]
+    assert done.stderr.count("1 messages were not published") == 2
+    assert "Malformed UTF-8" in done.stderr
+
+
+def busy(talk: Talk) -> None:
+    talk.request()
+    talk.send(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 30\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_a_server_that_is_busy_for_longer_is_not_asked_again_at_once(tmp_path: Path) -> None:
+    stub = Stub(busy)
+    program = "try { pushcompat_publish('a', 1); } catch (PushCompatError $e) { echo $e->getCode(); }"
+    assert run(f"{program} {program}", stub.url, tmp_path).stdout == "4290"
+    assert len(stub.talks) == 1
+
+
 def never_answers(talk: Talk) -> None:
     talk.wait_for_end()
 
