@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from ..client.async_publisher import AsyncPublisher
-from ..client.failures import PublishError
+from ..client.failures import PublishError, PublishRefused, concerns_a_message
 from ..client.publisher import Publisher
 from .messages import Message, batches, updates
 
@@ -23,7 +23,8 @@ def send(given: Sequence[Message], publisher: Publisher, mode: str) -> None:
         try:
             publisher.publish_batch(updates(part))
         except PublishError as error:
-            _log_loss(part, error)
+            for one in _after(part, error):
+                send([one], publisher, mode)
 
 
 async def send_async(given: Sequence[Message], publisher: AsyncPublisher) -> None:
@@ -31,8 +32,13 @@ async def send_async(given: Sequence[Message], publisher: AsyncPublisher) -> Non
         try:
             await publisher.publish_batch(updates(part))
         except PublishError as error:
-            _log_loss(part, error)
+            for one in _after(part, error):
+                await send_async([one], publisher)
 
 
-def _log_loss(given: Sequence[Message], error: PublishError) -> None:
+def _after(given: Sequence[Message], error: PublishError) -> Sequence[Message]:
+    """What is tried message by message: a refusal of a batch may mean one of them only. Others are lost."""
+    if len(given) > 1 and isinstance(error, PublishRefused) and concerns_a_message(error):
+        return given
     log.error("%d messages were not published: %s", len(given), error)
+    return ()

@@ -101,6 +101,22 @@ def test_a_failure_to_publish_is_logged_and_fails_no_request(caplog: pytest.LogC
     assert "2 messages were not published: timed out" in caplog.text
 
 
+def test_a_message_that_is_refused_takes_no_other_with_it(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    push = Push(url=server.url, key=KEY, test_outbox=False, mode="now")
+    app = FastAPI(lifespan=push.lifespan)
+
+    @app.post("/add")
+    async def add(notify: Annotated[Notify, Depends(push.notify)]) -> None:
+        notify("chat", "x" * 70_000)
+        notify("chat", "new")
+
+    with TestClient(app) as client, server.connect() as subscriber:
+        assert subscriber.upgrade("/channels/chat") == 101
+        client.post("/add")
+        assert subscriber.frame() == (0x81, b"new")
+    assert "1 messages were not published" in caplog.text
+
+
 def test_what_is_queued_at_the_end_of_the_application_is_published_or_logged(caplog: pytest.LogCaptureFixture) -> None:
     app, push = application(url=Stub(never_answers).url, key=KEY, test_outbox=False)
     drain = push.options.publisher.drain
