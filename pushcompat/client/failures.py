@@ -11,15 +11,18 @@ from .responses import is_retryable, problem_detail
 
 
 class PublishError(Exception):
-    """A publish that failed. ``status`` is the response's, None if there was none."""
+    """A publish that failed. ``status`` is the response's, None if there was none.
 
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
+    ``args`` has all arguments: an exception that cannot be made of them again breaks a pool of processes, with all its
+    other jobs, and comes out of a Celery result without its attributes.
+    """
+
+    def __init__(self, message: str, status: int | None = None, *more: object) -> None:
+        super().__init__(message, status, *more)
         self.status = status
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """All arguments: an exception that cannot be unpickled breaks a pool of processes, with all its other jobs."""
-        return type(self), (str(self), self.status)
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class PublishRefused(PublishError):
@@ -34,12 +37,9 @@ class PublishUnavailable(PublishError):
     """
 
     def __init__(self, message: str, status: int | None = None, idempotency_key: str = "", fast: bool = False) -> None:
-        super().__init__(message, status)
+        super().__init__(message, status, idempotency_key, fast)
         self.idempotency_key = idempotency_key
         self.fast = fast
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (str(self), self.status, self.idempotency_key, self.fast)
 
 
 class ClosedWithoutAnswer(ConnectionError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import multiprocessing
 import os
 import pickle
@@ -299,6 +300,8 @@ def test_a_server_that_cannot_take_it_now_delays_one_call_and_none_after_it(stat
 def test_exceptions_survive_a_pool_of_processes(error: PublishError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
+    again = type(error)(*json.loads(json.dumps(error.args)))  # as a result of Celery's
+    assert (str(again), vars(again)) == (str(error), vars(error))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
         with pytest.raises(type(error), match=str(error)):
