@@ -6,10 +6,13 @@ Units are in the names: ``_s`` seconds, ``_bytes`` bytes; the rest are counts.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil, sqrt
 from typing import Protocol
 
 LONGEST_S = 86400.0  # longest delay that clients are given: far below the 24.8 days that a browser's timer can hold
+
+_RATE_S = 10.0  # what was not used within this time may be used at once: access.quotas.BURST_S
 
 
 class ByChannel(Protocol):
@@ -95,6 +98,21 @@ class Limits:
             return self.max_connections_per_address
         return sys.maxsize // 4 if self.max_connections is None else max(1, self.max_connections // 2)
 
+    def of_worker(self, number: int, workers: int, spread: bool) -> Limits:
+        """The part of one process, of the limits that are for all processes together. ``number``: from 1. ``spread``:
+        the kernel spreads connections over the processes; otherwise all of an address may be in one.
+
+        A key's publishes are not divided: a publisher stays connected to one process.
+        """
+        most, own, rate = self.max_connections, self.max_connections_per_address, self.handshake_rate
+        return replace(
+            self,
+            max_connections=None if most is None else max(1, (most + number - 1) // workers),
+            max_connections_per_address=own if own is None or not spread else ceil(_uneven(own, workers)),
+            handshake_rate=_uneven(rate * _RATE_S, workers) / _RATE_S if spread else rate,
+            authorize_at_once=ceil(self.authorize_at_once / workers),
+        )
+
     @property
     def poll_s(self) -> float:
         """How long a poll is held: the window, shortened under a request cap."""
@@ -109,3 +127,9 @@ class Limits:
     def stream_s(self) -> float | None:
         """The longest life of a stream: the request cap minus two seconds for closing. None: unlimited."""
         return None if self.request_cap_s is None else self.request_cap_s - 2
+
+
+def _uneven(most: float, workers: int) -> float:
+    """How many of these one process gets at most, as the kernel spreads them evenly, but not exactly."""
+    mean = most / workers
+    return min(most, mean + 3 * sqrt(mean))  # three standard deviations

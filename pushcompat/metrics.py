@@ -42,7 +42,7 @@ FAMILIES: Mapping[str, Family] = {
     "connections": Family(_G, "Open connections of the hub, all states"),
     "max_connections": Family(_G, "Open connections beyond which subscribers are refused; 0: no limit"),
     "max_connections_per_address": Family(
-        _G, "Connections of one address beyond which its subscribers are refused", merge=max
+        _G, "Connections of one address beyond which a process refuses its subscribers", merge=max
     ),
     "addresses": Family(_G, "Addresses that have connections now"),
     "channels": Family(_G, "Channels in memory", merge=max),

@@ -307,11 +307,9 @@ class Worker(Server):
 
     def _own_limits(self) -> Limits:
         """With this worker's share of the connections."""
-        limits = self._config.limits
-        if limits.max_connections is None:
-            return limits
-        share = (limits.max_connections + self._place.number - 1) // self._place.workers
-        return replace(limits, max_connections=max(1, share))
+        here = self._place
+        spread = len(set(map(tuple, here.sockets))) == here.workers
+        return self._config.limits.of_worker(here.number, here.workers, spread)
 
     async def _begin(self) -> None:
         self._accept([self._place.number])

@@ -63,6 +63,11 @@ def test_the_server_is_announced_once_and_each_line_of_the_log_has_its_worker(tm
         assert server.stop() == 0
 
 
+@pytest.mark.options("--max-connections-per-address", "100")
+def test_an_address_has_its_share_on_each_worker_where_the_kernel_spreads_connections(workers: Workers) -> None:
+    assert workers.metric("pushcompat_max_connections_per_address") == (72 if sys.platform == "linux" else 100)
+
+
 @pytest.mark.options("--max-connections", "20")
 def test_the_most_connections_are_of_all_workers(workers: Workers) -> None:
     assert workers.metric("pushcompat_max_connections") == 20
@@ -97,14 +102,23 @@ def test_a_port_that_another_server_has_is_not_shared_with_it(tmp_path: Path, wo
     assert f"cannot listen on 127.0.0.1:{workers.port}: Address already in use" in told
 
 
+def figures(path: Path) -> str:
+    with socket.socket(socket.AF_UNIX) as client, client.makefile("rb") as response:
+        client.settimeout(PATIENCE_S)
+        client.connect(str(path))
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return response.read().decode()
+
+
 def test_a_unix_socket_is_shared_and_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "s"
     command = [sys.executable, "-m", "pushcompat", "--publish-key", KEY, "--state-dir", str(tmp_path), "--workers", "2"]
-    command += ["--unix-socket", str(path)]
+    command += ["--unix-socket", str(path), "--max-connections-per-address", "100"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             assert process.stdout is not None
             assert f"listens on {path}" in process.stdout.readline().decode()
+            assert "\npushcompat_max_connections_per_address 100.0\n" in figures(path), "all may be on one worker"
             for _ in range(10):
                 with socket.socket(socket.AF_UNIX) as client:
                     client.settimeout(PATIENCE_S)
