@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from .attempts import attempts
-from .core import Core, Published
+from .core import MESSAGE_KEY_HINT, Core, Published
 from .dial import CONNECT_S, ConnectTimeout, Endpoint, default_tls
 from .exchange import READ_BYTES, Stale, closed, read_received, usual, usual_size
 from .failures import Outcome, Response
@@ -209,6 +209,13 @@ def _read(data: bytes, is_whole: bool) -> Response | None:
 # The calls without a publisher
 
 
+def _publisher(url: str | None, key: str | None, ssl_context: ssl.SSLContext | None) -> AsyncPublisher:
+    publisher = AsyncPublisher(url, key, breaker=0, ssl_context=ssl_context)
+    if key is not None:
+        publisher._core.key_hint = MESSAGE_KEY_HINT
+    return publisher
+
+
 async def publish_async(
     channel: str | Iterable[str],
     data: object = None,
@@ -224,7 +231,7 @@ async def publish_async(
 ) -> Published:
     """``publish`` for coroutines. Each call opens a connection; an ``AsyncPublisher`` keeps it."""
     post = to_channels(channel, data, message_key, type, ttl)
-    async with AsyncPublisher(url, key, breaker=0, ssl_context=ssl_context) as publisher:
+    async with _publisher(url, key, ssl_context) as publisher:
         return await publisher.send(post, idempotency_key, timeout)
 
 
@@ -238,5 +245,5 @@ async def publish_batch_async(
     ssl_context: ssl.SSLContext | None = None,
 ) -> Published:
     """``publish_batch`` for coroutines."""
-    async with AsyncPublisher(url, key, breaker=0, ssl_context=ssl_context) as publisher:
+    async with _publisher(url, key, ssl_context) as publisher:
         return await publisher.send(batch(updates), idempotency_key, timeout)

@@ -36,7 +36,7 @@ class Core:
 
     def __init__(self, url: str | None, key: str | None, breaker_s: float, ssl_context: ssl.SSLContext | None) -> None:
         self.endpoint = find_endpoint(url, ssl_context)
-        self._key_hint = _KEY_HINT if key is None else MESSAGE_KEY_HINT
+        self.key_hint = _KEY_HINT if key is None else ""  # what a refusal of the key adds
         self._key = find_key(self.endpoint) if key is None else sendable(key)
         self._breaker = Breaker(breaker_s)
         self._fields = self._fixed_fields()
@@ -89,7 +89,7 @@ class Core:
         if isinstance(outcome, Response) and outcome.status == 200:
             self._breaker.succeeded()
             return outcome
-        error = failure(outcome, self.endpoint, self._key_hint if self._key else no_key(), idempotency_key)
+        error = failure(outcome, self.endpoint, self.key_hint if self._key else no_key(), idempotency_key)
         if isinstance(error, PublishUnavailable):
             self._breaker.failed()
         else:

@@ -245,6 +245,8 @@ def default_publisher(
     publisher = _publishers.get(known)
     if publisher is None:
         publisher = Publisher(url, key, ssl_context=ssl_context)
+        if key is not None:
+            publisher._core.key_hint = MESSAGE_KEY_HINT
         if len(_publishers) >= _MOST_PUBLISHERS:
             _publishers.clear()
         publisher = _publishers.setdefault(known, publisher)

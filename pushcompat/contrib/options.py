@@ -47,14 +47,20 @@ class Options:
     @cached_property
     def publisher(self) -> Publisher:
         """Raises ConfigError for an unreadable key file, ValueError for an invalid URL or key."""
-        return Publisher(self.url, self.publish_key, timeout=self.timeout)
+        return Publisher(self.url, self.given_key, timeout=self.timeout)
+
+    @property
+    def given_key(self) -> str | None:
+        """None: publishers look for one. Raises ConfigError."""
+        if self.key is None and self.key_file is not None:
+            return read_key(Path(self.key_file))
+        return self.key
 
     @property
     def publish_key(self) -> str | None:
         """None: there is none. Raises ConfigError, ValueError."""
-        if self.key is None and self.key_file is not None:
-            return read_key(Path(self.key_file))
-        return find_key(find_endpoint(self.url)) if self.key is None else self.key
+        key = self.given_key
+        return find_key(find_endpoint(self.url)) if key is None else key
 
     @cached_property
     def cursors(self) -> Cursors:

@@ -48,9 +48,7 @@ class Push:
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
         """For ``lifespan=``. In a lifespan of your own write ``async with push.lifespan(app):``."""
-        async with AsyncPublisher(
-            self.options.url, self.options.publish_key, timeout=self.options.timeout
-        ) as publisher:
+        async with AsyncPublisher(self.options.url, self.options.given_key, timeout=self.options.timeout) as publisher:
             self._publisher = publisher
             try:
                 yield

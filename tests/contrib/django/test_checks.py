@@ -43,6 +43,20 @@ def test_a_mistake_in_the_settings_is_named(given: dict[str, Any], id: str, text
     assert text in message
 
 
+@pytest.mark.parametrize("key", ["of the environment", "of the settings"])
+def test_a_wrong_key_is_a_warning_of_where_it_is_from(
+    key: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"URL": server.url}
+    if key == "of the settings":
+        given["KEY"] = "w" * 32
+    else:
+        monkeypatch.setenv("PUSHCOMPAT_PUBLISH_KEY", "w" * 32)
+    said = found(True, **given)["pushcompat.W002"]
+    assert ("PUSHCOMPAT_PUBLISH_KEY" in said) == (key == "of the environment")
+    assert "message_key" not in said
+
+
 def test_before_a_deployment_the_server_is_asked(server: Server) -> None:
     assert found(KEY=KEY, URL="http://127.0.0.1:9") == {}
     assert "cannot reach" in found(True, KEY=KEY, URL="http://127.0.0.1:9")["pushcompat.W002"]
