@@ -22,6 +22,7 @@ from .. import logs
 from ..access.access import Access
 from ..access.policy import Policy
 from ..access.questions import Application, Questions
+from ..errors import ConfigError
 from ..limits import Limits
 from ..logs import Event
 from ..message import ACCESS_LOG, Message
@@ -154,10 +155,13 @@ class Hub:
     # Life
 
     async def start(self) -> None:
-        """Loads the retained messages, and follows the log from there."""
+        """Loads the retained messages, and follows the log from there. Raises ConfigError."""
         http.set_date(time.time())
         await self._store.open()
-        await self._load()
+        try:
+            await self._load()
+        except StoreError as error:
+            raise ConfigError(f"the log cannot be loaded: {error}") from None
         self._loop.start()
         self._tasks = [asyncio.create_task(work()) for work in (self._follow, self._ahead.run, self._tick)]
         if self._subscriptions.sharing.needed:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ..harness import MS, PATIENCE_S, Client, Server, running
+from ..harness import KEY, MS, PATIENCE_S, Client, Server, running
 from ..store import engines
 from ..store.engines import Engine
 
@@ -103,6 +105,22 @@ def test_a_server_whose_redis_is_out_of_memory_refuses_publishers_and_is_ready_f
     engine.ask("CONFIG", "SET", "maxmemory", "0")
     until(lambda: one.metric("pushcompat_log_writable") == 1)
     one.publish("c", "after")
+
+
+def test_a_log_that_cannot_be_read_ends_the_start_with_what_to_change(engine: Engine, tmp_path: Path) -> None:
+    for server in running(tmp_path / "state", "--store", engine.url()):
+        server.publish("c", "1")
+    engine.ask("DEL", "{pushcompat}:log")
+    engine.ask("SET", "{pushcompat}:log", "text")
+    command = [sys.executable, "-m", "pushcompat", "--port", "0", "--publish-key", KEY, "--state-dir", str(tmp_path)]
+    ended = subprocess.run(
+        [*command, "--store", engine.url()], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert ended.returncode == 2
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("pushcompat: the log cannot be loaded: redis://127.0.0.1:")
+    assert last.endswith(": another application has written to keys of the log; "
+                         "set another prefix with ?prefix= in the URL of --store")  # fmt: skip
 
 
 def test_while_redis_is_away_subscribers_stay_and_a_publish_waits_and_is_stored_once(
