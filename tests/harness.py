@@ -20,6 +20,7 @@ from typing import Any
 KEY = "test-publish-key-of-32-characters"
 MS = float(os.environ.get("PUSHCOMPAT_TEST_MS", "0.001"))  # a slow machine can stretch all times
 CERTIFICATE = Path(__file__).with_name("tls.pem")  # for localhost and 127.0.0.1, signed by itself; and its key
+EXAMPLES = int(os.environ.get("PUSHCOMPAT_TEST_EXAMPLES", "1"))  # multiplies the examples of properties
 PATIENCE_S = 10_000 * MS  # how long anything that must happen may take
 
 

@@ -24,7 +24,7 @@ from pushcompat.store.base import Publish
 from pushcompat.store.memory import MemoryStore
 from pushcompat.wire.request import parse_head
 
-from ..harness import KEY, PATIENCE_S
+from ..harness import EXAMPLES, KEY, PATIENCE_S
 from ..inprocess import LocalHub, running_hub
 from ..machine import interpreted_only
 
@@ -185,7 +185,7 @@ def with_key(target: str, key: str) -> bytes:
 
 
 @example([with_key("/channels/a", LIMITED), with_key("/channels/b", LIMITED)])
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schedules)
 def test_a_compared_request_gets_what_a_parsed_one_would(runner: asyncio.Runner, requests: list[bytes]) -> None:
     got, log, ended = runner.run(answers(requests, comparing=True))

@@ -24,7 +24,7 @@ from pushcompat.hub import hub
 from pushcompat.limits import Limits, Retention
 from pushcompat.message import Message
 
-from ..harness import PATIENCE_S
+from ..harness import EXAMPLES, PATIENCE_S
 from ..inprocess import LocalHub, running_hub
 from .lossy import LossyStore
 from .model import CHANNELS, Log, Logs, Reader
@@ -272,7 +272,7 @@ def runner() -> Any:
         yield runner
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schedule=schedules, limits=all_limits)
 def test_every_resume_is_exact_or_a_reset(
     runner: asyncio.Runner, schedule: list[tuple[Any, ...]], limits: Limits

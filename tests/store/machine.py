@@ -20,7 +20,7 @@ from pushcompat.message import ACCESS_LOG, Message
 from pushcompat.store.base import Idempotency, Lost, Publish, Receipt, Store, weight
 
 from ..by_channel import ByChannel
-from ..harness import PATIENCE_S
+from ..harness import EXAMPLES, PATIENCE_S
 from .contract import Clock, Follower, append_group, draft
 
 RETENTION = Retention(
@@ -30,7 +30,9 @@ RETENTION = Retention(
     idempotency_s=30.0,
     by_channel=ByChannel({"a": (5, 30.0)}),
 )
-SETTINGS = settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(
+    max_examples=25 * EXAMPLES, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 drafts = st.builds(
     draft,

@@ -11,6 +11,7 @@ from pushcompat.message import ACCESS_LOG, Message
 from pushcompat.store.base import fold, retain, weight
 
 from ..by_channel import ByChannel
+from ..harness import EXAMPLES
 
 NOW_MS = 1_000_000
 
@@ -69,7 +70,7 @@ def model(log: list[Message], retention: Retention, floors: dict[str, int]) -> t
 earlier_floors = st.dictionaries(st.sampled_from("abd"), st.integers(1, 20))
 
 
-@settings(max_examples=1000)
+@settings(max_examples=1000 * EXAMPLES)
 @given(logs, retentions, earlier_floors)
 def test_retain_keeps_what_the_model_keeps_and_moves_the_floors_as_far(
     log: list[Message], retention: Retention, floors: dict[str, int]
