@@ -180,6 +180,31 @@ def forwarded(data: bytes) -> None:
 _TRUSTED = (Proxies(), Proxies(["127.0.0.0/8", "10.0.0.0/8", "2001:db8::/32", "unix"]))
 
 
+def cookies(data: bytes) -> None:
+    """A cookie is read by its whole name, and cookies beside it change nothing."""
+    name, _, text = data.partition(b"\n")
+    value = _cookie(name, text)
+    if value is None:
+        return
+    assert b";" not in value
+    assert not value or (name in text and value in text)
+    if name.strip() != b"other":
+        assert _cookie(name, text + b"; other=1") == _cookie(name, b"other=1;" + text) == value
+    if re.fullmatch(rb"[\w.-]+", name):
+        assert _cookie(name, name + b"=first; " + text) == b"first"
+
+
+def _cookie(name: bytes, text: bytes) -> bytes | None:
+    """None: the head was refused, or has other fields too."""
+    if b"\n" in text or b"\r" in text:
+        return None
+    try:
+        return cookie(parse_head(b"GET /channels/a HTTP/1.1\r\nHost: a\r\nCookie: " + text + HEAD_END), name)
+    except RequestError as refused:
+        _check_sentence(refused.detail)
+        return None
+
+
 def rules(data: bytes) -> None:
     """A pattern matches as its regular expression does, and covers only what it matches."""
     first, second, name, sub = (data.decode("latin-1").split("\n") + [""] * 4)[:4]
@@ -272,6 +297,6 @@ def _events(parts: Sequence[bytes]) -> Iterator[bytes]:
 TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
-        head, chunked, websocket, publish, forwarded, rules, token, webhook, template, cursor, events
+        head, chunked, websocket, publish, forwarded, cookies, rules, token, webhook, template, cursor, events
     )
 }  # fmt: skip
