@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import socket
 import ssl
 import time
 from collections import deque
@@ -166,11 +167,28 @@ class AsyncPublisher:
                 connection.abort()
 
 
-async def _dial(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _dial(endpoint: Endpoint) -> _Streams:
     if endpoint.socket_path:
         return await asyncio.open_unix_connection(endpoint.socket_path)
     context = (endpoint.ssl_context or default_tls()) if endpoint.secure else None
-    return await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)
+    try:
+        return await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)
+    except RuntimeError:  # asyncio has no thread for the look-up: the interpreter ends
+        return await _dial_any(endpoint, context)
+
+
+async def _dial_any(endpoint: Endpoint, context: ssl.SSLContext | None) -> _Streams:
+    failure = OSError(f"no address for {endpoint.host}")
+    name = endpoint.host if context else None
+    for *_, address in socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM):
+        try:
+            return await asyncio.open_connection(*address[:2], ssl=context, server_hostname=name)
+        except OSError as error:
+            failure = error
+    raise failure
 
 
 async def _exchange(connection: _Connection, request: bytes, is_kept: bool) -> tuple[Response, bool]:

@@ -9,6 +9,9 @@ import multiprocessing
 import os
 import pickle
 import socket
+import ssl
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -24,8 +27,8 @@ from pushcompat.client.breaker import Breaker
 from pushcompat.client.dial import BoundedSocket, Endpoint
 from pushcompat.client.pool import Pool
 
-from ..harness import KEY, MS, PATIENCE_S, Server
-from ..stub import Talk, answer, refuses, silent, stub
+from ..harness import CERTIFICATE, KEY, MS, PATIENCE_S, Server
+from ..stub import Talk, answer, refuses, server_tls, silent, stub
 
 BODY = b'{"id":"00000000-000000000000007","channels":{"a":{"subscribers":3}}}'
 FINE = answer(200, BODY)
@@ -78,9 +81,17 @@ def publisher() -> Iterator[Callable[..., Publisher]]:
 Make = Callable[..., Publisher]
 
 
-def test_publishes_share_a_connection(publisher: Make) -> None:
-    with stub(serves(*[FINE] * 3, then=hold)) as server:
-        push = publisher(server.url)
+TLS = [pytest.param(False, id="plain"), pytest.param(True, id="TLS")]
+
+
+def trusting(tls: bool) -> dict[str, Any]:
+    return {"ssl_context": ssl.create_default_context(cafile=str(CERTIFICATE))} if tls else {}
+
+
+@pytest.mark.parametrize("tls", TLS)
+def test_publishes_share_a_connection(tls: bool, publisher: Make) -> None:
+    with stub(serves(*[FINE] * 3, then=hold), tls=server_tls() if tls else None) as server:
+        push = publisher(server.url, **trusting(tls))
         for _ in range(3):
             assert push("a", "x").channels == {"a": 3}
         push.close()
@@ -316,10 +327,11 @@ def _raise(error: Exception) -> None:
 # For coroutines
 
 
+@pytest.mark.parametrize("tls", TLS)
 @coroutine
-async def test_an_asynchronous_publisher_keeps_its_connection_and_repeats_on_a_new_one() -> None:
-    with stub(serves(FINE, FINE), serves(FINE, then=hold)) as server:
-        async with AsyncPublisher(server.url, "k") as push:
+async def test_an_asynchronous_publisher_keeps_its_connection_and_repeats_on_a_new_one(tls: bool) -> None:
+    with stub(serves(FINE, FINE), serves(FINE, then=hold), tls=server_tls() if tls else None) as server:
+        async with AsyncPublisher(server.url, "k", **trusting(tls)) as push:
             for _ in range(3):
                 assert (await push("a", "x")).channels == {"a": 3}
     assert [len(keys(talk)) for talk in server.talks] == [2, 1]
@@ -378,6 +390,18 @@ async def test_unusual_responses_are_read_in_any_pieces(status: int) -> None:
             with pytest.raises(PublishError, match="no, x") as failed:
                 await push("a")
     assert failed.value.status == status
+
+
+def test_an_exit_function_can_publish_from_a_coroutine(server: Server) -> None:
+    """No thread can look up the name of the host any more."""
+    url = server.url.replace("127.0.0.1", "localhost")
+    program = f"""
+import asyncio, atexit
+from pushcompat import publish_async
+atexit.register(lambda: print(asyncio.run(publish_async("exit", url="{url}", key="{KEY}")).channels))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (done.stdout, done.stderr) == ("{'exit': 0}\n", "")
 
 
 @coroutine

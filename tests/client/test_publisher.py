@@ -580,7 +580,8 @@ def test_a_wrong_key_is_refused_with_what_the_server_says(served: Server) -> Non
         publish("a", url=served.url, key="wrong")
 
 
-def test_a_server_on_a_unix_socket_is_reached(tmp_path: Path) -> None:
+@pytest.mark.parametrize("call", [publish, lambda *given, **named: asyncio.run(publish_async(*given, **named))])
+def test_a_server_on_a_unix_socket_is_reached(call: Callable[..., object], tmp_path: Path) -> None:
     def serve_once() -> None:
         sock, _ = listener.accept()
         sock.settimeout(PATIENCE_S)
@@ -597,6 +598,6 @@ def test_a_server_on_a_unix_socket_is_reached(tmp_path: Path) -> None:
     thread = threading.Thread(target=serve_once)
     thread.start()
     with listener:
-        publish("a", url=f"http+unix://{str(path).replace('/', '%2F')}/push", key="k")
+        call("a", url=f"http+unix://{str(path).replace('/', '%2F')}/push", key="k")
         thread.join(PATIENCE_S)
     assert targets == ["/push/channels/a"]
