@@ -31,6 +31,7 @@ def findings(config: Config, token_keys: TokenKeys | None) -> list[Finding]:
         *_keys(config),
         *_tokens(config, token_keys),
         *_pages(config, pages),
+        *_figures(publishing),
         *_secrets(config, pages),
     ]
 
@@ -147,6 +148,14 @@ def _pages(config: Config, address: str) -> Iterator[Finding]:
         )
     if config.demo and address:
         yield Finding(f"anyone who reaches {address} can post in the demo; omit --demo")
+
+
+def _figures(address: str) -> Iterator[Finding]:
+    if address:
+        yield Finding(
+            f"anyone who reaches {address} can read /metrics; --admin-listen puts it on an address of its own",
+            dangerous=False,
+        )
 
 
 def _secrets(config: Config, address: str) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from pushcompat.config import Config
 
 from .configs import config, rule
 
+ADMIN = Address("127.0.0.1", 8889)
 PUBLIC: dict[str, Any] = {"host": "0.0.0.0", "trusted_proxies": ("10.0.0.0/8",)}
 OPEN = Rule(Pattern("*"), subscribe=Subscribe.OPEN)
 TOKENS = load_token_keys((), "s" * 32)
@@ -38,9 +39,9 @@ def the_warning(checked: Config, keys: TokenKeys | None = TOKENS) -> str:
     "fine",
     [
         config(),
-        config(**PUBLIC),
-        config(host="0.0.0.0", tls_cert=Path("cert.pem")),
-        config(rule("board.*", 1, subscribe=Subscribe.OPEN), cors_origins=("*",), **PUBLIC),
+        config(**PUBLIC, admin_listen=ADMIN),
+        config(host="0.0.0.0", tls_cert=Path("cert.pem"), admin_listen=ADMIN),
+        config(rule("board.*", 1, subscribe=Subscribe.OPEN), cors_origins=("*",), **PUBLIC, admin_listen=ADMIN),
         config(rule("a:*:{sub}", 1, subscribe=Subscribe.TOKEN), rule("a:*", 2, subscribe=Subscribe.NOBODY)),
     ],
 )
@@ -140,6 +141,14 @@ def test_the_demo_on_a_public_address_is_a_warning() -> None:
 def test_publishing_on_an_address_of_its_own_is_as_public_as_that_address() -> None:
     private = config(default=Rule(Pattern("*"), ANYONE, Subscribe.TOKEN), admin_listen=Address("::1", 1), **PUBLIC)
     assert the_warning(private).startswith("every program on this machine may publish")
+
+
+def test_figures_that_anyone_can_read_are_worth_a_note() -> None:
+    (note,) = notes(config(**PUBLIC))
+    assert note.startswith("anyone who reaches 0.0.0.0 port 8888 can read /metrics; --admin-listen")
+    (note,) = notes(config(**PUBLIC, admin_listen=Address("192.0.2.1", 9)))
+    assert note.startswith("anyone who reaches 192.0.2.1 port 9 can")
+    assert not notes(config())
 
 
 def test_secrets_that_are_sent_or_shown_in_the_clear_are_warnings() -> None:
