@@ -338,6 +338,33 @@ async def test_an_asynchronous_publisher_keeps_its_connection_and_repeats_on_a_n
 
 
 @coroutine
+async def test_an_asynchronous_publisher_fails_at_once_after_a_failure() -> None:
+    with stub(silent) as server:
+        async with AsyncPublisher(server.url, "k", timeout=100 * MS) as push:
+            for fast in (False, True):
+                with pytest.raises(PublishUnavailable) as failed:
+                    await push("a")
+                assert failed.value.fast is fast
+    assert len(server.talks) == 1
+
+
+@coroutine
+async def test_a_batch_of_a_coroutine_is_one_publish_and_none_after_an_exception(server: Server) -> None:
+    async with AsyncPublisher(server.url, KEY) as push:
+        async with push.batch() as b:
+            b("a", 1)
+            b(["a", "b"])
+        assert b.published.channels == {"a": 0, "b": 0}  # type: ignore[attr-defined]
+        with pytest.raises(ZeroDivisionError):
+            async with push.batch() as b:
+                b("a", 1 / 0)
+        async with push.batch():
+            pass
+    with server.connect() as client:
+        assert [message["data"] for message in client.retained("a")] == [1, "UPDATED"]
+
+
+@coroutine
 async def test_a_call_that_is_cancelled_closes_its_connection_and_leaves_no_thread() -> None:
     threads = threading.active_count()
     left = threading.Event()
