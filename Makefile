@@ -4,6 +4,7 @@
 # make compiled            a build with its hot modules compiled, in build/compiled; needs a C compiler and python3-dev
 # make test-compiled       the tests of these modules, with that build
 # make lint                ruff and mypy alone
+# make npm                 the browser client as an npm package, in build/npm; needs Node.js
 # make reach               every browser behind every proxy on every network; writes docs/reach.md (about 50 minutes)
 # make clients             the programs of docs/clients.md through rotation, restart, 502, idle; writes its table (about 6 minutes)
 # make bench               the figures, against Nchan and others, with BEFORE=PATH against another checkout too (about 30 minutes)
@@ -21,10 +22,11 @@ VENV := .venv
 LOWER := .venv-lower-bounds
 FUZZ := .venv-fuzz
 COMPILED := build/compiled
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' pushcompat/__init__.py)
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-lower-bounds compiled test-compiled lint reach clients bench soak siege fuzz clean
+.PHONY: help run test test-lower-bounds compiled test-compiled lint npm reach clients bench soak siege fuzz clean
 
 help:
 	@sed -n 's/^#\( \|$$\)//p' Makefile
@@ -53,6 +55,9 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+npm: npm/node_modules/installed
+	node npm/build.js $(VERSION) build/npm
 
 reach: $(VENV)/installed-proxies
 	cd tests/reach && npm install --silent --no-audit --no-fund --no-package-lock
@@ -91,6 +96,10 @@ $(VENV)/installed-test: $(VENV)/installed
 $(VENV)/installed-proxies: setup.cfg tests/reach/package.json $(VENV)/installed-test
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,proxies]'
 	cd tests/reach && npm install --silent --no-audit --no-fund --no-package-lock --omit=dev
+	@touch $@
+
+npm/node_modules/installed: npm/package.json
+	cd npm && npm install --silent --no-audit --no-fund --no-package-lock
 	@touch $@
 
 $(FUZZ)/installed: setup.cfg pyproject.toml
