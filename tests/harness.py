@@ -361,4 +361,4 @@ def running(
     finally:
         code = server.stop()
     assert server.complaints() == [], "\n".join(server.log[-40:])
-    assert code == 0
+    assert code == 0, "\n".join(server.log[-40:])

@@ -194,6 +194,7 @@ def test_clients_of_a_killed_worker_resume_without_a_reset(workers: Workers) -> 
                 message = said(again)
             assert (message["id"], message["data"]) == (second, "second")
         assert 0 < resumed < len(clients)
+        workers.wait_for_pids(3)  # or the stop could come before the parent has seen that one was killed
 
 
 def test_two_servers_on_one_file_are_one_log(tmp_path: Path) -> None:
