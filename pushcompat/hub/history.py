@@ -167,11 +167,18 @@ class History:
         return text
 
     def position(self, cursor: int, channels: Iterable[Channel]) -> int:
-        """A subscriber's position after everything sent; the head of the log if it is caught up."""
+        """A subscriber's position after everything sent: before the first message that it has yet to get; the head of
+        the log if there is none. So it is never lower than an earlier one, which may have been the head.
+        """
+        position = self.head
         for channel in channels:
             if channel.head > cursor:
-                return cursor
-        return max(cursor, self.head)
+                if channel.floor > cursor:
+                    return cursor  # a reset is due
+                pending = channel.after(cursor)
+                if pending:
+                    position = min(position, pending[0].sequence - 1)
+        return max(cursor, position)
 
     # Messages
 

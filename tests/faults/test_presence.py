@@ -117,7 +117,8 @@ def test_one_of_all_servers_on_a_log_sends_the_webhook_also_when_it_is_killed(tm
         running = stack.enter_context(servers(tmp_path, store, *options))
         stays = subscribe(stack, running[0], "stays")
         clients = [subscribe(stack, server, "a") for server in running]
-        assert sorted(receiver.told(2)) == [("occupied", "a", 2), ("occupied", "stays", 1)]
+        # Of channel a it is told with the first subscriber, or later with both
+        assert {told[:2] for told in receiver.told(2)} == {("occupied", "a"), ("occupied", "stays")}
         leader, survivor = by_webhooks(running, 2)
         clients[running.index(survivor)].close()
         leader.stop(signal.SIGKILL)

@@ -387,6 +387,21 @@ def test_a_stream_that_rotates_may_come_back_sooner_than_one_that_was_lost() -> 
     play(scenario, Limits(request_cap_s=22))
 
 
+def test_a_heartbeat_in_the_turn_of_a_message_names_no_cursor_before_that_of_the_last_one() -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        client = await stage.subscribed("websocket-json", "a")
+        other = await stage.publish("another")
+        await stage.hub.let_pass(5)
+        assert (await client.until("ping")).cursor == other
+        await stage.store.publish(Message("a", b"x"))
+        stage.hub._loop.tick(stage.hub.timers.now + 5)
+        heartbeat, message = await client.event(), await client.event()
+        assert (heartbeat.kind, heartbeat.cursor, message.kind) == ("ping", other, "message")
+
+    play(scenario, Limits(heartbeat_s=5))
+
+
 def test_a_client_that_does_not_read_is_not_told_to_rotate_but_cut_off() -> None:
     async def scenario(stage: Stage) -> None:
         await stage.hub.stop_clock()
