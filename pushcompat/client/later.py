@@ -109,9 +109,14 @@ class Later:
             self._lost_since_log += 1
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="pushcompat later", daemon=True)
+        thread = threading.Thread(target=self._run, name="pushcompat later", daemon=True)
         _at_exit(self)
-        self._thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # too many threads, or the interpreter ends: the next message tries again
+            self._report_waiting(error)
+        else:
+            self._thread = thread
 
     def flush(self, timeout: float = EXIT_S) -> bool:
         """Waits until everything queued is published. Returns whether it was, within ``timeout`` seconds."""
@@ -120,7 +125,7 @@ class Later:
 
     def end(self, deadline: float) -> None:
         """The process ends, at the latest then."""
-        if self.flush(max(0.0, deadline - time.monotonic())):
+        if self.flush(max(0.0, deadline - time.monotonic()) if self._thread else 0.0):
             return
         with self._lock:
             left = len(self._queue) + (len(self._sending.items) if self._sending else 0)
@@ -128,7 +133,8 @@ class Later:
             self._bytes = 0
             self._sending = None  # it is counted once
             self._logged_at = -_LOGGED_APART_S
-        self._lose(left, "the process ended, and the push server was away")
+        away = "the push server was away" if self._thread else "no thread could be started"
+        self._lose(left, f"the process ended, and {away}")
 
     def stats(self) -> Stats:
         with self._lock:
@@ -204,14 +210,13 @@ class Later:
         except Exception:
             log.exception("on_loss failed")
 
-    def _report_waiting(self, error: PublishUnavailable) -> None:
+    def _report_waiting(self, error: Exception) -> None:
         now = time.monotonic()
         if now - self._waiting_logged_at < _LOGGED_APART_S:
             return
         self._waiting_logged_at = now
-        with self._lock:
-            waiting = len(self._queue) + (len(self._sending.items) if self._sending else 0)
-        log.warning("%d messages wait for the push server: %s", waiting, error)
+        sending = self._sending
+        log.warning("%d messages wait: %s", len(self._queue) + (len(sending.items) if sending else 0), error)
 
 
 # The end of a process
@@ -222,7 +227,9 @@ _deadlines: dict[int, float] = {}  # of a process that ends: one for all its que
 
 
 def _at_exit(queue: Later) -> None:
-    _queues.setdefault(os.getpid(), []).append(queue)
+    queues = _queues.setdefault(os.getpid(), [])
+    if queue not in queues:
+        queues.append(queue)
     atexit.unregister(end_of_process)
     atexit.register(end_of_process)
     process = sys.modules.get("multiprocessing.process")

@@ -185,6 +185,7 @@ def test_threads_do_not_share_a_connection_at_the_same_time(server: Server, publ
     push.close()
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # since Python 3.12, if there are threads
 def test_a_forked_process_opens_connections_of_its_own(publisher: Make) -> None:
     with stub(serves(FINE, FINE, then=hold), serves(FINE)) as server:
         push = publisher(server.url)
