@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from pushcompat.access.credentials import bearer, cookie
 from pushcompat.access.patterns import Pattern
@@ -20,6 +22,7 @@ from pushcompat.access.tokens import Verifier
 from pushcompat.client.transports import EventParser
 from pushcompat.errors import RequestError, Unauthorized
 from pushcompat.message import EARLIEST, SIGNAL_KEY, Message, parse_cursor
+from pushcompat.tls import BLOCKED, Certificate
 from pushcompat.wire import drafts
 from pushcompat.wire.forwarded import Reports
 from pushcompat.wire.names import NAME, channel_names
@@ -205,6 +208,31 @@ def _cookie(name: bytes, text: bytes) -> bytes | None:
         return None
 
 
+def tls(data: bytes) -> None:
+    """Whatever comes before or in a handshake is waited for, answered or refused, however it arrives."""
+    whole, parts = pieces(data)
+    assert _handshake([whole]) == _handshake(parts)
+
+
+def _handshake(parts: Sequence[bytes]) -> str:
+    """How it ends, as far as it comes."""
+    ours, client = socket.socketpair()
+    with client, _CERTIFICATE.wrap(ours) as server:
+        for part in parts:
+            client.sendall(part)
+            try:
+                server.do_handshake()
+            except BLOCKED:
+                continue
+            except OSError:  # SSLError too; which of two faults is found first depends on how they arrive
+                return "refused"
+            raise AssertionError("complete")
+    return "waits"
+
+
+_CERTIFICATE = Certificate(Path(__file__).parents[1] / "tls.pem")
+
+
 def rules(data: bytes) -> None:
     """A pattern matches as its regular expression does, and covers only what it matches."""
     first, second, name, sub = (data.decode("latin-1").split("\n") + [""] * 4)[:4]
@@ -297,6 +325,6 @@ def _events(parts: Sequence[bytes]) -> Iterator[bytes]:
 TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
-        head, chunked, websocket, publish, forwarded, cookies, rules, token, webhook, template, cursor, events
+        head, chunked, websocket, publish, forwarded, cookies, tls, rules, token, webhook, template, cursor, events
     )
 }  # fmt: skip
