@@ -50,7 +50,7 @@ class Origins:
         if b"origin" not in request.fields.headers:
             return ""
         origin = request.header(b"origin")
-        if not origin or is_same_origin(origin, request.header(b"host")):
+        if not origin or is_same_origin(origin, request.host):
             return ""
         if self.names(origin):
             return origin
@@ -69,7 +69,7 @@ class Origins:
         if b"origin" not in request.fields.headers:
             return True
         origin = request.header(b"origin")
-        if not origin or is_same_origin(origin, request.header(b"host")) or self._is_listed(origin):
+        if not origin or is_same_origin(origin, request.host) or self._is_listed(origin):
             return True
         return request.proxied and self._is_own(request, origin)
 

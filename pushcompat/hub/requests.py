@@ -28,7 +28,7 @@ from ..wire.encoding import CONTENT_TYPES, LONGPOLL
 from ..wire.http import CONTINUE
 from ..wire.names import channel_names
 from ..wire.negotiation import transport
-from ..wire.request import HEAD_END, NOT_HTTP, Request, may_be_http, parse_head
+from ..wire.request import HEAD_END, Request, may_be_http, not_http, parse_head
 from .admission import Admission
 from .connection import Connection, State
 from .context import Context
@@ -103,7 +103,7 @@ class Requests:
         elif len(data) > most:
             self._refuse(connection, HeadTooLarge(f"the request's head exceeds the limit of {most} bytes"))
         elif not may_be_http(data):
-            self._refuse(connection, BadRequest(NOT_HTTP))
+            self._refuse(connection, not_http(data))
         else:
             connection.pending_input = data
             if not started:

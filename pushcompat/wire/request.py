@@ -30,9 +30,12 @@ HEAD_END = b"\r\n\r\n"
 MAX_FIELD_LINES = 100  # Apache's limit; browsers send about 20
 MAX_PARAMETERS = 64
 
+_PROXY_PROTOCOL = (b"PROXY ", b"\0\r\nQUIT\n")  # of both versions; the second one's after its blank lines
 _CACHED_TARGET_BYTES = 256
 _CACHED_FIELDS_BYTES = 1024
 _USUAL_LINE = re.compile(rb"(GET|POST) (/[!-~]*) HTTP/1\.1")
+_HOST = re.compile(rb"(\[[\w.:%~-]+\]|[\w.~%!$&'()*+;=-]*)(:[0-9]*)?")  # RFC 3986 §3.2, without a user and commas
+_ABSOLUTE = re.compile(rb"(?i:https?|wss?)://([^/?]*)")
 _WEBSOCKET_KEY = re.compile(rb"Sec-WebSocket-Key: ([A-Za-z0-9+/]{22}==)\r\n")
 _IDEMPOTENCY_KEY = re.compile(rb"[Ii]dempotency-[Kk]ey: ([!-~]+)\r\n")
 
@@ -76,6 +79,8 @@ class Fields:
             raise HttpVersion("use HTTP/1.1 or HTTP/1.0")
         if self.version == "1.1" and (b"host" not in headers or b"," in headers[b"host"]):
             raise BadRequest("exactly one Host header is required")
+        if b"host" in headers and not _HOST.fullmatch(headers[b"host"]):
+            raise BadRequest("invalid Host header; use HOST or HOST:PORT, in ASCII")
         self.chunked = b"transfer-encoding" in headers
         if self.chunked and headers[b"transfer-encoding"].lower() != b"chunked":
             raise BadRequest("unsupported Transfer-Encoding; only chunked is supported")
@@ -127,6 +132,12 @@ class Request:
 
     def header(self, name: bytes) -> str:
         return self.fields.headers.get(name, b"").decode("latin-1")
+
+    @property
+    def host(self) -> str:
+        """That of a target in absolute form, else that of the Host field (RFC 9112 §3.2.2)."""
+        found = _ABSOLUTE.match(self.target)
+        return self.header(b"host") if found is None else found[1].decode("latin-1")
 
     @property
     def reports(self) -> Reports:
@@ -219,7 +230,13 @@ class _Head(Fields):
         self.target += url
 
 
-NOT_HTTP = "this is not HTTP/1.1; for TLS, connect to the proxy that terminates it"
+def not_http(data: bytes) -> BadRequest:
+    """The refusal of bytes that begin no request."""
+    if data.startswith(_PROXY_PROTOCOL):
+        return BadRequest(
+            "the PROXY protocol is not supported; switch it off in the load balancer, for example send-proxy"
+        )
+    return BadRequest("this is not HTTP/1.1; for TLS, connect to the proxy that terminates it")
 
 
 def may_be_http(data: bytes) -> bool:
@@ -269,8 +286,8 @@ def _parse_head(head: bytes) -> Request:
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserInvalidMethodError:
-        if not may_be_http(head):
-            raise BadRequest(NOT_HTTP) from None
+        if not may_be_http(head) or head.startswith(_PROXY_PROTOCOL):
+            raise not_http(head) from None
         raise NotImplementedMethod("unknown HTTP method; use GET to subscribe, POST to publish") from None
     except httptools.HttpParserError as error:
         raise BadRequest(f"the request is not HTTP/1.1: {error}") from None
@@ -310,13 +327,11 @@ _parse_known_target = lru_cache(512)(_parse_target)
 
 def origin_form(target: bytes) -> bytes:
     """``http://host/path`` as ``/path`` (RFC 9112 §3.2.2: a server must accept the absolute form)."""
-    scheme, found, rest = target.partition(b"://")
-    if not found or scheme.lower() not in (b"http", b"https"):
+    found = _ABSOLUTE.match(target)
+    if found is None:
         return target
-    for index, byte in enumerate(rest):
-        if byte in b"/?":
-            return rest[index:] if byte == 0x2F else b"/" + rest[index:]
-    return b"/"
+    rest = target[found.end() :]
+    return rest if rest[:1] == b"/" else b"/" + rest
 
 
 def _parameters(query: bytes) -> Iterable[tuple[str, str]]:

@@ -43,6 +43,11 @@ def test_a_page_is_admitted_from_the_same_origin_or_if_it_is_named(
     assert is_admitted(Origins(allowed, loopback=False), request(*lines)) is admitted
 
 
+def test_the_host_of_a_target_in_absolute_form_is_the_servers() -> None:
+    page = request("Origin: http://push.example", target="http://push.example/channels/chat", host="inside.example")
+    assert is_admitted(Origins((), loopback=False), page)
+
+
 @pytest.mark.parametrize(
     ("lines", "admitted"),
     [

@@ -145,6 +145,8 @@ def test_a_longer_head_is_refused(shared_client: Client, data: bytes) -> None:
         pytest.param(b"\xff\xfe\r\n\r\n", 400, id="noise"),
         pytest.param(b"{}", 400, id="JSON"),
         pytest.param(client_hello(), 400, id="TLS"),
+        pytest.param(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + HEAD + b"\r\n", 400, id="PROXY protocol"),
+        pytest.param(b"\r\n\r\n\0\r\nQUIT\n!\x20\0\0", 400, id="PROXY protocol, version 2"),
     ],
 )
 def test_input_that_is_not_http_1_is_answered_at_once(shared_client: Client, data: bytes, expected: int) -> None:

@@ -73,6 +73,7 @@ def test_the_absolute_form_is_understood() -> None:
         (b"/?a=%26%3D", "/", {"a": "&="}),
         (b"/?a?b=c", "/", {"a?b": "c"}),
         (b"/%zz%4", "/%zz%4", {}),
+        (b"wss://host/a?b=c", "/a", {"b": "c"}),
         (b"HTTP://host/a?b=c", "/a", {"b": "c"}),
         (b"https://user:secret@host:1/a", "/a", {}),
         (b"http://host", "/", {}),
@@ -148,6 +149,31 @@ def test_a_parameter_that_is_not_utf8_is_a_value_like_any_other() -> None:
 def test_a_malformed_head_is_refused(data: bytes) -> None:
     with pytest.raises(BadRequest):
         parse_head(data)
+
+
+@pytest.mark.parametrize("host", ["a b", "user@host", "x/y", "a?b", "[::1", "::1", "a:b", "a:80:80", "bücher.example"])
+def test_a_host_that_is_none_is_refused_with_its_form(host: str) -> None:
+    with pytest.raises(BadRequest, match="HOST:PORT"):
+        parse_head(head().replace(b"Host: test", b"Host: " + host.encode()))
+
+
+@pytest.mark.parametrize(
+    "host", ["", "a", "a_b.example:", "127.0.0.1:8888", "[::1]:80", "[fe80::1%25eth0]", "xn--a-b~c%20"]
+)
+def test_any_other_host_is_taken(host: str) -> None:
+    assert parse_head(head().replace(b"Host: test", b"Host: " + host.encode())).host == host
+
+
+def test_the_host_of_a_target_in_absolute_form_counts() -> None:
+    assert parse_head(head(target="HTTP://push.example:80?wait=5")).host == "push.example:80"
+
+
+@pytest.mark.parametrize(
+    "line", [b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", b"PROXY UNKNOWN\r\n", b"\0\r\nQUIT\n!\x11\0\x0c"]
+)
+def test_the_proxy_protocol_is_refused_with_what_to_switch_off(line: bytes) -> None:
+    with pytest.raises(BadRequest, match="PROXY protocol is not supported; switch it off"):
+        parse_head(line + head())
 
 
 @pytest.mark.parametrize(
