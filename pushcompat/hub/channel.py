@@ -97,6 +97,10 @@ class Channel:
             return self._messages[-1:] if sequences[-1] > cursor else ()  # type: ignore[return-value]  # the usual case
         return self._messages[max(self._first, bisect_right(sequences, cursor)) :]  # type: ignore[return-value]
 
+    def newest(self, count: int) -> Sequence[Message]:
+        """At most ``count`` of the retained messages, oldest first."""
+        return self._messages[max(self._first, len(self._messages) - count) :]  # type: ignore[return-value]
+
     def evict_to(self, count: int) -> tuple[int, int]:
         """Evicts the oldest messages until ``count`` are left, except those that a pass has yet to deliver, and raises
         the floor. Returns their number, and the bytes of their payloads.

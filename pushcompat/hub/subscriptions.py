@@ -4,7 +4,7 @@ clients.
 Resuming is subscribing with a cursor other than the head. The cursor can be:
 
     absent, empty          from now
-    earliest               from the oldest retained message
+    earliest               from the oldest retained message; with ``last=N``, from the Nth newest
     of another epoch, or invalid    UNKNOWN_POSITION, which is below every floor: a reset is sent first
     ahead of this process  another process was faster: waits for the log. Ahead of the log itself: a reset is sent
 """
@@ -20,8 +20,10 @@ from ..logs import Event
 from ..message import EARLIEST, parse_cursor
 from ..store.presence import Registry
 from ..wire.encoding import Encoding
+from ..wire.negotiation import newest
 from ..wire.request import Request
 from .ahead import Ahead
+from .channel import Channel
 from .connection import Connection
 from .context import Context
 from .ghosts import Ghosts
@@ -54,8 +56,9 @@ class Subscriptions:
         self, connection: Connection, request: Request, names: Sequence[str], encoding: Encoding, cursor: str
     ) -> None:
         """Subscribes from ``cursor``, or keeps the connection's subscription and sets its position. Raises Unavailable
-        if the server is full.
+        if the server is full, BadRequest for a parameter.
         """
+        last = newest(request.params) if cursor == EARLIEST else None
         client = request.params.get("client", "")[:_MAX_CLIENT_CHARACTERS]
         before, known = connection.encoding, connection.client
         if (
@@ -77,7 +80,7 @@ class Subscriptions:
             self._enter(connection, names, encoding, client)
         else:
             connection.subscribe(connection.channels, encoding, client, connection.subscribed_at)
-        self._start(connection, cursor)
+        self._start(connection, cursor, last)
 
     def _enter(self, connection: Connection, names: Sequence[str], encoding: Encoding, client: str) -> None:
         channels = tuple(map(self._history.channel, names))
@@ -97,18 +100,28 @@ class Subscriptions:
                 address=connection.client_address,
             )
 
-    def _start(self, connection: Connection, text: str) -> None:
+    def _start(self, connection: Connection, text: str, last: int | None) -> None:
         history = self._history
         if not text:
             connection.start_at(history.head)
         elif text == EARLIEST:
             floors = {channel: channel.floor for channel in connection.channels}
-            connection.start_at(min(floors.values()), floors if len(floors) > 1 else None)
+            start = min(floors.values())
+            if last is not None:
+                start = max(start, self._before_last(connection.channels, last))
+            connection.start_at(start, floors if len(floors) > 1 else None)
         else:
             self._metrics.resumes += 1
             cursor = parse_cursor(text)
             known = cursor is not None and cursor[0] == history.epoch
             self.resume(connection, cursor[1] if known and cursor else UNKNOWN_POSITION)
+
+    def _before_last(self, channels: Sequence[Channel], count: int) -> int:
+        """The position before the last ``count`` messages of all these channels; 0 if there are no more than these."""
+        if not count:
+            return self._history.head
+        found = [message.sequence for channel in channels for message in channel.newest(count + 1)]
+        return sorted(found)[-count - 1] if len(found) > count else 0
 
     def resume(self, connection: Connection, cursor: int) -> None:
         """Resumes from a position of this epoch."""

@@ -11,6 +11,7 @@ from .request import Params, Request
 
 FORMATS = ("text", "json")
 _SHORTEST_HEARTBEAT_S = 2
+_MOST_LAST_DIGITS = 9
 
 
 def transport(request: Request) -> str:
@@ -59,6 +60,16 @@ def controls(params: Params) -> bool:
     if asked not in ("0", "1"):
         raise BadRequest(f"controls={shown(asked)}: use 0 or 1")
     return asked == "1"
+
+
+def newest(params: Params) -> int | None:
+    """``last``: with ``cursor=earliest``, only so many of the retained messages, the newest. None: all."""
+    asked = params.get("last", "")
+    if not asked:
+        return None
+    if not (asked.isascii() and asked.isdecimal() and len(asked) <= _MOST_LAST_DIGITS):
+        raise BadRequest(f"last={shown(asked)}: use a whole number of messages, of at most {_MOST_LAST_DIGITS} digits")
+    return int(asked)
 
 
 def requested_cursor(request: Request, epoch: str) -> str:

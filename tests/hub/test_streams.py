@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from websockets.exceptions import ConnectionClosedError
@@ -534,6 +535,14 @@ def test_without_controls_a_ping_is_an_id(shared_server: Server) -> None:
         client.head()
         assert client.event()["id"] == cursor
         assert client.event() == {"id": cursor}
+
+
+@pytest.mark.parametrize("last", ["many", "-1", "1e3", "٣", "9" * 10])
+def test_the_number_of_last_messages_is_a_whole_number(shared_client: Client, last: str) -> None:
+    shared_client.request("GET", f"/channels/bare?cursor=earliest&last={quote(last)}")
+    status, _, detail = shared_client.problem()
+    assert status == 400
+    assert detail.endswith("use a whole number of messages, of at most 9 digits")
 
 
 def test_controls_is_0_or_1(shared_client: Client) -> None:

@@ -132,6 +132,36 @@ def test_earliest_of_several_channels_is_all_of_each_in_the_order_of_the_log(
     assert subscriber.read(7) == ["first", *numbered(3, 4, 5, 6, 7), "last"]
 
 
+def test_the_last_messages_of_all_channels_are_those_that_were_published_last(
+    small: Scene, wire: str, here: str
+) -> None:
+    busy, quiet = f"{here}-busy", f"{here}-quiet"
+    small.publish(quiet, "first", "second")
+    small.publish(busy, *numbered(*range(8)))
+    small.publish(quiet, "last")
+    for count, expected in (
+        ("3", [*numbered(6, 7), "last"]),
+        ("7", ["second", *numbered(3, 4, 5, 6, 7), "last"]),
+        ("99", ["first", "second", *numbered(3, 4, 5, 6, 7), "last"]),
+    ):
+        subscriber = small.opened(wire, f"{busy},{quiet}", "earliest", last=count)
+        assert subscriber.read(len(expected)) == expected
+
+
+def test_none_of_the_last_messages_is_a_subscription_from_now(small: Scene, wire: str, here: str) -> None:
+    cursor = small.publish(here, "older")
+    subscriber = small.opened(wire, here, "earliest", last="0")
+    assert subscriber.cursor in (cursor, "earliest")
+    small.publish(here, "live")
+    assert subscriber.read(1) == ["live"]
+
+
+def test_the_number_of_last_messages_means_nothing_to_whoever_resumes(small: Scene, wire: str, here: str) -> None:
+    cursor = small.publish(here, "read")
+    small.publish(here, *numbered(1, 2, 3))
+    assert small.opened(wire, here, cursor, last="1").read(3) == numbered(1, 2, 3)
+
+
 # Resuming
 
 
