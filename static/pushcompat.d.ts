@@ -1,3 +1,4 @@
+/// <reference lib="es2018.asynciterable" />
 /** Types of pushcompat.js. Times are in milliseconds unless something else is said. */
 
 export as namespace PushCompat;
@@ -60,6 +61,12 @@ export interface Options<Data = any> {
   onState?: ((change: StateChange) => void) | undefined;
   /** Resume after this, or `"earliest"` for all retained messages. Default: from now. */
   cursor?: Cursor | "earliest" | undefined;
+  /** Without a cursor: begin with at most so many of the retained messages, the newest of all the channels together. */
+  last?: number | undefined;
+  /** Closes the subscription when it aborts. */
+  signal?: Signal | undefined;
+  /** Logs connections, states and messages to the console. Default: whether localStorage has `pushcompat.debug`. */
+  debug?: boolean | undefined;
   /** Sent in the query. A string that is refused closes the subscription. */
   token?: string | TokenSource | undefined;
   /** Which to use, the best first. Default: `["websocket", "eventsource", "longpoll"]`. */
@@ -91,6 +98,8 @@ export interface Environment {
   WebSocket: unknown;
   EventSource: unknown;
   XMLHttpRequest: unknown;
+  /** For long-polls where there is no XMLHttpRequest. */
+  fetch: unknown;
   BroadcastChannel: unknown;
   /** `navigator.locks` */
   locks: unknown;
@@ -111,12 +120,23 @@ export interface Environment {
   random(): number;
 }
 
+/** An `AbortSignal`. */
+export interface Signal {
+  readonly aborted: boolean;
+  addEventListener(type: "abort", listener: () => void): void;
+  removeEventListener(type: "abort", listener: () => void): void;
+}
+
 /** A `URL`, or the page's `location`. */
 export interface Url {
   readonly href: string;
 }
 
-export interface Subscription {
+/**
+ * `for await (const message of subscription)` takes the messages from then on. Leaving the loop closes the subscription;
+ * the loop ends when it is closed, with an Error if the server has refused it.
+ */
+export interface Subscription<Data = any> extends AsyncIterable<Message<Data>> {
   readonly state: State;
   /** In use; null unless `open`. */
   readonly transport: Transport | null;
@@ -127,6 +147,9 @@ export interface Subscription {
   add(...names: string[]): void;
   /** Follows fewer. Of the others nothing is lost. */
   remove(...names: string[]): void;
+  /** Calls the handler for messages of this type, beside `onMessage`. */
+  on<Typed = Data>(type: string, handler: (message: Message<Typed>) => void): this;
+  off(type: string, handler: (message: Message<any>) => void): this;
   /** Closes it permanently. */
   close(): void;
 }
@@ -137,7 +160,7 @@ export interface Subscription {
  * @param url `/channels/NAME[,NAME…]`, absolute or relative to the page's base; may have a query of its own
  * @throws Error if it can never work: no server, no channel, or an invalid name
  */
-export function subscribe<Data = any>(url: string | Url, options?: Options<Data>): Subscription;
+export function subscribe<Data = any>(url: string | Url, options?: Options<Data>): Subscription<Data>;
 
 /** Compatibility class with the API of 2009: shows messages; calls back for `UPDATED`, and if updates were missed. */
 export class UpdateCheckSocket {

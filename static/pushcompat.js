@@ -87,9 +87,10 @@
   /** The browser APIs that the client uses; `options.env` replaces any of them. */
   function environment(given) {
     var env = fill({}, given);
-    ["WebSocket", "EventSource", "XMLHttpRequest", "BroadcastChannel", "location", "document", "console"].forEach(
+    ["WebSocket", "EventSource", "XMLHttpRequest", "fetch", "BroadcastChannel", "location", "document", "console"].forEach(
       function (name) { if (env[name] === undefined) env[name] = root[name]; }
     );
+    if (env.XMLHttpRequest === undefined && env.fetch) env.XMLHttpRequest = requestsBy(env.fetch);
     try {
       if (env.storage === undefined) env.storage = root.localStorage;
     } catch (error) {
@@ -106,6 +107,21 @@
     });
     if (!env.locks && canLease(env)) env.locks = new Leases(env);
     return env;
+  }
+
+  /** What the page's localStorage has under this name. */
+  function stored(env, name) {
+    try {
+      return env.storage.getItem(name);
+    } catch (error) {
+      return null; // denied, or missing
+    }
+  }
+
+  /** Logs to the console, if the page or its user wants that. */
+  function trace(settings) {
+    var log = settings.debug && settings.env.console;
+    if (log) log.log.apply(log, ["PushCompat"].concat([].slice.call(arguments, 1)));
   }
 
   /** Timers with names: to set one again replaces it. Actions are methods of the owner. */
@@ -336,6 +352,41 @@
     }
   };
 
+  /** Where there is no XMLHttpRequest (service workers, Node.js): as much of it as a long-poll needs. */
+  function requestsBy(ask) {
+    function Request() {
+      this._abortion = new root.AbortController();
+    }
+
+    Request.prototype = {
+      getResponseHeader: nothing,
+
+      open: function (method, url) {
+        this._url = url;
+      },
+
+      send: function () {
+        var self = this, options = {signal: this._abortion.signal};
+        if (this.withCredentials) options.credentials = "include";
+        function done(status, text) {
+          self.readyState = 4;
+          self.status = status;
+          self.responseText = text;
+          self.onreadystatechange();
+        }
+        ask(this._url, options).then(function (response) {
+          self.getResponseHeader = function (name) { return response.headers.get(name); };
+          return response.text().then(function (text) { return [response.status, text]; });
+        }).then(function (answer) { done(answer[0], answer[1]); }, function () { done(0, ""); });
+      },
+
+      abort: function () {
+        this._abortion.abort();
+      }
+    };
+    return Request;
+  }
+
   function makeTransport(name, env) {
     if (!TRANSPORTS[name]) throw new Error("PushCompat: unknown transport: " + name);
     return fill({name: name, _env: env, Api: env[TRANSPORTS[name].needs]}, TRANSPORTS[name]);
@@ -536,6 +587,7 @@
     _next: function () {
       var round = this._round, name = round.waiting.shift(), transport = makeTransport(name, this._env);
       this._timers.clear("stagger");
+      trace(this._settings, "connects", name, this.channels, this.cursor);
       if (round.waiting.length) this._timers.set("stagger", this._settings.stagger, this._next);
       round.racing.push(transport);
       transport._settings = this._settings;
@@ -557,7 +609,8 @@
     _address: function (transport) {
       var address = this._base + transport.channels.join(",") + this._query;
       address += "transport=" + transport.name + "&format=json&client=" + this.client;
-      var cursor = this._isEarliest ? EARLIEST : this.cursor;
+      var cursor = this._isEarliest ? EARLIEST : this.cursor, last = this._settings.last;
+      if (cursor === EARLIEST && last && !this.cursor) address += "&last=" + last; // after a message more may have come
       return cursor ? address + "&cursor=" + encodeURIComponent(cursor) : address;
     },
 
@@ -686,6 +739,7 @@
     /** A connection has ended, or is closed as useless. */
     _lost: function (transport, why, refusal, waitS) {
       var round = this._round, at = round.racing.indexOf(transport), name = transport.name;
+      trace(this._settings, "lost", name, why);
       this._discard(transport);
       this._retryAfter = Math.max(this._retryAfter, 1000 * waitS || Date.parse(waitS) - this._env.now() || 0);
       if (refusal) {
@@ -774,13 +828,8 @@
     },
 
     _remembered: function () {
-      try {
-        var parts = this._env.storage.getItem(this._storageKey).split(" ");
-        var age = this._env.now() - parts[1];
-        return age >= 0 && age < this._settings.rememberFor ? parts[0] : null;
-      } catch (error) {
-        return null;
-      }
+      var parts = (stored(this._env, this._storageKey) || "").split(" "), age = this._env.now() - parts[1];
+      return age >= 0 && age < this._settings.rememberFor ? parts[0] : null;
     }
   };
 
@@ -1377,12 +1426,12 @@
   /* --- Subscription: the page's object --------------------------------------------------------------------------- */
 
   function Subscription(url, options) {
-    var self = this, page = options.env.document;
+    var self = this, page = options.env.document, signal = options.signal;
     var parts = /^([^?#]*\/)([^\/?#]+)(\?[^#]*)?(#|$)/.exec(absolute(url && url.href || String(url), options.env));
     if (!parts) throw new Error("PushCompat: use /channels/NAME, not " + url);
     this.state = "connecting";
     this.transport = null;
-    this.cursor = options.cursor || ""; // to resume from
+    this.cursor = options.cursor || (options.last ? EARLIEST : ""); // to resume from
     this._seen = this.cursor === EARLIEST ? "" : this.cursor; // what is not after it is dropped
     this.channels = named(decodeURIComponent(parts[2]).split(","));
     this._prefix = parts[1];
@@ -1395,12 +1444,17 @@
     this._isSplit = false; // it asks for its own channels only
     this._splits = 0;
     this._over = false;
+    this._error = null; // if the server has refused it
+    this._handlers = Object.create(null); // by type
+    this._readers = [];
     this._paused = !!page && page.prerendering; // its WebSockets and locks would wait, its event streams would not
     this._early = []; // calls before subscribe() has returned
     // So that they work on the object itself when called through a reactive proxy (Vue, Alpine), or alone.
-    ["add", "remove", "close"].forEach(function (name) { self[name] = self[name].bind(self); });
+    ["add", "remove", "on", "off", "close"].forEach(function (name) { self[name] = self[name].bind(self); });
     listen(this._env, this, keysOf(LIFE), "addEventListener");
-    if (!this._paused) this._start();
+    if (signal && signal.aborted) this.close();
+    else if (signal) signal.addEventListener("abort", this.close);
+    if (!this._paused && !this._over) this._start();
     if (this._early.length) this._timers.set("early", 0, this._callEarly);
     else this._early = null;
   }
@@ -1416,6 +1470,17 @@
       this._change(this.channels.filter(function (name) { return names.indexOf(name) < 0; }));
     },
 
+    /** Messages of this type, beside `onMessage`. */
+    on: function (type, handler) {
+      this._handlers[type] = (this._handlers[type] || []).concat(handler);
+      return this;
+    },
+
+    off: function (type, handler) {
+      this._handlers[type] = (this._handlers[type] || []).filter(function (other) { return other !== handler; });
+      return this;
+    },
+
     close: function () {
       this._finish("closed by the page");
     },
@@ -1423,14 +1488,17 @@
     _finish: function (reason) {
       this._over = true;
       listen(this._env, this, keysOf(LIFE), "removeEventListener");
+      if (this._options.signal) this._options.signal.removeEventListener("abort", this.close);
       this._pending = [];
       this._end("closed", reason);
+      this._readers.forEach(function (reader) { reader._serve(); });
     },
 
     /** A page that does not listen for it sees it on the console. */
     _refuse: function (reason) {
       var log = this._env.console;
-      if (!this._options.onState && log) log.error("PushCompat: " + this._prefix + this.channels + ": " + reason);
+      this._error = new Error("PushCompat: " + this._prefix + this.channels + ": " + reason);
+      if (!this._options.onState && log) log.error(this._error.message);
       this._finish(reason);
     },
 
@@ -1523,8 +1591,18 @@
         this._early.push({name: name, argument: argument});
         return;
       }
+      trace(this._options, name, this.channels, argument);
+      this._try(this._options[name], argument);
+      if (name !== "onMessage") return;
+      (this._handlers[argument.type] || []).forEach(function (handler) {
+        if (!this._over) this._try(handler, argument);
+      }, this);
+      this._readers.forEach(function (reader) { reader._take(argument); });
+    },
+
+    _try: function (callback, argument) {
       try {
-        if (this._options[name]) this._options[name](argument);
+        if (callback) callback.call(this._options, argument);
       } catch (error) {
         report(this._env, error);
       }
@@ -1589,6 +1667,52 @@
     }
   };
 
+  /**
+   * `for await (const message of subscription)`. Messages are kept until they are asked for. The loop ends when the
+   * subscription is closed, with an error if the server has refused it; who leaves the loop closes the subscription.
+   */
+  function Reader(subscription) {
+    this._subscription = subscription;
+    this._kept = [];
+    this._waiting = [];
+    subscription._readers.push(this);
+  }
+
+  Reader.prototype = {
+    next: function () {
+      var self = this;
+      return new root.Promise(function (resolve, reject) {
+        self._waiting.push({resolve: resolve, reject: reject});
+        self._serve();
+      });
+    },
+
+    "return": function () {
+      this._kept = [];
+      this._subscription.close();
+      return root.Promise.resolve({value: undefined, done: true});
+    },
+
+    _take: function (message) {
+      this._kept.push(message);
+      this._serve();
+    },
+
+    _serve: function () {
+      var subscription = this._subscription, waiting;
+      while (this._waiting.length && (this._kept.length || subscription._over)) {
+        waiting = this._waiting.shift();
+        if (this._kept.length) waiting.resolve({value: this._kept.shift(), done: false});
+        else if (subscription._error) waiting.reject(subscription._error);
+        else waiting.resolve({value: undefined, done: true});
+      }
+    }
+  };
+
+  if (root.Symbol && root.Symbol.asyncIterator) {
+    Subscription.prototype[root.Symbol.asyncIterator] = function () { return new Reader(this); };
+  }
+
   /** Reports what a callback has thrown, which stops nothing here. */
   function report(env, error) {
     var isPage = env.document || env.page && env.page.importScripts; // or a worker of one
@@ -1638,6 +1762,7 @@
     var settings = fill(fill({}, options), DEFAULTS);
     settings.given = settings.env;
     settings.env = environment(settings.env);
+    if (settings.debug === undefined) settings.debug = stored(settings.env, STORAGE_KEY + ".debug");
     return new Subscription(url, settings);
   }
 

@@ -24,6 +24,14 @@ subscription.remove("news");
 const where: string = subscription.cursor;
 subscription.close();
 
+const orders = subscribe<Order>("/channels/orders", { last: 20, signal: undefined, debug: true });
+orders.on("new", (message) => message.data.number.toFixed()).on<string>("note", (message) => message.data.trim());
+export async function sum(): Promise<number> {
+  let total = 0;
+  for await (const message of orders) total += message.data.number;
+  return total;
+}
+
 const url = { href: "https://push.example/channels/chat" }; // as a URL
 push.subscribe(url, { token: (done) => done(where) });
 PushCompat.subscribe("/channels/chat", { token: "t1", onMessage: (message: Message<string>) => message.data.trim() });
@@ -37,5 +45,7 @@ subscribe("/channels/chat", { transports: ["flash"] });
 subscribe("/channels/chat", { onmessage: () => undefined });
 // @ts-expect-error the state is the client's
 subscription.state = "open";
+// @ts-expect-error a handler takes a message
+orders.on("new", (message: string) => message);
 // @ts-expect-error of orders, data has no text
 subscribe<Order>("/channels/orders", { onMessage: (message) => message.data.text });

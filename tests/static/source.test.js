@@ -13,7 +13,7 @@ const {World, assert, cursor, envelope, test} = require("./world.js");
 const {SOURCE, later, laterGlobals, windowOf} = require("./es5.js");
 
 const MOST_BYTES = 10 * 1024; // one response, of one congestion window of ten packets
-const GUARDED = ["AbortController", "Promise", "console"]; // the first two by a look for Web Locks, which want both
+const GUARDED = ["AbortController", "Promise", "Symbol", "console", "fetch"]; // AbortController by a look for locks or fetch
 const OF_BROWSERS = ["AbortController", "URL", "URLSearchParams", "fetch", "structuredClone", "queueMicrotask"];
 
 function names(tree) {
