@@ -8,7 +8,8 @@ import ctypes.util
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -279,61 +280,99 @@ def test_close_notify_waits_until_the_kernel_accepts_it(pair: Pair, monkeypatch:
     assert len(calls) == 2
 
 
-# Records without data
+# What the module ``ssl`` cannot send
 
 
-class RecordsWithoutData(threading.Thread):
-    """A client that sends so many of them, with OpenSSL's library: the module ``ssl`` cannot."""
+class Abuser(threading.Thread):
+    """A client with OpenSSL's library, which does ``talk(library, tls)`` after its handshake."""
 
-    def __init__(self, sock: socket.socket, count: int) -> None:
+    def __init__(self, sock: socket.socket, talk: Callable[[ctypes.CDLL, ctypes.c_void_p], None], newest: int) -> None:
         super().__init__(daemon=True)
         self._socket = sock
-        self._count = count
-        self.sent = threading.Event()
+        self._talk = talk
+        self._newest = newest
+        self.done = threading.Event()
 
     def run(self) -> None:
         library = ctypes.CDLL(LIBSSL)
         for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
             getattr(library, name).restype = ctypes.c_void_p
         context = ctypes.c_void_p(library.SSL_CTX_new(ctypes.c_void_p(library.TLS_client_method())))
+        library.SSL_CTX_ctrl(context, _SET_MAX_PROTO_VERSION, ctypes.c_long(self._newest), None)
         tls = ctypes.c_void_p(library.SSL_new(context))
         library.SSL_set_fd(tls, self._socket.fileno())
         assert library.SSL_connect(tls) == 1
-        for _ in range(self._count):
-            library.SSL_key_update(tls, 0)
-            library.SSL_do_handshake(tls)
-        library.SSL_write(tls, b"data", 4)
-        self.sent.set()
+        self._talk(library, tls)
+        self.done.set()
         library.SSL_free(tls)
         library.SSL_CTX_free(context)
 
 
+_SET_MAX_PROTO_VERSION = 124  # openssl/ssl.h
 LIBSSL = ctypes.util.find_library("ssl")
+with_library = pytest.mark.skipif(LIBSSL is None, reason="needs OpenSSL's library")
 
 
-@pytest.mark.skipif(LIBSSL is None, reason="needs OpenSSL's library")
+class Abused:
+    """The server's end, after the handshake."""
+
+    def __init__(
+        self,
+        talk: Callable[[ctypes.CDLL, ctypes.c_void_p], None],
+        newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    ) -> None:
+        ours, self._client = socket.socketpair()
+        ours.setblocking(False)
+        server = Certificate(CERTIFICATE).wrap(ours)
+        self.abuser = Abuser(self._client, talk, newest.value)
+        self.abuser.start()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                server.do_handshake()
+                break
+        self.ended: list[CloseReason] = []
+        self.sockets = Sockets(TimerWheel(0), Limits())
+        self.sockets.on_end(lambda connection, reason: self.ended.append(reason))
+        self.sockets.watch(Connection(server, 0, tls=True))
+
+    def read(self) -> list[bytes]:
+        return [data for _, data in self.sockets.read()]
+
+    def close(self) -> None:
+        self.sockets.close_all()
+        self.abuser.join(PATIENCE_S)
+        self._client.close()
+
+
+@with_library
 @pytest.mark.parametrize(("count", "ended"), [(7, []), (8, [CloseReason.CONNECTION_RESET])])
 def test_a_client_that_sends_records_without_data_is_disconnected(count: int, ended: list[CloseReason]) -> None:
-    ours, client = socket.socketpair()
-    ours.setblocking(False)
-    server = Certificate(CERTIFICATE).wrap(ours)
-    records = RecordsWithoutData(client, count)
-    records.start()
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            server.do_handshake()
-            break
-    assert records.sent.wait(PATIENCE_S)
-    sockets = Sockets(TimerWheel(0), Limits())
-    found: list[CloseReason] = []
-    sockets.on_end(lambda connection, reason: found.append(reason))
-    connection = Connection(server, 0, tls=True)
-    sockets.watch(connection)
-    received = sockets.read()
-    assert (received, found) == ([] if ended else [(connection, b"data")], ended)
-    sockets.close_all()
-    records.join(PATIENCE_S)
-    client.close()
+    def talk(library: ctypes.CDLL, tls: ctypes.c_void_p) -> None:
+        for _ in range(count):
+            library.SSL_key_update(tls, 0)
+            library.SSL_do_handshake(tls)
+        library.SSL_write(tls, b"data", 4)
+
+    abused = Abused(talk)
+    assert abused.abuser.done.wait(PATIENCE_S)
+    assert (abused.read(), abused.ended) == ([] if ended else [b"data"], ended)
+    abused.close()
+
+
+@with_library
+def test_a_client_cannot_renegotiate_since_handshakes_have_a_share_of_a_turn() -> None:
+    renegotiated = []
+
+    def talk(library: ctypes.CDLL, tls: ctypes.c_void_p) -> None:
+        library.SSL_renegotiate(tls)
+        renegotiated.append(library.SSL_do_handshake(tls) == 1 and library.SSL_do_handshake(tls) == 1)
+
+    abused = Abused(talk, ssl.TLSVersion.TLSv1_2)
+    deadline = time.monotonic() + PATIENCE_S
+    while not abused.abuser.done.is_set() and time.monotonic() < deadline:
+        assert abused.read() == []
+    abused.close()
+    assert renegotiated == [False]
 
 
 def test_a_record_that_is_cut_anywhere_is_read_when_its_rest_has_come(pair: Pair) -> None:
