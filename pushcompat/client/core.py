@@ -2,8 +2,6 @@
 library only.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import ssl
@@ -21,6 +19,7 @@ _KEY_HINT = " (look at PUSHCOMPAT_PUBLISH_KEY or PUSHCOMPAT_PUBLISH_KEY_FILE)"
 _T = TypeVar("_T")
 
 
+# Without "from __future__ import annotations", whose text ``typing`` would compile: 4 % of the time of the import
 class Published(NamedTuple):
     """``id`` is the cursor of the last message, ``channels`` the number of each channel's subscribers. ``repeated``:
     the indexes of a batch's messages that were published before, with the same ids, and were left out.

@@ -1,7 +1,5 @@
 """What a publish sends: the path, the body and its type. Standard library only."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable
@@ -15,6 +13,7 @@ class JsonText(str):
     """Text that is already a JSON document."""
 
 
+# Without "from __future__ import annotations", whose text ``typing`` would compile: 4 % of the time of the import
 class Update(TypedDict):
     """One message of a batch, with the arguments of ``publish``: ``ttl`` in seconds. ``id``: 1 to 256 printable ASCII
     characters. A message whose id was published in the last minutes is not published again, whatever else is in the
