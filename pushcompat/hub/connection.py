@@ -2,7 +2,8 @@
 
 Who writes what: ``deadline`` and ``bucket`` are the timer wheel's; ``unsent``, ``last_write``, ``socket`` and ``tls``
 are written by ``sockets``; ``channels``, ``client``, ``subscriber`` and ``subscribed_at`` by ``subscribe`` and
-``unsubscribe``; ``cursor`` by ``fanout``, once ``start_at`` has set it. The rest belongs to the current request.
+``unsubscribe``; ``cursor`` by ``fanout``, once ``start_at`` has set it, and by ``subscriptions`` before a reload. The
+rest belongs to the current request.
 
 Memory: there may be a hundred thousand of these, so the class has slots and no dict, and only fields that differ
 between connections.

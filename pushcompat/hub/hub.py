@@ -327,6 +327,7 @@ class Hub:
         retained = await self._store.retained()
         self.access.load([message for message in retained.messages if message.channel == ACCESS_LOG])
         others = [message for message in retained.messages if message.channel != ACCESS_LOG]
+        self._subscriptions.note_positions()
         self._context.history.load(retained._replace(messages=others), time.time())
         self._revoking.run()
 

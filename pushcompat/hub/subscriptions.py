@@ -139,6 +139,14 @@ class Subscriptions:
             return EARLIEST
         return self._history.cursor(self._history.position(cursor, connection.channels))
 
+    def note_positions(self) -> None:
+        """Before the log is reloaded: the global floor may then be above the last message of a quiet channel, whose
+        subscribers have missed nothing.
+        """
+        for connection in self._context.sockets.connections():
+            if connection.channels:
+                connection.cursor = self._history.position(connection.cursor, connection.channels)
+
     def start_over(self) -> None:
         """New epoch: all cursors of the old one are invalid."""
         for connection in self._context.sockets.connections():

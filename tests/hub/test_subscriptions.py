@@ -396,6 +396,20 @@ def test_when_nothing_was_lost_nobody_is_told() -> None:
     play(scenario, KEEPING_FEW)
 
 
+def test_a_subscriber_of_a_quiet_channel_is_not_told_of_a_global_floor_that_rose_since_its_last_message() -> None:
+    async def scenario(stage: Stage) -> None:
+        client = await stage.subscribed("websocket-json", "quiet")
+        await stage.publish(*["busy"] * 5)
+        stage.store._floor = 3  # floors of many channels were merged
+        stage.store.lose_position()
+        await stage.until(lambda: stage.store.is_told)
+        await stage.publish("quiet")
+        assert (await client.event()).kind == "open"
+        assert (await client.event()).data == "quiet"
+
+    play(scenario, KEEPING_FEW)
+
+
 def test_a_start_does_not_bring_back_what_was_over_before() -> None:
     async def scenario() -> None:
         store = LossyStore(Retention())
