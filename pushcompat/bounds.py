@@ -16,8 +16,9 @@ _RESERVED = 256  # connections of publishers and pages beyond the maximum for su
 _CONNECTION, _TLS = _KIB, 17 * _KIB
 _CHANNEL = 1.4 * _KIB  # a new channel, the connection's place in it, and its client's
 _READ = 4 * _KIB  # one read after a head
+_PAGE = 44 * _KIB  # a request to a page whose body is incomplete, with what Tornado needs for it
 _FRAME = 12 * _KIB  # the parser of a WebSocket with an incomplete frame
-_HANDSHAKE = 64 * _KIB  # more, of a TLS handshake that is incomplete: OpenSSL's buffers, and two records
+_RECORD = 36 * _KIB  # an incomplete record, which is received and then decrypted
 _ADDRESS = 0.4 * _KIB
 _ABSENT = 10_000  # of addresses, floors, pollers and webhooks
 _OTHERS = (0.4 + 0.7 + 1 + 1 + 1) * _KIB  # of each: an address, a floor, a poller, a change, a line of the log
@@ -35,11 +36,12 @@ def memory_bound(limits: Limits, *, tls: bool = False) -> Mapping[str, float]:
     """
     assert limits.max_connections is not None
     connections = limits.max_connections + _RESERVED
-    incomplete = [limits.head_bytes + _READ, limits.websocket_message_bytes + _FRAME, *([_HANDSHAKE] if tls else [])]
+    incomplete = max(limits.head_bytes + _READ, limits.websocket_message_bytes + _FRAME, _PAGE)
+    incomplete += _RECORD if tls else 0  # an incomplete handshake takes 64 KiB, and nothing else then
     parts = {
         "the process": _PROCESS,
         "connections": connections * (_CONNECTION + _ADDRESS + (_TLS if tls else 0)),
-        "incomplete requests and frames": connections * max(incomplete),
+        "incomplete requests and frames": connections * incomplete,
         "channels of subscriptions": limits.max_connections * limits.max_channels * _CHANNEL,
         "retained messages": limits.retention.bytes * _HISTORY,
         "Idempotency-Keys": limits.retention.idempotency_bytes * 2,
