@@ -96,7 +96,7 @@ class Listener:
             except OSError as error:
                 if error.errno in _OUT_OF_DESCRIPTORS and self._spare is not None:
                     try:
-                        self._refuse_one(listening, self._spare)
+                        self._refuse_one(listening, self._spare, state)
                         continue
                     except BlockingIOError:
                         return  # the backlog is empty: the kernel reports that only if a descriptor is free
@@ -120,14 +120,17 @@ class Listener:
             self._sockets.watch(connection)
             self._timers.set(connection, until)
 
-    def _refuse_one(self, listening: socket.socket, spare: socket.socket) -> None:
-        """Answers one connection with 503, using the spare descriptor. Raises OSError if that fails."""
+    def _refuse_one(self, listening: socket.socket, spare: socket.socket, state: State) -> None:
+        """Answers one connection with 503, using the spare descriptor; with TLS, closes it. Raises OSError if that
+        fails.
+        """
         spare.close()
         self._spare = None
         try:
             sock, _ = listening.accept()
             with sock:
-                _refuse(sock, _NO_ROOM)
+                if state is State.READING_HEAD:
+                    _refuse(sock, _NO_ROOM)
         finally:
             self._spare = _open_spare()  # the connection's descriptor is free again
         self._metrics.refused[_NO_ROOM.reason, str(int(_NO_ROOM.status))] += 1

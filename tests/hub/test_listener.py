@@ -269,14 +269,15 @@ class WithoutDescriptors(socket.socket):
         return socket.socket(fileno=fd), address
 
 
-def test_without_descriptors_a_client_is_answered_by_the_one_that_was_kept_for_this(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_without_descriptors_a_client_is_answered_by_the_one_that_was_kept_for_this_but_not_in_the_clear(
+    monkeypatch: pytest.MonkeyPatch, tls: bool
 ) -> None:
     monkeypatch.setattr(module, "_PAUSE_S", 0.01)
 
     async def scenario() -> None:
         context = Context(Limits(), Metrics())
-        listener = Listener(context)
+        listener = Listener(context, tls=tls)
         listening = WithoutDescriptors()
         listening.listener = listener
         listening.bind(("127.0.0.1", 0))
@@ -285,12 +286,12 @@ def test_without_descriptors_a_client_is_answered_by_the_one_that_was_kept_for_t
         for number in (1, 2):
             with socket.create_connection(listening.getsockname()) as client:
                 client.setblocking(False)
-                client.send(b"GET /channels/a HTTP/1.1\r\nHost: h\r\n\r\n")
+                client.send(b"" if tls else b"GET /channels/a HTTP/1.1\r\nHost: h\r\n\r\n")
                 answer = b""
                 while data := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 4096), PATIENCE_S):
                     answer += data
-            assert answer.startswith(b"HTTP/1.1 503 ")
-            assert b"\r\nRetry-After: 5\r\n" in answer
+            assert (answer == b"") if tls else answer.startswith(b"HTTP/1.1 503 ")
+            assert (b"\r\nRetry-After: 5\r\n" in answer) is not tls
             assert context.metrics.refused == {("unavailable", "503"): number}
         assert len(context.sockets) == 0
         listener.close()
