@@ -1,0 +1,5 @@
+import { createApp } from "vue";
+
+import Comments from "./Vue.vue";
+
+createApp(Comments).mount("#app");
