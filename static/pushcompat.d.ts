@@ -70,7 +70,7 @@ export interface Options<Data = any> {
   /** Sent in the query. A string that is refused closes the subscription. */
   token?: string | TokenSource | undefined;
   /** Which to use, the best first. Default: `["websocket", "eventsource", "longpoll"]`. */
-  transports?: readonly Transport[] | undefined;
+  transports?: Transport | readonly Transport[] | undefined;
   /** Tabs with the same server, query, token and options share one connection, where the browser can. Default: true. */
   shareTabs?: boolean | undefined;
   /** Cookies are sent to a server of another origin too. Default: false. */

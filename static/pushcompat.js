@@ -388,7 +388,6 @@
   }
 
   function makeTransport(name, env) {
-    if (!TRANSPORTS[name]) throw new Error("PushCompat: unknown transport: " + name);
     return fill({name: name, _env: env, Api: env[TRANSPORTS[name].needs]}, TRANSPORTS[name]);
   }
 
@@ -1427,13 +1426,13 @@
 
   function Subscription(url, options) {
     var self = this, page = options.env.document, signal = options.signal;
-    var parts = /^([^?#]*\/)([^\/?#]+)(\?[^#]*)?(#|$)/.exec(absolute(url && url.href || String(url), options.env));
+    var parts = /^([^?#]*\/)([^\/?#]+)(\?[^#]*)?(#|$)/.exec(absolute(url && url.href || String(url || ""), options.env));
     if (!parts) throw new Error("PushCompat: use /channels/NAME, not " + url);
     this.state = "connecting";
     this.transport = null;
     this.cursor = options.cursor || (options.last ? EARLIEST : ""); // to resume from
     this._seen = this.cursor === EARLIEST ? "" : this.cursor; // what is not after it is dropped
-    this.channels = named(decodeURIComponent(parts[2]).split(","));
+    this.channels = named(decoded(parts[2]).split(","));
     this._prefix = parts[1];
     this._query = parts[3] ? parts[3] + "&" : "?";
     this._options = options;
@@ -1758,8 +1757,23 @@
     return names;
   }
 
+  function decoded(text) {
+    try {
+      return decodeURIComponent(text);
+    } catch (error) {
+      return text; // and no channel's name
+    }
+  }
+
   function subscribe(url, options) {
-    var settings = fill(fill({}, options), DEFAULTS);
+    var settings = {};
+    keysOf(options).forEach(function (name) {
+      if (options[name] !== null) settings[name] = options[name];
+    });
+    settings.transports = [].concat(fill(settings, DEFAULTS).transports);
+    settings.transports.forEach(function (name) {
+      if (!TRANSPORTS[name]) throw new Error("PushCompat: unknown transport: " + name);
+    });
     settings.given = settings.env;
     settings.env = environment(settings.env);
     if (settings.debug === undefined) settings.debug = stored(settings.env, STORAGE_KEY + ".debug");

@@ -32,6 +32,29 @@ for (const [url, address] of [
 
 scenario("a URL without a channel is the page's mistake, said at once", async (world) => {
   assert.throws(() => world.openAlone({}, "/"), /use \/channels\/NAME, not \//);
+  for (const nothing of [undefined, null, ""]) {
+    assert.throws(() => PushCompat.subscribe(nothing, {env: world.tab().env}), /use \/channels\/NAME, not /);
+  }
+  assert.throws(() => world.openAlone({}, "/channels/%zz"), /invalid channel name: %zz/);
+  assert(world.isQuiet);
+});
+
+scenario("options that are null are those that are missing", async (world) => {
+  const names = ["transports", "shareTabs", "stagger", "openTimeout", "retryMin", "retryMax", "rememberFor", "upgradeAfter",
+    "failures", "cursor", "token", "withCredentials", "onMessage", "onReset", "onState"];
+  const missing = world.tab().follow({}), tab = world.tab().follow(Object.fromEntries(names.map((name) => [name, null])));
+  await world.pass(10);
+  assert.equal(world.connections.length, 1); // both are the same, and share it
+  await world.pass(4990);
+  assert.deepEqual(world.using, ["websocket", "eventsource", "longpoll"]);
+  world.last("websocket").works(cursor(1)).tell(envelope(2));
+  await world.pass(10);
+  assert.deepEqual([missing.data, tab.subscription.cursor], [[2], cursor(2)]);
+});
+
+scenario("one transport may be given by its name alone", async (world) => {
+  world.openAlone({transports: "longpoll"});
+  assert.deepEqual(world.using, ["longpoll"]);
 });
 
 // What a page sees of it

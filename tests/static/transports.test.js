@@ -109,7 +109,9 @@ scenario("without any transport the subscription says so, and is closed", async 
 });
 
 scenario("a transport's name that does not exist is the page's mistake, said at once", async (world) => {
-  assert.throws(() => world.openAlone({transports: ["carrier pigeon"]}), /unknown transport: carrier pigeon/);
+  for (const token of [undefined, async () => "soon"]) {
+    assert.throws(() => world.openAlone({token, transports: ["carrier pigeon"]}), /unknown transport: carrier pigeon/);
+  }
 });
 
 scenario("websocket: it is used whatever its type; old engines say “object”", async (world) => {
