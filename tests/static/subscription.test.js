@@ -41,7 +41,7 @@ scenario("a URL without a channel is the page's mistake, said at once", async (w
 
 scenario("options that are null are those that are missing", async (world) => {
   const names = ["transports", "shareTabs", "stagger", "openTimeout", "retryMin", "retryMax", "rememberFor", "upgradeAfter",
-    "failures", "cursor", "token", "withCredentials", "onMessage", "onReset", "onState"];
+    "failures", "cursor", "token", "withCredentials", "onMessage", "onReset", "onState", "last", "signal", "debug"];
   const missing = world.tab().follow({}), tab = world.tab().follow(Object.fromEntries(names.map((name) => [name, null])));
   await world.pass(10);
   assert.equal(world.connections.length, 1); // both are the same, and share it
