@@ -63,7 +63,7 @@ class Later:
     def __init__(self, send: Callable[[Post, str, float], object], on_loss: Callable[[int, str], None]) -> None:
         self._send = send
         self._on_loss = on_loss
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's or a log's handler may queue too, in the middle of ``add``
         self._changed = threading.Condition(self._lock)
         self._queue: OrderedDict[object, bytes] = OrderedDict()
         self._bytes = 0

@@ -6,6 +6,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -147,6 +148,25 @@ def test_a_thread_that_cannot_be_started_is_nothing_to_the_caller(
     queue.add({"channel": "b"})
     assert queue.flush(PATIENCE_S)
     assert sink.batches == [[{"channel": "a"}, {"channel": "b"}]]
+
+
+def test_a_handler_in_the_middle_of_a_call_can_queue_too(sink: Sink) -> None:
+    queue = Later(sink, lambda count, reason: None)
+    sink.gate.set()
+
+    class Interrupting(OrderedDict[object, bytes]):
+        def __setitem__(self, key: object, item: bytes) -> None:
+            super().__setitem__(key, item)
+            if item == b'{"channel":"a"}':
+                queue.add({"channel": "handler"})
+
+    queue._queue = Interrupting()
+    thread = threading.Thread(target=queue.add, args=({"channel": "a"},), daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    assert queue.flush(PATIENCE_S)
+    assert queue.stats().sent == 2
 
 
 def test_a_refusal_of_the_key_is_not_tried_with_each_message(queue: Later, sink: Sink) -> None:
