@@ -129,7 +129,10 @@ def test_the_publish_key_is_replaced_also_for_a_publisher_that_stays_connected(t
     file = tmp_path / "key"
     file.write_text(KEY)
     for server in running(tmp_path / "state", "--publish-key-file", str(file)):
-        with server.connect() as client:
+        with server.connect() as administrator, server.connect() as client:
+            head = f"POST /revoke HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 13\r\n\r\n"
+            administrator.send(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n" + head.encode() + b'{"sub":')
+            assert administrator.response()[0] == 200, "and what is behind it is being read"
             for _ in range(3):
                 client.publish("chat", b"x")
                 assert client.response()[0] == 200
@@ -137,6 +140,8 @@ def test_the_publish_key_is_replaced_also_for_a_publisher_that_stays_connected(t
             Reloading(server, file).reload()
             client.publish("chat", b"x")
             assert client.problem()[0] == 401
+            administrator.send(b'"ann"}')
+            assert administrator.problem()[0] == 401
         with server.connect() as client:
             client.publish("chat", b"x", Authorization="Bearer another-key")
             assert client.response()[0] == 200

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 from tornado.routing import URLSpec
-from tornado.web import url
+from tornado.web import stream_request_body, url
 
 from .. import logs
 from ..access.access import Access
@@ -49,8 +49,11 @@ class Administration:
         await self.publish([message])
 
 
+@stream_request_body
 class AdminHandler(Handler):
-    """Answers RequestErrors with problem documents, and requests without the root key with 401."""
+    """Answers RequestErrors with problem documents, and requests without the root key with 401, before their body is
+    read. The key is checked again with the body, since it may have been replaced in between.
+    """
 
     admin = True
     methods = "POST"
@@ -59,13 +62,23 @@ class AdminHandler(Handler):
 
     def initialize(self, administration: Administration) -> None:
         self.administration = administration
+        self.body = bytearray()
 
     def prepare(self) -> None:
         self.set_header(*NO_STORE)
         try:
-            self.admit(self.request.headers.get("Authorization", "").encode("latin-1", "replace"))
+            self._check_key()
         except RequestError as refused:
+            if {"Content-Length", "Transfer-Encoding"} & set(self.request.headers):
+                self.set_header("Connection", "close")  # since the body is not read
             self.refuse(refused)
+
+    def data_received(self, chunk: bytes) -> None:
+        if not self._finished:
+            self.body += chunk
+
+    def _check_key(self) -> None:
+        self.admit(self.request.headers.get("Authorization", "").encode("latin-1", "replace"))
 
     def admit(self, authorization: bytes) -> None:
         """Raises RequestError."""
@@ -77,9 +90,10 @@ class AdminHandler(Handler):
         self.problem(refused.status, refused.detail)
 
     def decoded(self, form: type[_Document]) -> _Document:
-        """The body. Raises BadRequest."""
+        """The body. Raises RequestError."""
+        self._check_key()
         try:
-            return msgspec.json.decode(self.request.body, type=form)
+            return msgspec.json.decode(self.body, type=form)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(f"invalid JSON: {error}") from None
 

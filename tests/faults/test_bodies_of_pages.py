@@ -48,6 +48,15 @@ def test_a_client_whose_body_is_not_accepted_still_gets_the_response(shared_clie
     assert shared_client.to_end() == b""
 
 
+@pytest.mark.parametrize("path", ["/revoke", "/keys"])
+@pytest.mark.parametrize("body", [b"Content-Length: 100\r\n", b"Transfer-Encoding: chunked\r\n"])
+def test_who_has_no_key_is_refused_before_the_body_is_read(shared_client: Client, path: str, body: bytes) -> None:
+    shared_client.send(f"POST {path} HTTP/1.1\r\nHost: test\r\n".encode() + body + b"\r\n")
+    status, headers, _ = shared_client.problem()
+    assert (status, headers["connection"]) == (401, "close")
+    assert shared_client.to_end() == b""
+
+
 @pytest.mark.options("--demo")
 @pytest.mark.parametrize(
     ("body", "status"),
