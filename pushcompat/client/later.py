@@ -236,9 +236,8 @@ def _at_exit(queue: Later) -> None:
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
 
-        Finalize(
-            None, end_of_process, exitpriority=0
-        )  # before Python 3.13 these processes end without the exit functions
+        # Its processes end without the exit functions before Python 3.13
+        Finalize(None, end_of_process, exitpriority=0)
 
 
 def end_of_process() -> None:
