@@ -8,5 +8,11 @@ export interface ChannelStore<Data = any> {
   subscribe(run: (status: ChannelStatus<Data>) => void): () => void;
 }
 
-/** Follows a channel, or several, while the store has subscribers; on a server it stays `connecting`. */
-export function channel<Data = any>(url: string | Url, options?: ChannelOptions<Data>): ChannelStore<Data>;
+/**
+ * Follows a channel, or several, while the store has subscribers; `null` follows none. On a server it stays
+ * `connecting`.
+ */
+export function channel<Data = any>(
+  url: string | Url | null | undefined,
+  options?: ChannelOptions<Data>
+): ChannelStore<Data>;

@@ -86,6 +86,15 @@ class Profile:
         page.call("Page.setBypassCSP", enabled=False)
         return page
 
+    def service_worker(self, url: str) -> Page:
+        """The one that a page has registered from ``url``, to evaluate scripts in."""
+        targets = self._browser.call("Target.getTargets")["targetInfos"]
+        wanted = ("service_worker", url, self._context)
+        (target,) = [t["targetId"] for t in targets if (t["type"], t["url"], t["browserContextId"]) == wanted]
+        return Page(
+            self._browser, self._browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        )
+
 
 class Page:
     def __init__(self, browser: Browser, session: str) -> None:

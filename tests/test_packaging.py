@@ -86,7 +86,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked source distribution."""
     work = tmp_path_factory.mktemp("sdist")
     ignored = shutil.ignore_patterns(
-        ".*_cache", ".git", ".venv*", ".hypothesis", "*.so", "build", "*.egg-info", "*.log"
+        ".*_cache", "node_modules", ".git", ".venv*", ".hypothesis", "*.so", "build", "*.egg-info", "*.log"
     )
     shutil.copytree(ROOT, work / "source", ignore=ignored)
     build = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(work)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -33,7 +35,7 @@ function UpdateCheckSocket(host, port, resource, statusElement, callback) {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from running(tmp_path_factory.mktemp("state"), "--heartbeat", "1")
+    yield from running(tmp_path_factory.mktemp("state"), "--heartbeat", "1", "--cors-origin", "*")
 
 
 def page_of(server: Server, chromium: Profile, script: str) -> Page:
@@ -208,6 +210,43 @@ def test_a_policy_that_forbids_websockets_costs_no_wait(server: Server, chromium
     )
     page.wait_for("subscription.state == 'open'")
     assert page.evaluate("subscription.transport") == "eventsource"
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    """A web server of another origin, on which every path is the client."""
+
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/javascript; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(CLIENT.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_service_worker_follows_by_polls_with_fetch(server: Server, chromium: Profile, site: str) -> None:
+    page = chromium.open(f"{site}/page")
+    page.evaluate("navigator.serviceWorker.register('/worker.js'); 0")
+    page.wait_for("navigator.serviceWorker.ready.then(function () { return true; })")
+    worker = chromium.service_worker(f"{site}/worker.js")
+    worker.evaluate(
+        f"""var seen = [], subscription = PushCompat.subscribe("{server.url}/channels/in-a-service-worker", {{
+          transports: ["longpoll"], shareTabs: false, onMessage: function (message) {{ seen.push(message.data); }}
+        }}); 0"""
+    )
+    worker.wait_for("subscription.state == 'open' && subscription.cursor")
+    server.publish("in-a-service-worker", "one")
+    has_seen(worker, "one")
+    assert worker.evaluate("typeof XMLHttpRequest") == "undefined"
+    worker.evaluate("subscription.close(); 0")
 
 
 def updates(server: Server, chromium: Profile, channel: str, script: str) -> Page:
