@@ -136,6 +136,12 @@ class Questions:
             return None
         return verdict
 
+    def ask_soon(self, question: Question) -> None:
+        """The verdict is kept no longer than a refusal: its subscriber was refused for another reason."""
+        verdict = self._verdicts.get(question.key)
+        if verdict is not None:
+            verdict.until = min(verdict.until, int(self._monotonic()) + _REFUSED_S)
+
     def ask(self, question: Question, waiter: Waiter) -> None:
         """``waiter`` is told when the verdict is known. Raises Unavailable if too many questions wait."""
         key = question.key

@@ -119,7 +119,12 @@ class Subscribers:
         grant = _grant(known, verdict, () if question is None else question.channels, cors, page)
         if verdict is not None:
             _check_asked(verdict, grant, names, rules)
-        self._revocations.check(grant.sub, grant.jti, grant.issued_at, names)
+        try:
+            self._revocations.check(grant.sub, grant.jti, grant.issued_at, names)
+        except Unauthorized:
+            if question is not None:  # asked in the millisecond of the revocation, or by a clock that is behind
+                self._asked().ask_soon(question)
+            raise
         return grant
 
     def is_verified(self, request: Request, names: Sequence[str]) -> bool:

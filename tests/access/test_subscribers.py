@@ -426,6 +426,22 @@ def test_the_application_is_asked_again_about_who_was_revoked_and_may_admit_it_a
     assert desk.admit("app.1", "", "Cookie: a") is not None
 
 
+def test_an_answer_that_is_as_old_as_the_revocation_refuses_for_two_seconds_and_not_for_its_ttl(desk: Desk) -> None:
+    revoke(desk, sub="ann")
+    desk.ask("app.1")
+    desk.application.answer(Answer(sub="ann"))
+    for passed in (0, 1):
+        desk.now += passed
+        with pytest.raises(Unauthorized, match="revoked"):
+            desk.admit("app.1")
+    desk.now += 1
+    desk.wall += 2
+    assert desk.admit("app.1") is None
+    desk.ask("app.1")
+    desk.application.answer(Answer(sub="ann"))
+    assert desk.admit("app.1") is not None
+
+
 # Pages that are admitted only because all are
 
 
