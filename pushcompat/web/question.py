@@ -1,7 +1,8 @@
 """Asks the application about subscribers: a GET with the fields of the subscriber's request, for each question.
 
 Only a clear answer grants anything. A redirect (to a login page), an HTML page (which some applications answer to every
-unknown path), or a JSON document with unknown members (``{"allowed": false}``) is a misunderstanding, and no grant.
+unknown path), JSON that is no such document (``{"allowed": false}``, ``false``), or a body that is not UTF-8, such as a
+compressed one, is a misunderstanding, and no grant.
 """
 
 from __future__ import annotations
@@ -111,11 +112,16 @@ def _outcome(response: HTTPResponse) -> Outcome:
         raise ValueError(f"{response.code}: answer 401 or 403 instead of a redirect")
     if not 200 <= response.code < 300:
         raise ValueError(str(response.error or response.code))
-    body = response.body.strip()
-    if body.startswith(b"<"):
+    body = response.body.decode("utf-8-sig").strip()  # .NET begins JSON with a byte order mark
+    if body.startswith("<"):
         raise ValueError(f"{response.code} with an HTML page: answer with an empty body, or with JSON")
-    if not body.startswith((b"{", b"[")):
+    if not body or not (body.startswith(("{", "[")) or _is_json(response)):
         return Answer()
     document = _decode(body)  # its errors are ValueErrors
     channels = None if document.channels is None else tuple(Pattern(text) for text in document.channels)
     return Answer(channels, document.sub, document.expires)
+
+
+def _is_json(response: HTTPResponse) -> bool:
+    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")

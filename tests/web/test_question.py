@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -14,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from ..harness import PATIENCE_S, Client, Server, running
+
+JSON = (("Content-Type", "application/json"),)
 
 
 class Reply(NamedTuple):
@@ -137,6 +140,8 @@ def test_a_cookie_that_is_not_ascii_arrives_byte_for_byte(
         Reply(200, b' {"channels": ["x", "*"]}\n'),
         Reply(200, b'{"channels": ["a.{sub}", "{sub}"], "sub": "a"}'),
         Reply(200, b'{"channels": null, "expires": null}'),
+        Reply(200, b'\xef\xbb\xbf{"channels": ["a"]}'),
+        Reply(200, b"", JSON),
     ],
 )
 def test_a_clear_yes_admits(application: Application, server: Server, client: Client, reply: Reply) -> None:
@@ -152,6 +157,7 @@ def test_a_clear_yes_admits(application: Application, server: Server, client: Cl
         (Reply(200, b'{"channels": []}'), 403, "the application does not allow channel a"),
         (Reply(200, b'{"channels": ["b", "a.*"]}'), 403, "the application does not allow channel a"),
         (Reply(200, b'{"channels": ["{sub}"]}'), 403, "the application does not allow channel a"),
+        (Reply(200, b'\xef\xbb\xbf{"channels": []}'), 403, "the application does not allow channel a"),
     ],
 )
 def test_a_clear_no_refuses(
@@ -170,6 +176,11 @@ def test_a_clear_no_refuses(
         (Reply(429), "HTTP 429"),
         (Reply(500), "HTTP 500"),
         (Reply(200, b"<!doctype html>"), "HTML page"),
+        (Reply(200, b"\xef\xbb\xbf<!doctype html>"), "HTML page"),
+        (Reply(200, b"false", JSON), "Expected"),
+        (Reply(200, b"null", (("Content-Type", "application/problem+json; charset=utf-8"),)), "Expected"),
+        (Reply(200, '{"channels": []}'.encode("utf-16")), "utf-8"),
+        (Reply(200, gzip.compress(b'{"channels": []}')), "utf-8"),
         (Reply(200, b'{"allowed": false}'), "unknown field"),
         (Reply(200, b'{"channels": ["a"'), "truncated"),
         (Reply(200, b'["a"]'), "Expected"),
