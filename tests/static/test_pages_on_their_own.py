@@ -21,9 +21,9 @@ from ..reach.browsers import BROWSERS
 CLIENT = (Path(__file__).parents[2] / "static" / "pushcompat.js").read_text()
 # In order, one request at a time, again if Firefox ends it with the page's other connections.
 SAY = """
-  var said = Promise.resolve(), count = 0;
+  var said = Promise.resolve(), page = Math.random(), count = 0;
   function say(what) {
-    var body = JSON.stringify([count++, what]);
+    var body = JSON.stringify([page + " " + count++, what]);
     function send() { return fetch("/say", {method: "POST", body: body}).catch(send); }
     said = said.then(send);
   }"""
@@ -38,7 +38,7 @@ class Site(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.pages: dict[str, str] = {}
         self.said: queue.Queue[Any] = queue.Queue()
-        self.count = 0  # of what was said
+        self.heard: set[str] = set()  # which of it
         self.go = threading.Event()
 
     def hear(self) -> Any:
@@ -49,9 +49,9 @@ class Handler(BaseHTTPRequestHandler):
     server: Site
 
     def do_POST(self) -> None:
-        number, what = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if number == self.server.count:
-            self.server.count += 1
+        which, what = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if which not in self.server.heard:
+            self.server.heard.add(which)
             self.server.said.put(what)
         self.answer("")
 
@@ -90,7 +90,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from running(tmp_path_factory.mktemp("state"))
+    yield from running(tmp_path_factory.mktemp("state"), "--cors-origin", "*")
 
 
 @contextmanager
@@ -192,3 +192,22 @@ def test_a_page_that_chromium_keeps_from_the_local_network_is_told_so(
     ]
     with opened("Chromium", f"{page}/", tmp_path, flags=flags):
         assert site.hear() == ["waiting", "the browser does not let this page reach the local network"]
+
+
+def test_eight_pages_of_firefox_on_plain_http_share_one_event_stream(
+    server: Server, site: Site, tmp_path: Path
+) -> None:
+    site.pages["/"] = '<iframe src="/page"></iframe>' * 8
+    site.pages["/page"] = f"""<script>{CLIENT} {SAY}
+        PushCompat.subscribe("{server.url}/channels/plain", {{
+          transports: ["eventsource"],
+          onMessage: function (message) {{ say(message.data); }},
+          onState: function (change) {{ say([change.state, isSecureContext || "locks" in navigator]); }}
+        }});</script>"""
+    before = server.metric(CONNECTIONS.format("eventsource"))
+    names = 'user_pref("network.dns.localDomains", "plain.test");\n'
+    with opened("Firefox", f"http://plain.test:{site.server_port}/", tmp_path, names):
+        assert [site.hear() for _ in range(8)] == [["open", False]] * 8
+        server.wait_for_metric(CONNECTIONS.format("eventsource"), before + 1, before + 1)
+        server.publish("plain", "for all")
+        assert [site.hear() for _ in range(8)] == ["for all"] * 8
