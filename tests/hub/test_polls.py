@@ -88,6 +88,19 @@ def test_a_poll_is_held_as_long_as_it_asks_but_no_longer_than_the_window(wait: s
     play(scenario, Limits(poll_window_s=10))
 
 
+@pytest.mark.parametrize("cap_s", [6.1, 7, 9])
+def test_a_poll_under_a_short_request_cap_is_held_for_more_than_a_second(cap_s: float) -> None:
+    """The client takes a shorter one for a proxy's doing, and pauses."""
+
+    async def scenario(stage: Stage) -> None:
+        await stage.hub.stop_clock()
+        await polls(stage, 20, wait="60")
+        await stage.hub.let_pass()  # up to a second, as timers count
+        assert len(held(stage)) == 20
+
+    play(scenario, Limits(request_cap_s=cap_s))
+
+
 def test_a_polls_window_begins_with_the_first_byte_of_its_request() -> None:
     """So that it fits a request cap on the way, which is counted from there."""
 
