@@ -35,6 +35,7 @@ from tornado.web import (
 
 from ..assets import STATIC, TEMPLATES
 from ..logs import log
+from .module import module
 
 NO_STORE = ("Cache-Control", "no-store, no-transform")
 # What pages may load and do: nothing, but for what ``policy`` adds. Responses that are no pages get it too, in case a
@@ -55,7 +56,7 @@ _DETAILS = {
     405: "method not allowed; see the Allow header",
     411: "HTTP/1.0 has no Transfer-Encoding: send a Content-Length",  # RFC 9112 §6.1
 }
-_CLIENT = ("pushcompat.js", "pushcompat.mjs", "pushcompat.d.ts", "pushcompat.d.mts")  # for pages of any origin
+_CLIENT = ("pushcompat.js", "pushcompat.d.ts", "pushcompat.d.mts")  # for pages of any origin
 # Not from the system's table of types, which differs between machines.
 _CONTENT_TYPES = {
     ".js": "text/javascript; charset=utf-8",
@@ -258,8 +259,25 @@ class Static(Handler, StaticFileHandler):
 
     def set_extra_headers(self, path: str) -> None:
         if path in _CLIENT:
-            self.set_header("Access-Control-Allow-Origin", "*")
-            self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+            _share(self)
+
+
+class Module(Handler):
+    """The client as an ES module."""
+
+    def get(self) -> None:
+        _share(self)
+        self.set_header("Content-Type", _CONTENT_TYPES[".mjs"])
+        self.finish(module())
+
+    def head(self) -> None:
+        self.get()  # Tornado leaves the body out
+
+
+def _share(handler: Handler) -> None:
+    """With pages of any origin."""
+    handler.set_header("Access-Control-Allow-Origin", "*")
+    handler.set_header("Cross-Origin-Resource-Policy", "cross-origin")
 
 
 def make_application(views: Views, *more: URLSpec) -> Application:
@@ -268,6 +286,7 @@ def make_application(views: Views, *more: URLSpec) -> Application:
     routes = [*(url(base + path, page, {"views": views}) for path, page in pages), *more]
     if base:
         routes.append(url(base, Redirect, {"url": f"{base}/"}))
+    routes.append(url(rf"{base}/static/pushcompat\.mjs", Module))
     routes.append(url(rf"{base}/static/(.*)", Static, {"path": str(STATIC)}))
     return _Pages(
         routes, template_path=str(TEMPLATES), log_function=lambda handler: None, default_handler_class=Missing

@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 import pushcompat
+from pushcompat.web.module import module
 
 from .conftest import run
+
+
+def test_the_server_serves_the_same_module(package: Path) -> None:
+    assert module() == (package / "pushcompat.mjs").read_text()
 
 
 def evaluate(project: Path, script: str) -> object:

@@ -9,12 +9,6 @@ test("CommonJS requires it, and gets nothing on the global", () => {
   assert.deepEqual([Object.keys(PushCompat).sort(), global.PushCompat], [API, undefined]);
 });
 
-test("as an ES module it has named exports, and all of them by default", async () => {
-  const module = await import("../../static/pushcompat.mjs");
-  assert.deepEqual(Object.keys(module).sort(), ["UpdateCheckSocket", "default", "subscribe"]);
-  assert.equal(module.default.subscribe, module.subscribe);
-});
-
 scenario("a script tag makes it global", async (world) => {
   const window = windowOf(world.tab());
   assert.deepEqual(Object.keys(window.PushCompat).sort(), API);

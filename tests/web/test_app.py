@@ -97,7 +97,7 @@ async def test_a_static_file_has_the_same_type_on_every_machine(
     assert again.code == 304
 
 
-@pytest.mark.parametrize("name", [path.name for path in STATIC.iterdir() if path.is_file()])
+@pytest.mark.parametrize("name", ["pushcompat.mjs", *(path.name for path in STATIC.iterdir() if path.is_file())])
 @pytest.mark.gen_test
 async def test_of_the_static_files_only_the_client_is_for_pages_of_other_origins(fetch: Fetch, name: str) -> None:
     response = await fetch(f"/static/{name}", headers={"Origin": "https://app.example"})
