@@ -28,7 +28,10 @@ from .wiretap import Wiretap
 from .workers import Workers, alive
 
 TLS = ("--tls-cert", str(CERTIFICATE))
-NOT_TLS = b"This port speaks TLS: use https:// instead of http://, and wss:// instead of ws://.\n"
+NOT_TLS = (
+    b"This port speaks TLS: use https:// instead of http://, and wss:// instead of ws://; "
+    b"if a load balancer sends the PROXY protocol, switch it off.\n"
+)
 
 
 # Certificates

@@ -20,7 +20,10 @@ from .context import Context
 from .poller import READ, WRITE
 from .reasons import CloseReason
 
-_NOT_TLS = b"This port speaks TLS: use https:// instead of http://, and wss:// instead of ws://.\n"
+_NOT_TLS = (
+    b"This port speaks TLS: use https:// instead of http://, and wss:// instead of ws://; "
+    b"if a load balancer sends the PROXY protocol, switch it off.\n"
+)
 
 
 class Handshakes:

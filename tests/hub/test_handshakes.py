@@ -244,6 +244,7 @@ def test_what_is_not_tls_is_answered_in_plain_text(sent: bytes) -> None:
         answer = client.recv(10_000)
         assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
         assert b"use https://" in answer
+        assert b"PROXY protocol, switch it off" in answer
         assert client.recv(1) == b""
         assert doorway.metrics.tls_handshakes == {"not_tls": 1}
 
