@@ -118,7 +118,11 @@ class Limits:
         """How long a poll is held: the window, shortened under a request cap. Clients take one that ends within a
         second for one that a proxy does not let the server hold, and pause.
         """
-        return self.poll_window_s if self.request_cap_s is None else min(self.poll_window_s, max(3, self.request_cap_s - 5))
+        return (
+            self.poll_window_s
+            if self.request_cap_s is None
+            else min(self.poll_window_s, max(3, self.request_cap_s - 5))
+        )
 
     @property
     def closing_s(self) -> float:
