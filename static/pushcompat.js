@@ -18,7 +18,7 @@
  * They all rest on the cursor. Every connection begins at it, every message moves it, and a message that is not after
  * it is dropped. So connections may overlap, tabs may take over from each other, and nothing is lost or repeated.
  *
- * The language is ES5. Newer APIs (Web Locks, and the Promise that they need) are feature-detected.
+ * The language is ES5. Newer APIs (Web Locks, fetch, asynchronous iteration, and what they need) are feature-detected.
  */
 (function (root, factory) {
   "use strict";

@@ -13,7 +13,7 @@ import pytest
 from ..harness import PATIENCE_S, Server, running
 
 POLLS = 'pushcompat_subscriptions{transport="longpoll"}'
-BOUNDED = ["timeout", str(PATIENCE_S)]
+BOUNDED = ["timeout", str(3 * PATIENCE_S)]
 RUNTIMES = {"node": ["node"], "deno": ["npx", "deno", "run", "--quiet", "--allow-net", "--allow-env", "--allow-read"]}
 
 
