@@ -345,9 +345,12 @@
       for (i = 0; i < messages.length; i++) this.onmessage(messages[i]);
       this.onmessage({control: answer.retry ? "rotate" : "ping", cursor: cursor, retry: answer.retry});
       if (this._request !== request) return; // a callback closed it
-      // A cache answers, or a proxy that drops parameters: it would be polled without a pause.
-      var isNothing = this._polled === this._address() || !messages.length && !answer.reset;
-      if (isNothing && this._env.now() - this._held < MIN_LIFETIME_MS) this.onclose("polls are not held", "", 1);
+      var isQuick = this._env.now() - this._held < MIN_LIFETIME_MS;
+      this._resets = isQuick && answer.reset ? (this._resets || 0) + 1 : 0;
+      // A cache answers, a proxy that drops parameters, or two servers with different logs: it would be polled
+      // without a pause.
+      var isNothing = this._polled === this._address() || (answer.reset ? this._resets > 1 : !messages.length);
+      if (isNothing && isQuick) this.onclose("polls are not held", "", 1);
       else this._poll(POLL_WAIT_S);
     }
   };

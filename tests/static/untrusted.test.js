@@ -111,6 +111,19 @@ for (const [what, answer] of [
   });
 }
 
+scenario("longpoll: a reset at once is followed at once, but a second in a row is a failure", async (world) => {
+  world.random = () => 1;
+  const tab = connected(world, "longpoll"), lost = {messages: [], reset: ["chat"]}; // by two servers in turn
+  world.onconnect = (poll) => world.later(1, () => {
+    poll.tab.run(() => poll.answer({cursor: cursor(1, "bc"[world.connections.length % 2].repeat(8)), ...lost}));
+  });
+  world.last("longpoll").answer({cursor: cursor(1, "bbbbbbbb"), ...lost});
+  await world.pass(500);
+  assert.deepEqual([tab.resets.length, tab.states, tab.reasons[1]], [2, ["open longpoll", "waiting"], "polls are not held"]);
+  await world.pass(600000);
+  assert(world.connections.length < 100, String(world.connections.length));
+});
+
 scenario("longpoll: where polls are not held another transport takes over", async (world) => {
   const tab = world.openAlone();
   world.onconnect = (each) => world.later(1, () => {
