@@ -135,7 +135,7 @@ def test_a_link_to_a_download_makes_no_page_in_firefox_deaf(
 ) -> None:
     site.pages["/"] = f"""<script>{CLIENT} {SAY}
         var subscription = PushCompat.subscribe("{server.url}/channels/{transport}", {{
-          transports: ["{transport}"], shareTabs: false,
+          transports: ["{transport}"],
           onMessage: function (message) {{ say(message.data); }},
           onState: function (change) {{ say(change.state); }}
         }});
