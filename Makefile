@@ -41,7 +41,7 @@ test-lower-bounds: $(LOWER)/installed
 	$(LOWER)/bin/python -m pytest -q $(ARGS) \
 		tests/access tests/client tests/contrib tests/hub tests/store tests/web tests/wire tests/test_*.py \
 		--ignore tests/web/test_chat_page.py --ignore tests/web/test_hostile_pages.py --ignore tests/test_workers.py --ignore tests/store/test_sharing.py \
-		--ignore tests/test_answer.py --ignore tests/test_frontend.py --ignore tests/test_npm.py \
+		--ignore tests/test_answer.py --ignore tests/test_frontend.py \
 		--deselect tests/test_packaging.py::test_a_compiled_build_says_so_and_serves
 
 compiled: $(COMPILED)/built
