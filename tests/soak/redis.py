@@ -14,7 +14,7 @@ from ..store.engines import Sentinels
 _AWAY_S = 1.0
 _STANDS_STILL_S = 3.0
 _FAIL_OVER_S = 60.0  # Sentinel may promote a second time, and takes 10 s to make the other one a replica
-# A server that forks on a busy machine is silent for longer than the 200 ms of other tests: Sentinel would then promote
+# A server that forks on a busy machine is silent for longer than the 500 ms of other tests: Sentinel would then promote
 # the one that has just come back, empty. Between two fail-overs it waits for twice its time.
 _SENTINEL_SETTINGS = {"down-after-milliseconds": 1000, "failover-timeout": 1000}
 

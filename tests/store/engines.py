@@ -128,7 +128,7 @@ class Sentinels:
         configuration = folder / "sentinel.conf"
         configuration.write_text(
             f"sentinel monitor main 127.0.0.1 {self.master.port} 1\n"
-            "sentinel down-after-milliseconds main 200\n"
+            "sentinel down-after-milliseconds main 500\n"
             "sentinel failover-timeout main 60000\n"
         )
         self.sentinel = Engine(folder / "sentinel", engine, before=(str(configuration), "--sentinel"))
