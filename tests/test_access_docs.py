@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from pushcompat import cli
 from pushcompat.channel_tables import _READERS
 
 from .harness import PATIENCE_S
@@ -53,3 +55,16 @@ def _without_sizes(lines: list[str]) -> list[str]:
 def test_every_key_of_a_rule_is_documented() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \|", ACCESS.partition("| key | value | without it |")[2], re.MULTILINE)
     assert rows[: len(_READERS) + 1] == ["pattern", *_READERS]
+
+
+@pytest.mark.parametrize(
+    "command", [["check"], ["token"], ["revoke"], ["keys", "add"], ["keys", "revoke"], ["hooks", "add"]], ids=" ".join
+)
+def test_every_option_of_these_commands_is_documented(command: list[str]) -> None:
+    found: click.Command = cli.pushcompat
+    for name in command:
+        assert isinstance(found, click.Group)
+        found = found.commands[name]
+    server = {option for param in cli.pushcompat.commands["serve"].params for option in param.opts}
+    own = {option for param in found.params for option in param.opts if option.startswith("--")} - server
+    assert [option for option in own if not re.search(rf"{option}(?![a-z-])", ACCESS)] == []

@@ -12,6 +12,7 @@ from ..config import Config
 from ..exposure import KEY_CHARACTERS
 from .overlap import shared_name
 from .reach import is_loopback, public_addresses
+from .table import publishers
 
 
 class Finding(NamedTuple):
@@ -72,22 +73,36 @@ def _patterns(config: Config) -> Iterator[Finding]:
                 " between separators, belongs to both; put literal text, or nothing, on one side"
             )
     for number, rule in enumerate(rules):
-        yield from (_overlap(earlier, rule, name) for earlier in rules[:number] if (name := _opened(earlier, rule)))
+        for earlier in rules[:number]:
+            yield from _overlap(earlier, rule)
 
 
-def _opened(earlier: Rule, later: Rule) -> str:
-    """A channel that the later rule would protect better; empty if there is none, or if the earlier one is the later
-    one's exception, on purpose.
-    """
-    if _STRICTNESS[earlier.subscribe] >= _STRICTNESS[later.subscribe] or later.pattern.covers(earlier.pattern):
-        return ""
-    return shared_name(earlier.pattern, later.pattern)
+def _overlap(earlier: Rule, later: Rule) -> Iterator[Finding]:
+    """The channels that the later rule would protect better, except if the earlier one is its exception, on purpose."""
+    subscribes = _STRICTNESS[earlier.subscribe] < _STRICTNESS[later.subscribe]
+    publishes = _more_may_publish(earlier, later)
+    if not (subscribes or publishes) or later.pattern.covers(earlier.pattern):
+        return
+    name = shared_name(earlier.pattern, later.pattern)
+    if name and subscribes:
+        yield _order(f'channels like {name} are "{earlier.subscribe.value}" by', earlier, later.subscribe.value, later)
+    if name and publishes:
+        yield _order(
+            f'who may publish to channels like {name} is "{publishers(earlier)}" by', earlier, publishers(later), later
+        )
 
 
-def _overlap(earlier: Rule, later: Rule, name: str) -> Finding:
+def _more_may_publish(earlier: Rule, later: Rule) -> bool:
+    """The earlier rule lets somebody publish whom the later one does not."""
+    if ANYONE in (earlier.publish, later.publish):
+        return later.publish != ANYONE
+    return later.publish != ANY_KEY and (earlier.publish == ANY_KEY or not set(earlier.publish) <= set(later.publish))
+
+
+def _order(what: str, earlier: Rule, otherwise: str, later: Rule) -> Finding:
     return Finding(
-        f'channels like {name} are "{earlier.subscribe.value}" by {_where(earlier)}, and would be'
-        f' "{later.subscribe.value}" by {_where(later)}; change their order if these channels need it'
+        f'{what} {_where(earlier)}, and would be "{otherwise}" by {_where(later)}; change their order if these channels'
+        " need it"
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from pushcompat.access.named_key import NamedKey
 from pushcompat.access.patterns import Pattern
-from pushcompat.access.rules import ANYONE, Rule, Subscribe
+from pushcompat.access.rules import ANY_KEY, ANYONE, NO_ONE, Rule, Subscribe
 from pushcompat.access.token_keys import TokenKeys, load_token_keys
 from pushcompat.access.token_settings import TokenSettings
 from pushcompat.address import Address
@@ -78,6 +78,23 @@ def test_a_rule_before_a_stricter_one_for_some_of_its_channels_is_a_warning() ->
     )
     text = the_warning(checked)
     assert text.startswith('channels like secret.public are "open" by *.public (line 1), and would be "nobody" by')
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "said"),
+    [
+        (ANY_KEY, ("shop",), '"any key" by *.public (line 1), and would be "key shop" by orders.* (line 2)'),
+        (ANY_KEY, NO_ONE, '"any key" by *.public (line 1), and would be "root key only" by'),
+        (("blog", "shop"), ("shop",), '"key blog, key shop" by *.public (line 1), and would be "key shop" by'),
+    ],
+)
+def test_a_rule_before_one_that_lets_fewer_publish_is_a_warning(
+    earlier: tuple[str, ...], later: tuple[str, ...], said: str
+) -> None:
+    checked = config(rule("*.public", 1, publish=earlier), rule("orders.*", 2, publish=later))
+    assert the_warning(checked).startswith(f"who may publish to channels like orders.public is {said}")
+    assert not warnings(config(rule("*.public", 1, publish=later), rule("orders.*", 2, publish=earlier)))
+    assert not warnings(config(rule("orders.public", 1, publish=earlier), rule("orders.*", 2, publish=later)))
 
 
 def test_an_exception_before_a_stricter_rule_for_all_of_its_channels_is_none() -> None:
