@@ -61,7 +61,7 @@ def read_config(
     for key, value in document.items():
         if key in KINDS:
             continue
-        name = _option_name(key, options, path)
+        name = _option_name(key, options, text, path)
         if name in settings:
             raise ConfigError(f"{path}: {name} is given twice")
         if isinstance(value, list) and name not in {*lists, *switches}:
@@ -74,12 +74,13 @@ def read_config(
 # Options
 
 
-def _option_name(key: str, options: Collection[str], path: Path) -> str:
+def _option_name(key: str, options: Collection[str], text: str, path: Path) -> str:
     name = key.replace("_", "-")
     if name in options:
         return name
     advice = _did_you_mean(name, options, KINDS) or "see --help for all options"
-    raise ConfigError(f"{path}: unknown option {key!r}; {advice}")
+    line = next((line for line, _, statement in _statements(text) if key in statement), 1)
+    raise ConfigError(f"{path} line {line}: unknown option {key!r}; {advice}")
 
 
 def _did_you_mean(name: str, known: Collection[str], kinds: Collection[str] = ()) -> str:
