@@ -10,7 +10,7 @@ from .programs import Program
 from .situations import SITUATIONS, Situation
 from .stage import REFETCH, staged
 
-AT_ONCE = 8  # they mostly wait
+AT_ONCE = 16  # they mostly wait
 START_S = 60
 PATIENCE_S = 75  # a read timeout of 40 s, and a backoff of 30
 
