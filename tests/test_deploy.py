@@ -12,6 +12,7 @@ import sys
 import threading
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,12 +41,17 @@ def test_all_options_that_are_set_exist() -> None:
     assert tomllib.loads((DEPLOY / "pushcompat.toml").read_text()).keys() <= set(FLAGS)
 
 
-def test_the_servers_of_the_compose_file_wait_for_their_redis_which_keeps_the_log() -> None:
+def documents(yaml: str) -> list[dict[str, Any]]:
     if shutil.which("ruby") is None and may_lack("ruby"):
         pytest.skip("needs ruby, which has a parser of YAML")
-    parse = ["ruby", "-ryaml", "-rjson", "-e", "puts JSON.generate(YAML.load(STDIN.read))"]
-    parsed = subprocess.run(parse, input=(DEPLOY / "compose.yaml").read_bytes(), stdout=subprocess.PIPE, check=True)
-    file = json.loads(parsed.stdout)
+    parse = ["ruby", "-ryaml", "-rjson", "-e", "puts JSON.generate(YAML.load_stream(STDIN.read))"]
+    parsed = subprocess.run(parse, input=yaml.encode(), stdout=subprocess.PIPE, check=True)
+    found: list[dict[str, Any]] = json.loads(parsed.stdout)
+    return found
+
+
+def test_the_servers_of_the_compose_file_wait_for_their_redis_which_keeps_the_log() -> None:
+    (file,) = documents((DEPLOY / "compose.yaml").read_text())
     server, redis = file["services"]["pushcompat"], file["services"]["redis"]
     assert server["build"] == {"context": "..", "dockerfile": "deploy/Dockerfile"}
     assert server["environment"]["PUSHCOMPAT_STORE"] == "redis://redis:6379/0"

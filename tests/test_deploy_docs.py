@@ -19,6 +19,7 @@ from pushcompat.platforms import PLATFORMS
 from .harness import KEY, PATIENCE_S
 from .machine import may_lack
 from .reach.processes import free_port
+from .test_deploy import documents
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
@@ -31,6 +32,22 @@ def block(language: str) -> str:
     found = re.search(rf"```{language}\n(.*?)```", DEPLOY, re.DOTALL)
     assert found is not None
     return found[1]
+
+
+def test_app_engine_and_kubernetes_run_one_instance_and_ask_it_where_it_listens() -> None:
+    engine, kubernetes = re.findall(r"```yaml\n(.*?)```", DEPLOY, re.DOTALL)
+    (app,) = documents(engine)
+    assert app["manual_scaling"] == {"instances": 1}
+    deployment, service = documents(kubernetes)
+    assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]) == (1, {"type": "Recreate"})
+    pod = deployment["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    port = container["ports"][0]["containerPort"]
+    probes = [container[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe")]
+    assert probes == [{"path": "/healthz", "port": port}, {"path": "/readyz", "port": port}]
+    assert service["spec"]["selector"] == pod["metadata"]["labels"] == deployment["spec"]["selector"]["matchLabels"]
+    assert service["spec"]["ports"] == [{"port": 80, "targetPort": port}]
+    assert {volume["name"] for volume in pod["spec"]["volumes"]} == {at["name"] for at in container["volumeMounts"]}
 
 
 def test_every_variable_and_platform_of_it_exists() -> None:
