@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,17 +23,40 @@ QUESTION = "why  is the sky <blue>?"
 WHOLE = "".join(f"{number}. You asked: {QUESTION}\n" for number in range(1, 41))
 SHOWN = "document.getElementById('answer').textContent"
 END = "document.getElementById('end').textContent"
+PUBLISHED = "pushcompat_messages_total"
+MANY = "".join(f"{number} " for number in range(5000))
+# The example with another model, or with a fault
+LONG = """
+def model(question):
+    for number in range(5000):
+        time.sleep(0.005 if number % 10 == 0 else 0)
+        yield f"{number} "
+flask_answer.model = model
+"""
+FAILING = """
+def model(question):
+    for _ in range(200):
+        time.sleep(0.01)
+        yield "word "
+    raise ConnectionError("the model is away")
+flask_answer.model = model
+"""
+FORGETFUL = """
+calls = itertools.count()
+publish = flask_answer.push
+flask_answer.push = lambda *given: None if next(calls) == 20 else publish(*given)
+"""
 
 
-class WebSocketProxy(Proxy):
-    """Lets WebSockets through until it is told otherwise."""
+class TransportProxy(Proxy):
+    """Lets all transports through until it is told otherwise."""
 
-    refuses = False
+    refuses: tuple[bytes, ...] = ()  # transports
 
     def pump(self, source: socket, sink: socket) -> None:
         try:
             while data := source.recv(65536):
-                if self.refuses and b"websocket" in data.partition(b"\r\n\r\n")[0]:
+                if any(transport in data.partition(b"\r\n\r\n")[0] for transport in self.refuses):
                     break
                 sink.sendall(data)
         except OSError:
@@ -45,7 +69,7 @@ class WebSocketProxy(Proxy):
 class Stage:
     """The application, the push server, and a network between it and pages."""
 
-    def __init__(self, url: str, server: Server, network: WebSocketProxy, chromium: Profile) -> None:
+    def __init__(self, url: str, server: Server, network: TransportProxy, chromium: Profile) -> None:
         self._url = url
         self.server = server
         self.network = network
@@ -57,6 +81,7 @@ class Stage:
         self.url: str = begun.url
         page = self.open()
         page.wait_for(f"{SHOWN}.length > 200")
+        page.evaluate("window.was = 'not loaded again'")
         return page
 
     def open(self) -> Page:
@@ -64,12 +89,18 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path, chromium: Profile, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    port = free_port()
+def stage(
+    request: pytest.FixtureRequest, tmp_path: Path, chromium: Profile, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Stage]:
+    """``parametrize("stage", [change], indirect=True)`` changes the example."""
+    port, module = free_port(), tmp_path / "answer.py"
+    change = getattr(request, "param", "")
+    module.write_text(f"import itertools, time\nimport flask_answer\nfrom flask_answer import app\n{change}")
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
     options = ("--config", str(EXAMPLES / "answers.toml"), "--cors-origin", f"http://127.0.0.1:{port}")
-    command = [sys.executable, "-m", "flask", "--app", str(EXAMPLES / "flask_answer.py"), "run", "--port", str(port)]
+    command = [sys.executable, "-m", "flask", "--app", str(module), "run", "--port", str(port)]
     for server in running(tmp_path / "state", *options):
-        with WebSocketProxy(server.port) as network:
+        with TransportProxy(server.port) as network:
             monkeypatch.setenv("PUSHCOMPAT_PUBLIC_URL", network.url)
             with serving(command, port, server.url, tmp_path) as url:
                 yield Stage(url, server, network, chromium)
@@ -79,9 +110,14 @@ def is_in_the_middle(page: Page) -> bool:
     return page.evaluate(END) == ""
 
 
-def assert_shows_all(page: Page) -> None:
+def assert_shows_all(page: Page, whole: str = WHOLE) -> None:
     page.wait_for(f"{END} == 'That is all.'")
-    assert page.evaluate(SHOWN) == WHOLE
+    assert page.evaluate(SHOWN) == whole
+
+
+def assert_was_not_loaded_again(page: Page) -> None:
+    """The channel brought everything, not the application."""
+    assert page.evaluate("window.was") == "not loaded again"
 
 
 def test_an_answer_appears_token_by_token(stage: Stage) -> None:
@@ -101,22 +137,58 @@ def test_a_reload_and_a_second_tab_in_the_middle_lose_and_repeat_nothing(stage: 
     assert_shows_all(other)
 
 
-def test_a_change_of_transport_in_the_middle_loses_and_repeats_nothing(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    ("transport", "refused"), [("eventsource", [b"websocket"]), ("longpoll", [b"websocket", b"eventsource"])]
+)
+def test_a_change_of_transport_in_the_middle_loses_and_repeats_nothing(
+    transport: str, refused: list[bytes], stage: Stage
+) -> None:
     page = stage.ask()
-    stage.network.refuses = True
+    stage.network.refuses = tuple(refused)
     stage.network.hang_up_on_clients()
-    stage.server.wait_for_metric('pushcompat_subscriptions{transport="eventsource"}', 1)
+    stage.server.wait_for_metric(f'pushcompat_subscriptions{{transport="{transport}"}}', 1)
     assert is_in_the_middle(page)
     assert_shows_all(page)
+    assert_was_not_loaded_again(page)
 
 
 def test_a_dropped_network_in_the_middle_loses_and_repeats_nothing(stage: Stage) -> None:
     page = stage.ask()
     stage.network.cut()
-    stage.server.wait_for_metric('pushcompat_subscriptions{transport="websocket"}', 0)
+    stage.server.wait_for_metric('pushcompat_subscriptions{transport="websocket"}', 0, 0)
+    stage.server.wait_for_metric(PUBLISHED, stage.server.metric(PUBLISHED) + 5)  # which the page can not have got
     assert is_in_the_middle(page)
     stage.network.mend()
     assert_shows_all(page)
+    assert_was_not_loaded_again(page)
+
+
+@pytest.mark.parametrize("stage", [LONG], indirect=True)
+def test_an_answer_of_thousands_of_tokens_survives_all_of_it(stage: Stage) -> None:
+    page = stage.ask()
+    page.call("Page.reload")
+    page.wait_for(f"document.readyState == 'complete' && {SHOWN}.length > 200")
+    stage.network.cut()
+    stage.network.refuses = (b"websocket",)
+    stage.network.mend()
+    stage.server.wait_for_metric('pushcompat_subscriptions{transport="eventsource"}', 1)
+    assert is_in_the_middle(page)
+    assert_shows_all(page, MANY)
+
+
+@pytest.mark.parametrize("stage", [FAILING], indirect=True)
+def test_a_failure_of_the_model_is_shown_after_what_it_has_said(stage: Stage) -> None:
+    page = stage.ask()
+    page.wait_for(f"{END} == 'The model failed: ask again.'")
+    assert page.evaluate(SHOWN) == "word " * 200
+    assert_was_not_loaded_again(page)
+
+
+@pytest.mark.parametrize("stage", [FORGETFUL], indirect=True)
+def test_tokens_that_were_never_published_come_from_the_application(stage: Stage) -> None:
+    page = stage.ask()
+    assert_shows_all(page)
+    assert page.evaluate("window.was") is None
 
 
 def test_a_page_that_comes_after_the_end_shows_it(stage: Stage) -> None:
