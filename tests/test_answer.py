@@ -21,8 +21,9 @@ from .test_examples import EXAMPLES, free_port, serving
 pytestmark = needed
 QUESTION = "why  is the sky <blue>?"
 WHOLE = "".join(f"{number}. You asked: {QUESTION}\n" for number in range(1, 41))
-SHOWN = "document.getElementById('answer').textContent"
-END = "document.getElementById('end').textContent"
+# Undefined while the page is being loaded again
+SHOWN = "document.getElementById('answer')?.textContent"
+END = "document.getElementById('end')?.textContent"
 PUBLISHED = "pushcompat_messages_total"
 MANY = "".join(f"{number} " for number in range(5000))
 # The example with another model, or with a fault

@@ -50,6 +50,7 @@ def add():
     push("comments")
     # For pages that get HTML instead of fetching it
     push("turbo", f'<turbo-stream action="update" target="comments"><template>{items()}</template></turbo-stream>')
+    push("htmx", items())
     push("datastar", f'fragments <ul id="comments">{items()}</ul>', type="datastar-merge-fragments")
     return redirect("/", 303)
 
