@@ -16,7 +16,19 @@ from .test_examples import EXAMPLES, free_port, post, serving
 
 pytestmark = needed
 FOLDER = EXAMPLES / "frontend"
-PAGES = "datastar htmx2 htmx2-sse htmx4 htmx4-sse query react svelte turbo turbo-source vue".split()
+PAGES = [
+    "datastar",
+    "htmx2",
+    "htmx2-sse",
+    "htmx4",
+    "htmx4-sse",
+    "query",
+    "react",
+    "svelte",
+    "turbo",
+    "turbo-source",
+    "vue",
+]
 SHOWN = "document.getElementById('comments').innerText"
 INSTALL_S = 300
 
