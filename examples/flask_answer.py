@@ -30,14 +30,19 @@ PAGE = """<!doctype html>
   var shown = {{ tokens | length }}
   push.onMessage = function (message) {
     var more = message.data
-    if (more.before > shown) return location.reload()  // the application could not publish some: it has them
+    if (more.before > shown) return reload()  // the application could not publish some: it has them
     var tokens = more.tokens.slice(shown - more.before)
     shown += tokens.length
     document.getElementById("answer").append(tokens.join(""))
     document.getElementById("end").textContent = more.end
   }
-  push.onReset = function () { location.reload() }
-  if (!document.getElementById("end").textContent) PushCompat.subscribe(push.url, push)
+  push.onReset = reload
+  if (!document.getElementById("end").textContent) var subscription = PushCompat.subscribe(push.url, push)
+
+  function reload() {
+    subscription.close()  // or each message until then would begin it again
+    location.reload()
+  }
 </script>"""
 PUBLISH_EVERY_S = 0.05  # a person does not see the difference, and a page draws less often
 
