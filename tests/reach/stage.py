@@ -14,8 +14,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
-from ..harness import Server
+from ..harness import MS, PATIENCE_S, Server
 from .cells import Cell
 from .intermediaries import BEHIND
 from .intermediary import Ports
@@ -126,6 +128,7 @@ class Stage:
         report = f"http://localhost:{self.lab.port}/report"  # a name that no browser asks its proxy for
         self.lab.show(push, {"url": f"{push}/channels/reach", "report": report, **network.settings})
         page = f"http://127.0.0.1:{self.relay.port if between.routes else self.lab.port}/page"
+        await asyncio.to_thread(until_found, page)
         proxy = self.relay.port if between.forward else None
         self.browser = await self._start("browser", browser.command, page, proxy)
 
@@ -134,6 +137,18 @@ class Stage:
         group = await Group.start(command(folder, *arguments), folder)
         self._stack.push_async_callback(group.stop)
         return group
+
+
+def until_found(page: str) -> None:
+    """Traefik accepts connections before it has read its routes, and answers 404."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return urlopen(page, timeout=PATIENCE_S).close()
+        except HTTPError as error:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{page}: {error}") from error
+            time.sleep(20 * MS)
 
 
 def own_folder(home: Path, name: str) -> Path:
