@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from ..harness import MS, PATIENCE_S, Server
@@ -140,12 +139,12 @@ class Stage:
 
 
 def until_found(page: str) -> None:
-    """Traefik accepts connections before it has read its routes, and answers 404."""
+    """Traefik accepts connections before it has read its routes, and answers 404; Vite ends some before it is ready."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             return urlopen(page, timeout=PATIENCE_S).close()
-        except HTTPError as error:
+        except OSError as error:  # HTTPError too
             if time.monotonic() > deadline:
                 raise AssertionError(f"{page}: {error}") from error
             time.sleep(20 * MS)
